@@ -1,0 +1,1 @@
+"""The server: Ray actors that aggregate vehicles' updates and serve the newest release."""

@@ -1,0 +1,213 @@
+"""Composition root: the one place that makes classes remote and wires them. Ray and Serve start here."""
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.aggregator import Aggregator
+from actors.config import ServerConfig
+from actors.evaluator import Evaluator
+from actors.gateway import Gateway
+from actors.serving import ServedModel
+from fleetfl import FleetflError
+from fleetfl.adapter_file import read_adapter, write_adapter
+from fleetfl.coordinator import Outcome
+from fleetfl.messages import Release, Update
+from fleetfl.telemetry import EventLog
+
+log = logging.getLogger(__name__)
+
+APP = "fleetfl"
+
+
+class ServerError(FleetflError, RuntimeError):
+    """The server cannot start or go on; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The aggregator's methods as coroutines; crosses Ray with its handle."""
+
+    aggregator: Any
+
+    async def submit(self, update: Update, frame_bytes: int) -> Outcome:
+        return await self.aggregator.submit.remote(update, frame_bytes)
+
+    async def newer(self, than: int) -> Release:
+        return await self.aggregator.newer.remote(than)
+
+
+class GatewayActor:
+    """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
+
+    def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
+        self.config, self.partition, self.calls = config, partition, calls
+
+    async def ping(self) -> None:
+        """The actor is up."""
+
+    async def run(self) -> None:
+        """Until killed. Raises TransportError if the broker does not answer at the start."""
+        client_id = f"{self.config.fleet}-gateway-{self.partition}"
+        async with self.config.transport.connect(client_id, clean_session=False) as transport:
+            await Gateway(
+                self.config.fleet,
+                self.partition,
+                transport=transport,
+                submit=self.calls.submit,
+                newer=self.calls.newer,
+                events=EventLog(self.config.state / "events.jsonl"),
+                max_in_flight=self.config.max_in_flight,
+            ).run()
+
+
+class Server:
+    """A running server. `check` raises once a part of it has ended."""
+
+    def __init__(self, config: ServerConfig, aggregator: Any, running: dict[str, Any]) -> None:
+        self.config, self.aggregator, self.running = config, aggregator, running
+        self.url = f"http://{config.http.host}:{config.http.port}"
+
+    def check(self) -> None:
+        """Raises ServerError naming the actor that ended, and why."""
+        import ray
+        from ray.exceptions import RayError
+
+        ended, _ = ray.wait(list(self.running.values()), num_returns=1, timeout=0)
+        for name, reference in self.running.items():
+            if reference in ended:
+                try:
+                    ray.get(reference)
+                except RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    raise ServerError(f"{name} ended: {cause}") from error
+                raise ServerError(f"{name} ended without an error")
+
+    def release(self) -> Release:
+        """The newest release."""
+        import ray
+
+        return ray.get(self.aggregator.newer.remote(-1), timeout=30)
+
+
+@contextlib.contextmanager
+def serving(config: ServerConfig) -> Iterator[Server]:
+    """A server, answering until the context is left.
+
+    Raises ServerError if a port is taken or the endpoint does not come up, ModelError or
+    AdapterFileError for an unfit checkpoint, TransportError for an unreachable broker.
+    """
+    config = with_initial(config.model_copy(update={"state": config.state.absolute()}))
+    http = config.http.model_copy(update={"port": free_port(config.http.host, config.http.port)})
+    config = config.model_copy(update={"http": http})
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.http.proxy == "haproxy" else "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        # torch.set_num_threads in each actor says how many threads it may have.
+        "OMP_NUM_THREADS": "1",
+    }
+    os.environ.update(environment)  # Ray reads them when it is imported
+    import ray
+    from ray import serve
+
+    options: dict[str, Any] = {"address": config.ray.address}
+    if config.ray.address is None:
+        options |= {"include_dashboard": False, "object_store_memory": config.ray.object_store_bytes}
+    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        aggregator = ray.remote(Aggregator).options(num_cpus=0).remote(config)
+        calls = Calls(aggregator)
+        actors: dict[str, Any] = {"aggregator": aggregator}
+        for number in range(config.num_partitions):
+            gateway = ray.remote(GatewayActor).options(num_cpus=0)
+            actors[f"gateway {number}"] = gateway.remote(config, number, calls)
+        if config.held_out is not None:
+            evaluator = ray.remote(Evaluator).options(num_cpus=0)
+            actors["evaluator"] = evaluator.remote(config, calls.newer)
+        for name, actor in actors.items():
+            require_up(actor, name)
+        running = {name: a.run.remote() for name, a in actors.items() if name != "aggregator"}
+        server = Server(config, aggregator, running)
+        deployment: Any = serve.deployment(
+            serve.ingress()(ServedModel),
+            name="ServedModel",
+            num_replicas=config.http.replicas,
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=32,
+            health_check_period_s=2,
+            graceful_shutdown_timeout_s=2,
+            logging_config={"enable_access_log": False},
+        )
+        serve.start(http_options={"host": config.http.host, "port": config.http.port})
+        try:
+            serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
+        except RuntimeError as failed:
+            raise ServerError(f"the endpoint did not come up: {failed}") from failed
+        server.check()
+        yield server
+    finally:
+        with contextlib.suppress(Exception):  # Ray is being ended: nothing of it is needed again
+            serve.shutdown()
+        ray.shutdown()
+
+
+def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
+    """Raises ServerError, with what its constructor raised, if the actor does not come up."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.get(actor.ping.remote(), timeout=patience_s)
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        raise ServerError(f"{name} did not start: {cause}") from error
+
+
+def with_initial(config: ServerConfig) -> ServerConfig:
+    """The settings with release 0 on disk. Raises AdapterFileError, ModelError or ServerError."""
+    model = config.model.build(seed=config.seed)
+    path = config.initial
+    if path is None:
+        path = config.state / "initial.safetensors"
+        write_adapter(path, model.layout, model.vector())
+    path = Path(path).absolute()
+    layout, _ = read_adapter(path)
+    if layout != model.layout:
+        raise ServerError(
+            f"{path} has layout {layout.fingerprint} ({layout.size} values), the `model` settings "
+            f"ask for {model.layout.fingerprint} ({model.layout.size} values)"
+        )
+    held_out = None if config.held_out is None else config.held_out.absolute()
+    return config.model_copy(update={"initial": path, "held_out": held_out})
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, or a free one for 0.
+
+    Raises ServerError if something listens there: Ray Serve would only say so in its logs.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            return probe.getsockname()[1]
+        except OSError as taken:
+            raise ServerError(
+                f"server.http {host}:{port} cannot be listened on ({taken.strerror}); "
+                "choose another with --set server.http.port=N"
+            ) from taken
+
+
+def run_until_stopped(server: Server, *, every_s: float = 1.0) -> None:
+    """Return only by an exception: ServerError, or KeyboardInterrupt."""
+    while True:
+        server.check()
+        time.sleep(every_s)

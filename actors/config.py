@@ -1,0 +1,58 @@
+"""Settings of the server: what the fleet shares, and the part `server`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from fleetfl.aggregators import AnyAggregator
+from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.config import Section
+from fleetfl.fleet import FleetConfig
+from fleetfl.server_optimizer import Config as OptimizerConfig
+
+
+class HttpConfig(Section):
+    """The endpoint that perception engineers query."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    """TCP port; 0 finds a free one."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model, one processor each."""
+    proxy: Literal["haproxy", "python"] = "haproxy"
+    """Ray Serve's front: HAProxy is about ten times faster on image bodies and needs Linux."""
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024)
+    """Larger request bodies are refused (413)."""
+    max_pixels: int = Field(default=32_000_000, ge=4096)
+    """Larger pictures are refused (400) before they are unpacked."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class RayConfig(Section):
+    """Where the actors run."""
+
+    address: str | None = None
+    """A Ray cluster; None starts one in this process, ended with it."""
+    object_store_bytes: int = Field(default=256 * 2**20, ge=80 * 2**20)
+    """Shared memory of a cluster of our own."""
+
+
+class ServerConfig(FleetConfig):
+    state: Path
+    """Folder for events.jsonl and what the server keeps."""
+    initial: Path | None = None
+    """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
+    from the backbone with an adapter that does nothing."""
+    aggregator: AnyAggregator = FedBuff()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """The server's step on what the aggregator gives."""
+    max_staleness: int = Field(default=50, ge=0)
+    """Versions; an update based on an older one is refused."""
+    max_in_flight: int = Field(default=32, ge=1)
+    """Updates a gateway has under judgement at a time; more of them wait in the broker."""
+    held_out: Path | None = None
+    """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which
+    every release is evaluated; None evaluates none."""
+    http: HttpConfig = HttpConfig()
+    ray: RayConfig = RayConfig()

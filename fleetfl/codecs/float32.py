@@ -1,0 +1,31 @@
+"""The vector as it is, to the bit. zstd finds little in it: the codec to compare others with."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.codecs import CodecConfig, CodecError, require_finite, squeeze, unsqueeze
+
+
+class Config(CodecConfig):
+    kind: Literal["float32"] = "float32"
+    level: int = Field(default=3, ge=1, le=19)
+    """zstd level."""
+
+    def build(self) -> "Float32":
+        return Float32(self)
+
+
+class Float32:
+    def __init__(self, config: Config) -> None:
+        self.level = config.level
+
+    def encode(self, vector: np.ndarray) -> bytes:
+        return squeeze(require_finite(vector).astype("<f4", copy=False).tobytes(), self.level)
+
+    def decode(self, body: bytes, size: int) -> np.ndarray:
+        raw = unsqueeze(body, 4 * size)
+        if len(raw) != 4 * size:
+            raise CodecError(f"{len(raw)} bytes for {size} float32 values, expected {4 * size}")
+        return np.frombuffer(raw, "<f4").astype(np.float32)

@@ -1,0 +1,120 @@
+"""The server's judgement, with no I/O: an update goes in, an outcome comes out.
+
+`actors/aggregator.py` wraps one Coordinator in a Ray actor; tests and the simulator call it bare.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+
+from fleetfl.aggregators import Aggregator
+from fleetfl.codecs import CodecError, decoder
+from fleetfl.ledger import Ledger
+from fleetfl.messages import Update
+from fleetfl.server_optimizer import ServerSGD
+from fleetfl.vectors import Layout
+
+
+class Refusal(str, Enum):
+    """Why an update was not counted."""
+
+    LAYOUT = "layout"  # another adapter than ours
+    FUTURE = "future"  # based on a version that was never released
+    STALE = "stale"  # older than max_staleness versions
+    BODY = "body"  # not what its codec packs
+    NOT_FINITE = "not_finite"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one update."""
+
+    verdict: Literal["accepted", "duplicate", "refused"]
+    version: int
+    """The server's version after it."""
+    staleness: int = 0
+    """Versions between its base and its use."""
+    reason: Refusal | None = None
+    detail: str = ""
+    """The value that was refused and what was expected, in words."""
+    released: bool = False
+    """It filled the buffer: `version` is new."""
+
+
+class Coordinator:
+    """Owner of version and params (float32 [P]); every change to them goes through `submit`."""
+
+    def __init__(
+        self,
+        params: np.ndarray,
+        layout: Layout,
+        aggregator: Aggregator,
+        optimizer: ServerSGD,
+        *,
+        max_staleness: int = 50,
+    ) -> None:
+        if params.shape != (layout.size,):
+            raise ValueError(f"params of shape {params.shape}, layout says ({layout.size},)")
+        self.params = params.astype(np.float32)
+        self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
+        self.max_staleness = max_staleness
+        self.version = 0
+        self.ledger = Ledger()
+
+    def submit(self, update: Update) -> Outcome:
+        """Judge one update and, if it is sound and new, fold it in. Never raises for its content."""
+        staleness = self.version - update.base_version
+        if self.ledger.knows(update.vehicle, update.boot, update.sequence):
+            return Outcome("duplicate", self.version, staleness)
+        delta = self._delta(update, staleness)
+        if isinstance(delta, Outcome):
+            return delta
+        self.ledger.add(update.vehicle, update.boot, update.sequence)
+        step = self.aggregator.add(delta, num_examples=update.num_examples, staleness=staleness)
+        if step is None:
+            return Outcome("accepted", self.version, staleness)
+        self.params = self.optimizer.apply(self.params, step)
+        self.version += 1
+        return Outcome("accepted", self.version, staleness, released=True)
+
+    def _delta(self, update: Update, staleness: int) -> np.ndarray | Outcome:
+        def refused(reason: Refusal, detail: str) -> Outcome:
+            return Outcome("refused", self.version, staleness, reason, detail)
+
+        if update.layout != self.layout.fingerprint:
+            return refused(
+                Refusal.LAYOUT, f"layout {update.layout}, expected {self.layout.fingerprint}"
+            )
+        if staleness < 0:
+            return refused(
+                Refusal.FUTURE, f"base version {update.base_version}, newest is {self.version}"
+            )
+        if staleness > self.max_staleness:
+            return refused(Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}")
+        try:
+            delta = decoder(update.codec).decode(update.body, self.layout.size)
+        except CodecError as broken:
+            return refused(Refusal.BODY, str(broken))
+        finite = np.isfinite(delta)
+        if not finite.all():
+            at = int(np.argmin(finite))
+            return refused(Refusal.NOT_FINITE, f"value {at} of {delta.size} is {delta[at]}")
+        return delta
+
+    def snapshot(self) -> dict[str, Any]:
+        """State that `restore` needs to go on, bit for bit, as if never stopped."""
+        return {
+            "params": self.params.copy(),
+            "version": self.version,
+            "ledger": self.ledger.snapshot(),
+            "aggregator": self.aggregator.snapshot(),
+            "optimizer": self.optimizer.snapshot(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.params, self.version = state["params"].copy(), state["version"]
+        self.ledger.restore(state["ledger"])
+        self.aggregator.restore(state["aggregator"])
+        self.optimizer.restore(state["optimizer"])

@@ -1,0 +1,27 @@
+"""Settings that every process of a fleet shares: the top level of its file."""
+
+from typing import Annotated
+
+from pydantic import Field, SerializeAsAny
+
+from fleetfl.config import Section
+from fleetfl.messages import VEHICLE_PATTERN
+from fleetfl.models import ModelConfig
+from fleetfl.plugins import chosen_from
+from fleetfl.transport import TransportConfig
+
+AnyTransport = Annotated[SerializeAsAny[TransportConfig], chosen_from("fleetfl.transport")]
+
+
+class FleetConfig(Section):
+    """The server's, vehicles' and simulator's settings extend this one."""
+
+    fleet: str = Field(pattern=VEHICLE_PATTERN)
+    """Name of the fleet, a level of every topic."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Everything random that belongs to the fleet follows from it."""
+    model: ModelConfig
+    transport: AnyTransport
+    """How to reach the broker."""
+    num_partitions: int = Field(default=1, ge=1, le=1024)
+    """Uplink topics, one gateway each."""

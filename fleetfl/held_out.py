@@ -1,0 +1,58 @@
+"""Labelled frames nobody trains on, each with the weather it was taken in."""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fleetfl import FleetflError
+
+
+class HeldOutError(FleetflError, ValueError):
+    """A file without usable held-out frames; names it and what was expected."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    images: np.ndarray
+    """uint8 [N, H, W, 3]."""
+    labels: np.ndarray
+    """int64 [N]."""
+    conditions: np.ndarray
+    """str [N]."""
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path, images=self.images, labels=self.labels, conditions=self.conditions
+        )
+
+    def accuracy(self, predicted: np.ndarray) -> tuple[float, dict[str, float]]:
+        """Share of labels met, int [N] -> overall and for each condition (fractions)."""
+        right = predicted == self.labels
+        by_condition = {
+            str(c): float(right[self.conditions == c].mean()) for c in np.unique(self.conditions)
+        }
+        return float(right.mean()), by_condition
+
+
+def read_held_out(path: Path, num_classes: int) -> HeldOut:
+    """Raises HeldOutError if the file is missing, damaged or not for so many classes."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, labels = archive["images"], archive["labels"].astype(np.int64)
+            conditions = archive["conditions"]
+    except FileNotFoundError as missing:
+        raise HeldOutError(f"held-out frames {path} are missing") from missing
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as broken:
+        raise HeldOutError(f"held-out frames {path} cannot be read: {broken}") from broken
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise HeldOutError(
+            f"{path}: images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3]"
+        )
+    if labels.shape != (len(images),) or conditions.shape != (len(images),):
+        raise HeldOutError(f"{path}: labels and conditions must be [{len(images)}]")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise HeldOutError(f"{path}: labels to {labels.max()}, the model has {num_classes} classes")
+    return HeldOut(images, labels, conditions)

@@ -1,0 +1,49 @@
+"""A frozen backbone, an adapter and a head. This module is free of torch, so settings read quickly."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fleetfl import FleetflError
+from fleetfl.models.adapters import AnyAdapter
+from fleetfl.models.adapters.lora import Config as Lora
+from fleetfl.models.backbones import AnyBackbone
+from fleetfl.models.backbones.fleet_vit import Config as FleetVit
+
+if TYPE_CHECKING:
+    from fleetfl.models.adapted import AdaptedModel
+
+
+class ModelConfig(BaseModel):
+    """What vehicles train and the endpoint serves. All of a fleet share it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: AnyBackbone = FleetVit()
+    """Frozen; its weights never travel."""
+    adapter: AnyAdapter = Lora()
+    """Trained, with the head; these values travel."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Labels, in the order of the head's outputs."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the arithmetic in the backbone; `auto` takes bfloat16 where the processor has it."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) != len(classes):
+            raise ValueError("class names must differ")
+        return classes
+
+    def build(self, *, seed: int = 0) -> "AdaptedModel":
+        """The model at its starting point: adapter without effect, head at zero.
+
+        Raises ModelError for a missing or unfit checkpoint.
+        """
+        from fleetfl.models.adapted import AdaptedModel  # torch: only where a model is made
+
+        return AdaptedModel(self, seed=seed)
+
+
+class ModelError(FleetflError, ValueError):
+    """A backbone, adapter or checkpoint that cannot be used; names it and what was expected."""

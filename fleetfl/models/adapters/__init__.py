@@ -1,0 +1,24 @@
+"""Adapters: small trainable modules put into a frozen backbone."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import SerializeAsAny
+
+from fleetfl.plugins import PluginConfig, chosen_from
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AdapterConfig(PluginConfig):
+    """Settings of one adapter."""
+
+    def attach(self, backbone: "torch.nn.Module", generator: "torch.Generator") -> None:
+        """Put trainable parameters into a backbone whose own are frozen, without changing its output.
+
+        Raises ModelError if the backbone has no place for them.
+        """
+        raise NotImplementedError
+
+
+AnyAdapter = Annotated[SerializeAsAny[AdapterConfig], chosen_from("fleetfl.models.adapters")]

@@ -1,0 +1,24 @@
+"""A linear layer with a low-rank addition."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class LowRankLinear(nn.Module):
+    """y = frozen(x) + scale * B (A x); A: float32 [rank, in], B: float32 [out, rank]."""
+
+    def __init__(
+        self, frozen: nn.Linear, rank: int, scale: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.frozen, self.scale = frozen, scale
+        self.lora_a = nn.Parameter(torch.empty(rank, frozen.in_features))
+        self.lora_b = nn.Parameter(torch.zeros(frozen.out_features, rank))
+        # The bound of nn.Linear's own start, as in LoRA's reference code.
+        bound = frozen.in_features**-0.5
+        nn.init.uniform_(self.lora_a, -bound, bound, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low = functional.linear(functional.linear(x, self.lora_a), self.lora_b)
+        return self.frozen(x) + self.scale * low

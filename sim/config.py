@@ -1,0 +1,55 @@
+"""Settings of a simulated fleet: what the fleet shares, and the part `sim`."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fleetfl.config import Section
+from fleetfl.fleet import FleetConfig
+from sim.datasets import AnyDataset, Weather
+
+
+class StopConfig(Section):
+    """When the run ends: at whichever comes first."""
+
+    seconds: float | None = Field(default=None, gt=0)
+    """Of training, counted from the first vehicle's start."""
+    releases: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_is_set(self) -> "StopConfig":
+        if self.seconds is None and self.releases is None:
+            raise ValueError("set `seconds` or `releases`, or the run would never end")
+        return self
+
+
+class CeilingConfig(Section):
+    """Central training on the pooled data, printed beside the fleet's result."""
+
+    image_steps: int = Field(default=50_000, ge=1)
+    """Images seen, repeats counted."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+
+
+class SimConfig(FleetConfig):
+    runs: Path = Path("runs")
+    """Results go to RUNS/FLEET."""
+    num_vehicles: int = Field(default=8, ge=1, le=512)
+    """Each is a process of its own."""
+    broker: Literal["nats", "mosquitto", "external"] = "nats"
+    """Started by us on a free loopback port, or the one that `transport` names."""
+    dataset: AnyDataset
+    """What the fleet sees."""
+    weathers: tuple[Weather, ...] = Field(min_length=1)
+    """Dealt to the vehicles in turn."""
+    stop: StopConfig
+    client_rate_per_s: float = Field(default=10.0, gt=0, le=10_000)
+    """Requests to the endpoint, with held-out frames, for as long as the run lasts."""
+    restart_s: float = Field(default=3.0, ge=0)
+    """A vehicle that died starts again after this."""
+    ceiling: CeilingConfig | None = None
+
+    def weather_of_each(self) -> list[Weather]:
+        """One a vehicle."""
+        return [self.weathers[i % len(self.weathers)] for i in range(self.num_vehicles)]

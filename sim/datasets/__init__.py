@@ -1,0 +1,58 @@
+"""What a simulated fleet sees: clear frames for the factory, each vehicle's sensor, held-out frames."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, SerializeAsAny
+
+from fleetfl.config import Section
+from fleetfl.held_out import HeldOut
+from fleetfl.plugins import PluginConfig, chosen_from
+from sim import world
+
+Condition = Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blur"]
+
+
+class Weather(Section):
+    """One condition at one severity."""
+
+    condition: Condition
+    severity: float = Field(default=0.6, ge=0, le=1)
+
+
+class DatasetConfig(PluginConfig):
+    """Settings of one data set. All that it gives follows from them and the seed."""
+
+    def check(self, classes: tuple[str, ...]) -> None:
+        """Raises ValueError or SensorError if a model of these classes cannot learn from it."""
+        raise NotImplementedError
+
+    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Clear-weather frames for the factory's head: uint8 [N, H, W, 3], int64 [N]."""
+        raise NotImplementedError
+
+    def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
+        """For each vehicle, one a weather, the `sensor` table of its file; big parts go to `folder`."""
+        raise NotImplementedError
+
+    def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
+        """Frames nobody trains on, every vehicle's weather equally often."""
+        raise NotImplementedError
+
+
+AnyDataset = Annotated[SerializeAsAny[DatasetConfig], chosen_from("sim.datasets")]
+
+
+def weathered(
+    images: np.ndarray, labels: np.ndarray, weathers: list[Weather], *, seed: int
+) -> HeldOut:
+    """Clear frames dealt to the weathers in turn: frame i meets weather i mod len(weathers)."""
+    images, turn = images.copy(), np.arange(len(images)) % len(weathers)
+    for number, weather in enumerate(weathers):
+        mine = turn == number
+        images[mine] = world.under(
+            images[mine], weather.condition, weather.severity, seed=seed + number
+        )
+    conditions = np.array([w.condition for w in weathers])[turn]
+    return HeldOut(images, labels.astype(np.int64), conditions)

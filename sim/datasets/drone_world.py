@@ -1,0 +1,51 @@
+"""The synthetic drone world: every vehicle's camera renders fresh frames, classes by Dirichlet shares."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.held_out import HeldOut
+from sim import world
+from sim.datasets import DatasetConfig, Weather, weathered
+from sim.partition import dirichlet_shares
+
+
+class Config(DatasetConfig):
+    kind: Literal["drone_world"] = "drone_world"
+    alpha: float = Field(default=0.3, gt=0)
+    """Dirichlet concentration of each vehicle's classes."""
+    num_factory: int = Field(default=3000, ge=10)
+    num_held_out: int = Field(default=600, ge=10)
+    size: int = Field(default=64, ge=16, le=512)
+    """Pixels."""
+
+    def check(self, classes: tuple[str, ...]) -> None:
+        if classes != world.CLASSES:
+            raise ValueError(f"model.classes: the drone world shows {list(world.CLASSES)}")
+
+    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._frames(self.num_factory, seed + 1)
+
+    def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
+        images, labels = self._frames(self.num_held_out, seed + 2)
+        return weathered(images, labels, weathers, seed=seed)
+
+    def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
+        shares = dirichlet_shares(len(weathers), len(world.CLASSES), self.alpha, seed=seed)
+        return [
+            {
+                "kind": "sim.sensors.drone_camera",
+                "seed": seed + 1000 + number,
+                "shares": [round(float(s), 6) for s in row],
+                "condition": weather.condition,
+                "severity": weather.severity,
+                "size": self.size,
+            }
+            for number, (weather, row) in enumerate(zip(weathers, shares, strict=True))
+        ]
+
+    def _frames(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.random.default_rng(seed).permutation(np.arange(count) % len(world.CLASSES))
+        return world.render(labels, seed=seed, size=self.size), labels.astype(np.int64)

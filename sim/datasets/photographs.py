@@ -1,0 +1,71 @@
+"""Real labelled photographs from an .npz, such as CIFAR-10, dealt to vehicles and put under weather."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.held_out import HeldOut
+from sim.datasets import DatasetConfig, Weather, weathered
+from sim.partition import dirichlet_rows
+from vehicle_agent.sensors.labelled_npz import read_archive
+
+
+class Config(DatasetConfig):
+    kind: Literal["photographs"] = "photographs"
+    path: Path
+    """Archive with x_train, x_test: uint8 [N, H, W, 3] and y_train, y_test: integers [N]."""
+    factory_rows: tuple[int, int] = (0, 10_000)
+    """Training images of the factory, first and one past the last."""
+    fleet_rows: tuple[int, int] = (10_000, 20_000)
+    """Training images that the vehicles hold."""
+    alpha: float = Field(default=0.3, gt=0)
+    """Dirichlet concentration of the labels over the vehicles."""
+
+    def check(self, classes: tuple[str, ...]) -> None:
+        for rows in (self.factory_rows, self.fleet_rows):
+            highest = int(self._train(rows)[1].max())
+            if highest >= len(classes):
+                raise ValueError(f"{self.path} has label {highest}, model.classes {len(classes)}")
+
+    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._train(self.factory_rows)
+
+    def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
+        images, labels = read_archive(self.path, "x_test", "y_test")
+        return weathered(images, labels, weathers, seed=seed)
+
+    def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
+        _, labels = self._train(self.fleet_rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        tables = []
+        shards = dirichlet_rows(labels, len(weathers), self.alpha, seed=seed)
+        for number, (weather, rows) in enumerate(zip(weathers, shards, strict=True)):
+            file = folder / f"rows_{number:03d}.npy"
+            np.save(file, rows + self.fleet_rows[0])
+            source = {
+                "kind": "labelled_npz",
+                "path": str(self.path.absolute()),
+                "images": "x_train",
+                "labels": "y_train",
+                "rows": str(file.absolute()),
+                "seed": seed + 1000 + number,
+            }
+            tables.append(
+                {
+                    "kind": "sim.sensors.weathered",
+                    "source": source,
+                    "condition": weather.condition,
+                    "severity": weather.severity,
+                    "seed": seed + 2000 + number,
+                }
+            )
+        return tables
+
+    def _train(self, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = read_archive(self.path, "x_train", "y_train")
+        first, last = rows
+        if not 0 <= first < last <= len(images):
+            raise ValueError(f"rows {first} to {last} of {len(images)} images in {self.path}")
+        return images[first:last], labels[first:last]

@@ -1,0 +1,40 @@
+"""The factory model: the backbone with a head trained centrally on clear-weather frames. Release 0."""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fleetfl.models.adapted import AdaptedModel
+
+
+def fit_head(
+    model: AdaptedModel, images: np.ndarray, labels: np.ndarray, *, weight_decay: float = 1e-3
+) -> float:
+    """Set the model's head by multinomial logistic regression on frozen features, to convergence.
+
+    Images uint8 [N, H, W, 3], labels int64 [N]; gives the accuracy on them (a fraction). The
+    adapter is left as it is. Full-batch L-BFGS: no rate to tune, the same result every time.
+    """
+    with torch.no_grad():
+        features = torch.cat(
+            [
+                model.features(torch.from_numpy(images[i : i + 256]))
+                for i in range(0, len(images), 256)
+            ]
+        )
+    targets = torch.from_numpy(labels)
+    head = model.head
+    optimizer = torch.optim.LBFGS(
+        head.parameters(), max_iter=200, history_size=20, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(head(features), targets)
+        loss = loss + weight_decay * head.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        return float((head(features).argmax(dim=1) == targets).float().mean())

@@ -1,0 +1,247 @@
+"""The report as one HTML page, from top to bottom. Nothing in it is loaded from elsewhere."""
+
+import base64
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from sim.report import accuracy, figures, updates
+from sim.report.history import History
+from sim.report.markup import Markup, element, joined
+from sim.report.style import CSS, SCRIPT
+from sim.report.timeline import swim_lanes
+
+Pictures = Sequence[tuple[str, bytes]]
+"""(caption, PNG); neighbours of one caption share it."""
+
+# The browser itself refuses whatever the page might try to load.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+INCIDENTS_SHOWN = 12
+
+
+def page(summary: dict[str, Any], history: History, pictures: Pictures) -> str:
+    body = element(
+        "main",
+        _header(summary),
+        _cards(summary),
+        _section(
+            "Accuracy through the endpoint",
+            accuracy.over_time(summary, history),
+            "Held-out frames under the fleet's weather, sent to the HTTP endpoint all along.",
+        ),
+        _columns(
+            _section(
+                "By weather",
+                accuracy.by_condition(summary),
+                "Per cent right, with the first release and with the last.",
+            ),
+            _section(
+                "Staleness",
+                updates.staleness_histogram(summary),
+                "Accepted updates by the number of releases since the one they built on.",
+            ),
+        ),
+        _section(
+            "On the radio",
+            updates.bytes_bars(summary),
+            "Bytes of the whole run, beside what raw float32 would weigh. Log scale.",
+        ),
+        _section(
+            "The run",
+            swim_lanes(summary, history),
+            "A lane a vehicle, a dot an accepted update, a line down for each release.",
+        ),
+        _vehicles(summary, history),
+        _incidents(summary),
+        _cameras(pictures),
+        _settings(summary),
+    )
+    return "<!doctype html>\n" + element(
+        "html",
+        element(
+            "head",
+            element("meta", charset="utf-8"),
+            element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            element("link", rel="icon", href="data:,"),
+            element("title", f"{summary.get('name', 'fleet')}: fleetfl"),
+            element("style", Markup(CSS)),
+        ),
+        element(
+            "body",
+            body,
+            element("div", id="tip", role="tooltip", hidden=""),
+            element("script", Markup(SCRIPT)),
+        ),
+        lang="en",
+    )
+
+
+def _section(title: str, content: Markup | None, about: str = "", *, long: bool = False) -> Markup:
+    """Empty where there is no content."""
+    if content is None:
+        return Markup("")
+    said = element("p", about) if about else None
+    return element("section", element("h2", title), said, content, class_="long" if long else None)
+
+
+def _columns(*sections: Markup) -> Markup:
+    filled = [section for section in sections if section]
+    return element("div", *filled, class_="columns") if len(filled) > 1 else joined(filled)
+
+
+def _header(summary: dict[str, Any]) -> Markup:
+    vehicles = figures.count(summary.get("num_vehicles", 0), "vehicle")
+    over = [summary.get("name", "fleet"), vehicles, figures.duration(summary.get("duration_s", 0))]
+    if "started_at" in summary:
+        over.append(str(summary["started_at"]).replace("T", " ").replace("+00:00", " UTC"))
+    return element(
+        "header",
+        element("p", " \N{MIDDLE DOT} ".join(over), class_="over"),
+        element("h1", figures.headline(summary)),
+    )
+
+
+def _cards(summary: dict[str, Any]) -> Markup:
+    scores, latency = summary.get("accuracy", {}), summary.get("http_latency_ms", {})
+    refused, duplicate = summary.get("updates_refused", {}), summary.get("updates_duplicate", 0)
+    up = summary.get("bytes_up", 0)
+    lighter = figures.compared(up, summary.get("bytes_up_float32", 0))
+    releases, seconds = summary.get("releases", 0), summary.get("duration_s", 0)
+    staleness = summary.get("staleness", {})
+    cards = [
+        ("Served accuracy", figures.percent(scores.get("end")), _gain(scores)),
+        ("Releases", f"{releases:,}", f"one in {seconds / releases:.1f} s" if releases else ""),
+        (
+            "Updates accepted",
+            f"{summary.get('updates_accepted', 0):,}",
+            f"{figures.refusals(refused)}, {figures.count(duplicate, 'duplicate')}",
+        ),
+        (
+            "Mean staleness",
+            f"{staleness.get('mean', 0):.1f}",
+            f"releases late, {staleness.get('max', 0)} at most",
+        ),
+        ("Sent up", figures.size(up), f"{lighter} than float32 adapters" if lighter else ""),
+        (
+            "Endpoint, median",
+            f"{latency['p50']:.0f} ms" if latency.get("p50") is not None else "unknown",
+            figures.requests(summary),
+        ),
+    ]
+    return element("div", *(_card(*card) for card in cards), class_="cards")
+
+
+def _gain(scores: dict[str, Any]) -> str:
+    gain, way = (
+        figures.points(scores.get("start"), scores.get("end")),
+        figures.way_to_ceiling(scores),
+    )
+    if not gain:
+        return ""
+    return f"{gain} points" + (
+        "" if way is None else f", {100 * way:.0f} % of the way to the ceiling"
+    )
+
+
+def _card(what: str, value: str, more: str) -> Markup:
+    return element(
+        "div",
+        element("div", what, class_="what"),
+        element("div", value, class_="value"),
+        element("div", more, class_="more"),
+        class_="card",
+    )
+
+
+def _vehicles(summary: dict[str, Any], history: History) -> Markup:
+    vehicles = summary.get("vehicles", {})
+    if not vehicles:
+        return Markup("")
+    heads = [
+        ("vehicle", None),
+        ("weather", None),
+        ("accepted", "number"),
+        ("refused", "number"),
+        ("staleness", "number"),
+        ("up", "number"),
+        ("at the end", None),
+        ("incidents", None),
+    ]
+    rows = [_vehicle(name, about, history) for name, about in vehicles.items()]
+    table = element(
+        "table",
+        element("thead", element("tr", *(element("th", text, class_=c) for text, c in heads))),
+        element("tbody", *rows),
+    )
+    return _section("Vehicle by vehicle", element("div", table, class_="wide"), long=True)
+
+
+def _vehicle(name: str, about: dict[str, Any], history: History) -> Markup:
+    state, told = history.last_state(name), history.vehicles.get(name, [])
+    noise = sum(event["vehicle"] == name for event in history.of("noise"))
+    happened = [figures.count(about.get("deaths", 0), "death")] if about.get("deaths") else []
+    if noise:
+        happened.append(f"{noise} broken frames")
+    happened += dict.fromkeys(event["note"] for event in told if event.get("note"))
+    mean = about.get("staleness_mean") or 0.0
+    colour = element("i", class_=f"key {updates.staleness_class(round(mean))}")
+    weather = f"{str(about.get('condition', '')).replace('_', ' ')} {about.get('severity', '')}"
+    return element(
+        "tr",
+        element("td", name),
+        element("td", weather),
+        element("td", f"{about.get('accepted', 0):,}", class_="number"),
+        element("td", f"{about.get('refused', 0):,}", class_="number"),
+        element("td", colour, f"{mean:.1f}", class_="number"),
+        element("td", figures.size(about.get("bytes_up", 0)), class_="number"),
+        element("td", state, class_=f"state {state}"),
+        element("td", "; ".join(happened)),
+    )
+
+
+def _incidents(summary: dict[str, Any]) -> Markup:
+    said = [element("li", text) for text in summary.get("incidents", [])]
+    if not said:
+        return _section("Incidents", element("p", "None."))
+    shown = element("ul", *said[:INCIDENTS_SHOWN], class_="incidents")
+    rest = said[INCIDENTS_SHOWN:]
+    if rest:
+        more = element("summary", f"{len(rest):,} more")
+        shown = joined([shown, element("details", more, element("ul", *rest, class_="incidents"))])
+    return _section("Incidents", shown, long=True)
+
+
+def _cameras(pictures: Pictures) -> Markup:
+    shown = [
+        element(
+            "figure",
+            element("div", *(_picture(caption, png) for _, png in some)),
+            element("figcaption", caption.replace("_", " ")),
+        )
+        for caption, some in groupby(pictures, key=lambda pair: pair[0])
+    ]
+    content = element("div", *shown, class_="cameras") if shown else None
+    return _section("What the cameras saw", content, "Held-out frames, pixel by pixel.")
+
+
+def _picture(caption: str, png: bytes) -> Markup:
+    body = base64.b64encode(png).decode()
+    return element("img", src=f"data:image/png;base64,{body}", alt=caption)
+
+
+def _settings(summary: dict[str, Any]) -> Markup:
+    named = {
+        "config": summary.get("config"),
+        "seed": summary.get("seed"),
+        "commit": summary.get("commit"),
+        "values trained": f"{summary['num_values']:,}" if "num_values" in summary else None,
+        "precision": summary.get("precision"),
+        "versions": ", ".join(f"{name} {v}" for name, v in summary.get("versions", {}).items()),
+    }
+    rows = [
+        joined([element("dt", name), element("dd", value)])
+        for name, value in named.items()
+        if value not in (None, "")
+    ]
+    return _section("Settings", element("dl", *rows, class_="settings") if rows else None)

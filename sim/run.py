@@ -1,0 +1,258 @@
+"""A fleet on this machine: broker, server, vehicle processes and a client, from start to report."""
+
+import contextlib
+import datetime
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from actors.cluster import Server, serving
+from actors.config import ServerConfig
+from fleetfl.adapter_file import write_adapter
+from fleetfl.codecs import decoder
+from fleetfl.config import ConfigError, read_with, validate
+from fleetfl.held_out import HeldOut
+from fleetfl.models.adapted import AdaptedModel
+from fleetfl.telemetry import EventLog, EventReader
+from sim import broker
+from sim.central import train_central
+from sim.client import Client, Measurement, png
+from sim.config import CeilingConfig, SimConfig
+from sim.factory import fit_head
+from sim.progress import Progress
+from sim.report import write_report
+from sim.summary import commit, summarize
+from sim.tally import Tally
+from sim.vehicles import VehicleProcesses, write_files
+from vehicle_agent.config import VehicleConfig
+from vehicle_agent.sensors import AnySensor
+
+OURS = (
+    "adapter.safetensors",
+    "broker",
+    "events.jsonl",
+    "factory.safetensors",
+    "held_out.npz",
+    "report.html",
+    "server",
+    "shards",
+    "summary.json",
+    "vehicles",
+)
+"""What a run writes into its folder, and what the next run of that name clears away."""
+
+
+def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dict[str, Any]:
+    """Run the fleet that the file describes; gives the summary, also written to RUNS/FLEET.
+
+    Raises ConfigError, and the errors of the parts: BrokerError, ServerError, FleetError,
+    ModelError, SensorError.
+    """
+    tree = read_with(path, overrides)
+    tree.setdefault("transport", {"kind": "mqtt"})
+    config = validate(tree, "sim", SimConfig, str(path))
+    try:
+        config.dataset.check(config.model.classes)
+    except ValueError as unfit:
+        raise ConfigError(f"{path}: {unfit}") from unfit
+    return _Run(path, tree, config, progress).go()
+
+
+class _Run:
+    """The steps of one run, in the order of `go`."""
+
+    def __init__(
+        self, path: Path, tree: dict[str, Any], config: SimConfig, progress: Progress
+    ) -> None:
+        self.path, self.tree, self.config, self.progress = path, tree, config, progress
+        self.folder = fresh_folder(config.runs / config.fleet)
+        self.weathers = config.weather_of_each()
+        self.sensors = config.dataset.sensors(
+            self.weathers, self.folder / "shards", seed=config.seed
+        )
+        self._check_parts()
+        self.events = EventLog(self.folder / "events.jsonl")
+
+    def go(self) -> dict[str, Any]:
+        config, began = self.config, datetime.datetime.now(datetime.timezone.utc)
+        model, held_out = self._factory()
+        factory = model.vector()
+        with self._broker() as transport:
+            self.tree["transport"] = transport
+            with serving(self._server_config()) as server:
+                self.progress.say(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
+                client = Client(server.url, held_out, config.model.classes, self.events)
+                with contextlib.closing(client):
+                    start, end = self._train(server, client)
+                vector = decoder("float32").decode(server.release().body, model.layout.size)
+        write_adapter(
+            self.folder / "adapter.safetensors", model.layout, vector, version=end.version
+        )
+        ceiling = None
+        if config.ceiling is not None:
+            ceiling = self._ceiling(model, factory, held_out, config.ceiling)
+        events = EventReader(self.folder / "events.jsonl").read()
+        summary = summarize(
+            events,
+            start=start,
+            end=end,
+            ceiling=ceiling,
+            num_values=model.layout.size,
+            num_parameters=sum(p.numel() for p in model.parameters()),
+            latencies_s=client.latencies_s,
+            http_requests=client.requests,
+            http_failures=client.failures,
+            name=config.fleet,
+            folder=str(self.folder),
+            config=str(self.path),
+            commit=commit(),
+            seed=config.seed,
+            started_at=began.isoformat(timespec="seconds"),
+            duration_s=round((datetime.datetime.now(datetime.timezone.utc) - began).seconds, 1),
+            num_vehicles=config.num_vehicles,
+            precision=str(model.dtype).removeprefix("torch."),
+        )
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_report(
+            self.folder / "report.html", summary, events, pictures=example_pictures(held_out)
+        )
+        return summary
+
+    def _factory(self) -> tuple[AdaptedModel, HeldOut]:
+        config = self.config
+        self.progress.step("factory: a head for clear weather on the frozen backbone")
+        model = config.model.build(seed=config.seed)
+        images, labels = config.dataset.factory_frames(seed=config.seed)
+        accuracy = fit_head(model, images, labels)
+        write_adapter(self.folder / "factory.safetensors", model.layout, model.vector(), version=0)
+        held_out = config.dataset.held_out(self.weathers, seed=config.seed)
+        held_out.save(self.folder / "held_out.npz")
+        self.progress.say(
+            f"{len(images)} clear frames, {accuracy:.1%} right on them; "
+            f"{model.layout.size:,} values to train, {len(held_out.labels)} held-out frames"
+        )
+        return model, held_out
+
+    def _train(self, server: Server, client: Client) -> tuple[Measurement, Measurement]:
+        config, stop = self.config, self.config.stop
+        self.progress.step("release 0 through the endpoint")
+        start = client.measure()
+        self.progress.say(f"factory model under the fleet's weather: [bold]{start.accuracy:.1%}[/]")
+        vehicles = write_files(self.tree, self.weathers, self.sensors, self.folder / "vehicles")
+        fleet = VehicleProcesses(vehicles, self.events, restart_s=config.restart_s)
+        try:
+            self.progress.step(f"{len(vehicles)} vehicles start")
+            fleet.start()
+            client.start(config.client_rate_per_s)
+            # The clock runs from the first update: a slow start of 8 processes is no training.
+            tally, began = Tally(self.folder / "events.jsonl"), None
+            self.progress.step("the fleet learns")
+            while True:
+                time.sleep(0.5)
+                fleet.watch()
+                server.check()
+                for incident in tally.read():
+                    self.progress.say(incident)
+                if began is None and tally.accepted:
+                    began = time.monotonic()
+                spent = 0.0 if began is None else time.monotonic() - began
+                done = max(
+                    spent / stop.seconds if stop.seconds else 0.0,
+                    tally.version / stop.releases if stop.releases else 0.0,
+                )
+                self.progress.fleet(min(done, 1.0), f"{fleet.alive} vehicles  {tally}")
+                if done >= 1:
+                    break
+        finally:
+            self.progress.step("vehicles stop")
+            fleet.stop()
+            client.stop()
+        newest = server.release().version
+        self._wait_for(client, newest)
+        self.progress.step(f"release {newest} through the endpoint")
+        return start, client.measure()
+
+    def _wait_for(self, client: Client, version: int, patience_s: float = 30.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while client.version() < version and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _ceiling(
+        self, model: AdaptedModel, factory: np.ndarray, held_out: HeldOut, settings: CeilingConfig
+    ) -> float:
+        steps = settings.image_steps
+        self.progress.step(f"ceiling: central training on the pooled data, {steps:,} image steps")
+        sensors = [TypeAdapter(AnySensor).validate_python(table) for table in self.sensors]
+        vector = train_central(
+            model,
+            factory,
+            [sensor.build(self.config.model.classes) for sensor in sensors],
+            image_steps=steps,
+            learning_rate=settings.learning_rate,
+            seed=self.config.seed,
+            progress=self.progress.share,
+        )
+        model.load(vector)
+        accuracy, _ = held_out.accuracy(model.probabilities(held_out.images).argmax(axis=1))
+        self.progress.say(f"ceiling: [bold]{accuracy:.1%}[/]")
+        return accuracy
+
+    @contextlib.contextmanager
+    def _broker(self) -> Iterator[dict[str, Any]]:
+        """The `transport` table that reaches the broker, which ends with the context if it is ours."""
+        if self.config.broker == "external":
+            yield self.tree["transport"]
+            return
+        self.progress.step(f"broker: {self.config.broker}")
+        start = broker.nats_server if self.config.broker == "nats" else broker.mosquitto
+        with start(self.folder / "broker") as running:
+            self.progress.say(f"MQTT at {running.host}:{running.port}")
+            yield {**self.tree["transport"], "host": running.host, "port": running.port}
+
+    def _part(self, part: str, **ours: Any) -> dict[str, Any]:
+        return {**self.tree, part: {**self.tree.get(part, {}), **ours}}
+
+    def _server_config(self) -> ServerConfig:
+        ours = {
+            "state": str(self.folder),
+            "initial": str(self.folder / "factory.safetensors"),
+            "held_out": str(self.folder / "held_out.npz"),
+        }
+        return validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+
+    def _check_parts(self) -> None:
+        """A misspelt setting of server or vehicle is said before anything is started."""
+        self._server_config()
+        ours = {"name": "v00", "state": str(self.folder), "sensor": self.sensors[0]}
+        validate(self._part("vehicle", **ours), "vehicle", VehicleConfig, str(self.path))
+
+
+def fresh_folder(folder: Path) -> Path:
+    """The folder, empty of what an earlier run wrote. Raises ConfigError if it holds other things."""
+    folder = folder.absolute()
+    strangers = [p.name for p in folder.glob("*") if p.name not in OURS] if folder.is_dir() else []
+    if strangers or folder.is_file():
+        raise ConfigError(f"sim.runs: {folder} holds {strangers or 'a file'}, which no run wrote")
+    for name in OURS:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def example_pictures(held_out: HeldOut, each: int = 4) -> list[tuple[str, bytes]]:
+    """A few held-out frames of each condition: caption and PNG."""
+    return [
+        (str(condition), png(held_out.images[row]))
+        for condition in np.unique(held_out.conditions)
+        for row in np.flatnonzero(held_out.conditions == condition)[:each]
+    ]

@@ -1,0 +1,52 @@
+"""A camera over the synthetic world: an endless stream of fresh frames under one weather."""
+
+import time
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from sim import world
+from vehicle_agent.sensors import Frames, SensorConfig, SensorError
+
+
+class Config(SensorConfig):
+    kind: Literal["sim.sensors.drone_camera"] = "sim.sensors.drone_camera"
+    seed: int = Field(default=0, ge=0)
+    shares: tuple[float, ...] = ()
+    """How often it meets each class, in the order of the model's classes; empty for all alike."""
+    condition: Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blur"] = "clear"
+    severity: float = Field(default=0.6, ge=0, le=1)
+    size: int = Field(default=64, ge=16, le=512)
+    """Pixels."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "Config":
+        if self.shares and (len(self.shares) != len(world.CLASSES) or min(self.shares) < 0):
+            raise ValueError(f"shares: expected none or {len(world.CLASSES)} that are not negative")
+        return self
+
+    def build(self, classes: tuple[str, ...]) -> "DroneCamera":
+        if classes != world.CLASSES:
+            raise SensorError(f"the drone world shows {world.CLASSES}, the model has {classes}")
+        return DroneCamera(self)
+
+
+class DroneCamera:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        shares = np.array(config.shares or [1.0] * len(world.CLASSES))
+        self.shares = shares / shares.sum()
+        self.rng = np.random.default_rng(config.seed)
+
+    @property
+    def num_frames(self) -> int | None:
+        return None
+
+    def read(self, count: int) -> Frames:
+        labels = self.rng.choice(len(self.shares), count, p=self.shares)
+        seed = int(self.rng.integers(2**31))
+        clear = world.render(labels, seed=seed, size=self.config.size)
+        images = world.under(clear, self.config.condition, self.config.severity, seed=seed)
+        now = time.time()
+        return Frames(images, labels.astype(np.int64), now, now)

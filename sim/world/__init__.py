@@ -1,0 +1,11 @@
+"""A small drone world: ten kinds of thing as a downward camera sees them, in any weather.
+
+It knows nothing of learning or of fleets.
+"""
+
+from sim.world.conditions import CONDITIONS, under
+from sim.world.objects import CLASSES
+from sim.world.renderer import render
+from sim.world.sheet import contact_sheet
+
+__all__ = ["CLASSES", "CONDITIONS", "contact_sheet", "render", "under"]

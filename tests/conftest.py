@@ -1,0 +1,53 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleetfl.messages import Update
+from fleetfl.models import ModelConfig
+from sim import world
+
+DATA = Path(os.environ.get("FLEETFL_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Real photographs and a real checkpoint, which not every machine has."""
+    if not DATA.is_dir():
+        pytest.skip(f"no data in {DATA}: set FLEETFL_DATA_DIR")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def model_config() -> ModelConfig:
+    return ModelConfig(classes=world.CLASSES, precision="float32")
+
+
+@pytest.fixture
+def make_update():
+    """An update of 5 values; keywords replace its fields, `delta` its body."""
+    from fleetfl.codecs import decoder
+
+    def make(delta=None, **fields) -> Update:
+        codec = fields.pop("codec", "float32")
+        delta = np.ones(5, np.float32) if delta is None else np.asarray(delta, np.float32)
+        body = fields.pop("body", None)
+        defaults = {
+            "vehicle": "v1",
+            "boot": "b",
+            "sequence": 0,
+            "base_version": 0,
+            "layout": "",
+            "num_examples": 8,
+            "local_steps": 1,
+            "captured_from": 0.0,
+            "captured_to": 1.0,
+            "loss": 0.5,
+        }
+        body = decoder(codec).encode(delta) if body is None else body
+        return Update(**{**defaults, **fields}, codec=codec, body=body)
+
+    return make

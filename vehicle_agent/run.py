@@ -1,0 +1,67 @@
+"""A vehicle as a process: builds the agent from settings, connects it, and ends it on a signal."""
+
+import asyncio
+import logging
+import math
+import secrets
+import signal
+
+import torch
+
+from fleetfl.transport import Will
+from vehicle_agent.agent import Agent, Identity
+from vehicle_agent.config import VehicleConfig
+from vehicle_agent.outbox import Outbox
+from vehicle_agent.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+async def run(config: VehicleConfig) -> None:
+    """Until SIGTERM or SIGINT. An unreachable broker is waited for.
+
+    Raises ModelError or SensorError for a model or source that cannot be used.
+    """
+    torch.set_num_threads(config.threads)
+    model = config.model.build(seed=config.seed)
+    trainer = Trainer(config.trainer, model)
+    sensor = config.sensor.build(config.model.classes)
+    outbox = Outbox(config.state / "outbox.db")
+    identity = Identity(
+        config.fleet, config.name, secrets.token_hex(4), config.num_partitions, config.seed
+    )
+    will = Will(identity.status_topic, identity.offline())
+    log.info(
+        "vehicle %s boot %s: %d values to train", config.name, identity.boot, model.layout.size
+    )
+
+    async def live() -> None:
+        connection = config.transport.connect(
+            f"{config.fleet}-{config.name}", clean_session=False, will=will, patience_s=math.inf
+        )
+        async with connection as transport:
+            agent = Agent(
+                config.agent,
+                identity,
+                transport=transport,
+                sensor=sensor,
+                trainer=trainer,
+                layout=model.layout,
+                codec=config.codec,
+                frames_per_update=config.trainer.num_examples,
+                outbox=outbox,
+            )
+            try:
+                await agent.run()
+            finally:
+                await agent.report("offline", timeout_s=2.0)
+
+    life = asyncio.create_task(live(), name="vehicle")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, life.cancel)
+    try:
+        await life
+    except asyncio.CancelledError:
+        log.info("vehicle %s: asked to stop; %d updates kept for later", config.name, len(outbox))
+    finally:
+        outbox.close()
