@@ -120,7 +120,10 @@ def serving(config: ServerConfig) -> Iterator[Server]:
 
     options: dict[str, Any] = {"address": config.ray.address}
     if config.ray.address is None:
-        options |= {"include_dashboard": False, "object_store_memory": config.ray.object_store_bytes}
+        options |= {
+            "include_dashboard": False,
+            "object_store_memory": config.ray.object_store_bytes,
+        }
     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
         aggregator = ray.remote(Aggregator).options(num_cpus=0).remote(config)

@@ -127,7 +127,7 @@ def picture(body: bytes, max_pixels: int) -> np.ndarray:
                 raise BadPicture(
                     f"picture of {image.width} x {image.height}, expected at most {max_pixels} pixels"
                 )
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as broken:
         # Pillow raises SyntaxError for a broken PNG chunk.
         raise BadPicture(

@@ -58,8 +58,10 @@ def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -
             where = [str(step) for step in error["loc"]]
             if where and where[0] not in shared:
                 where.insert(0, part)
-            got = "" if error["type"] == "missing" else f" (got {error['input']!r:.80})"
-            lines.append(f"{'.'.join(where)}: {error['msg']}{got}")
+            # Our own validators say what they got; pydantic's do not.
+            silent = error["type"] not in ("missing", "value_error")
+            got = f" (got {error['input']!r:.80})" if silent else ""
+            lines.append(f"{'.'.join(where)}: {error['msg'].removeprefix('Value error, ')}{got}")
         raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from invalid
 
 

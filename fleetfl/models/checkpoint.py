@@ -1,6 +1,7 @@
 """Weights from a file into a module. No pickle: safetensors, or torch files read as weights only."""
 
 from pathlib import Path
+from pickle import UnpicklingError  # what torch raises for a file that is more than weights
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +23,14 @@ def load_into(module: torch.nn.Module, path: Path) -> None:
             weights = load_file(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as broken:
+    except (
+        SafetensorError,
+        UnpicklingError,
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as broken:
         raise ModelError(f"checkpoint {path} cannot be read: {broken}") from broken
     try:
         if isinstance(module, VisionTransformer):

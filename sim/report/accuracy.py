@@ -24,7 +24,7 @@ from sim.report.markup import Markup, element, joined
 
 HEIGHT = 260.0
 ROW = 34.0
-MOST_BINS = 40
+MOST_BINS = 30
 DIAMOND = "M0,-5L5,0L0,5L-5,0Z"
 
 
@@ -78,8 +78,9 @@ def over_time(summary: dict[str, Any], history: History) -> Markup | None:
         return None
     accuracy = summary.get("accuracy", {})
     known = [accuracy[key] for key in ("start", "ceiling") if accuracy.get(key) is not None]
-    measured = [b.accuracy for b in bins] + [e["accuracy"] for e in evaluated]
-    down, ticks = _accuracy_scale([*measured, *known], HEIGHT)
+    known += [e["accuracy"] for e in evaluated]
+    known += [b.accuracy for b in bins]
+    down, ticks = _accuracy_scale(known)
     across = Scale(0, history.end_s)
     labels = time_labels(history.end_s)
     marks = [rule(y=down.at(tick)) for tick in ticks]
@@ -100,12 +101,12 @@ def over_time(summary: dict[str, Any], history: History) -> Markup | None:
     )
 
 
-def _accuracy_scale(values: list[float], height: float) -> tuple[Scale, list[float]]:
+def _accuracy_scale(values: list[float]) -> tuple[Scale, list[float]]:
     """Whole tens of per cents around the values, and those tens."""
     low = max(0, math.floor((min(values) - 0.02) * 10))
     high = min(10, math.ceil((max(values) + 0.02) * 10))
     step = 1 if high - low <= 6 else 2
-    return Scale(low / 10, high / 10, height, 0), [n / 10 for n in range(low, high + 1, step)]
+    return Scale(low / 10, high / 10, HEIGHT, 0), [n / 10 for n in range(low, high + 1, step)]
 
 
 def _known_lines(accuracy: dict[str, Any], down: Scale) -> list[Markup]:
@@ -183,8 +184,8 @@ def by_condition(summary: dict[str, Any]) -> Markup | None:
         rows["all"] = (accuracy["start"], accuracy["end"])
     values = [value for pair in rows.values() for value in pair]
     low, high = min(values), max(values)
-    # Room at both ends for the numbers.
-    across = Scale(low, high if high > low else low + 0.1, 14, 86)
+    # Room for a number at the left, for one and the gain at the right.
+    across = Scale(low, high if high > low else low + 0.1, 18, 64)
     marks: list[Markup] = []
     beside: list[Label] = []
     for nth, (name, (start, end)) in enumerate(rows.items()):
@@ -199,23 +200,15 @@ def by_condition(summary: dict[str, Any]) -> Markup | None:
 
 def _dumbbell(start: float, end: float, y: float, across: Scale, tip: str) -> list[Markup]:
     first, last = across.at(start), across.at(end)
-    grew = end >= start
-    numbers = [(min(start, end), "end", -10), (max(start, end), "", 10)]
+    loss = "" if end >= start else "loss"
+    low, high = min(start, end), max(start, end)
+    span = {"x1": f"{first:.2f}%", "x2": f"{last:.2f}%", "y1": y, "y2": y}
     return [
         rule(y=y),
-        element(
-            "line",
-            x1=f"{first:.2f}%",
-            x2=f"{last:.2f}%",
-            y1=y,
-            y2=y,
-            class_=f"gain {'' if grew else 'loss'}",
-        ),
+        element("line", class_=f"gain {loss}", **span),
         dot(first, y, class_="before", tip=tip, radius=5),
-        dot(last, y, class_="after" if grew else "after loss", tip=tip, radius=6),
-        *(
-            words(across.at(value), y + 4, f"{100 * value:.1f}", class_=f"{side} halo", dx=dx)
-            for value, side, dx in numbers
-        ),
-        words((first + last) / 2, y - 6, points(start, end), class_="middle halo small"),
+        dot(last, y, class_=f"after {loss}", tip=tip, radius=6),
+        words(across.at(low), y + 4, f"{100 * low:.1f}", class_="end halo", dx=-10),
+        words(across.at(high), y + 4, f"{100 * high:.1f}", class_="halo", dx=10),
+        words(100, y + 4, points(start, end), class_=f"end halo strong gain {loss}"),
     ]

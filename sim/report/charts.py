@@ -69,7 +69,7 @@ def plot(
 
 
 def _anchor(at: float) -> str:
-    return "" if at < 4 else "end" if at > 96 else "middle"
+    return "end" if at > 96 else "middle"
 
 
 def rule(
@@ -133,7 +133,7 @@ def words(x: float, y: float, text: str, *, class_: str = "", dx: float = 0) -> 
     return element("text", text, x=f"{x:.2f}%", y=y, dx=dx, class_=class_)
 
 
-def time_labels(end_s: float, *, most: int = 7) -> list[Label]:
+def time_labels(end_s: float, *, most: int = 6) -> list[Label]:
     """Round moments from 0 to the end, as places on Scale(0, end_s)."""
     step = next((s for s in STEPS_S if end_s / s <= most), math.ceil(end_s / most))
     moments = [n * step for n in range(int(end_s // step) + 1)]

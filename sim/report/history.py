@@ -33,10 +33,13 @@ class History:
         self.began = ordered[0]["time"] if ordered else 0.0
         self.kinds: defaultdict[str, list[Event]] = defaultdict(list)
         self.vehicles: defaultdict[str, list[Event]] = defaultdict(list)
-        self.end_s = 1.0
+        self.end_s, self.learned_until_s = 1.0, 0.0
         for event in ordered:
             told = {**event, "at": event["time"] - self.began}
             self.end_s = max(self.end_s, told["at"])
+            if event["event"] == "accepted":
+                # After the last of these a fleet is being stopped, and going offline is no incident.
+                self.learned_until_s = told["at"]
             self.kinds[event["event"]].append(told)
             # Noise may bear any name.
             if "vehicle" in event and event["event"] != "noise":
@@ -53,24 +56,35 @@ class History:
             if nth > event.get("replicas", 1)
         ]
 
+    def while_learning(self, vehicle: str) -> list[Event]:
+        """What the vehicle did up to the last update that the server took from anyone."""
+        told = self.vehicles.get(vehicle, [])
+        return [event for event in told if event["at"] <= self.learned_until_s]
+
     def absences(self, vehicle: str) -> list[Absence]:
         """When it was offline or dead. Ends where the vehicle says anything, or with the run."""
         found: list[Absence] = []
         gone: Event | None = None
-        for event in self.vehicles.get(vehicle, []):
-            if event["event"] in ("offline", "vehicle_died"):
+        for event in self.while_learning(vehicle):
+            if STATES.get(event["event"]) in ("offline", "died"):
                 # The last will of a dead process arrives after its death, and is part of it.
                 gone = gone or event
             elif gone is not None:
-                found.append(Absence(gone["at"], event["at"], gone["event"] == "vehicle_died"))
+                found.append(Absence(gone["at"], event["at"], _is_death(gone)))
                 gone = None
         if gone is not None:
-            found.append(Absence(gone["at"], self.end_s, gone["event"] == "vehicle_died"))
+            found.append(Absence(gone["at"], self.end_s, _is_death(gone)))
         return found
 
     def last_state(self, vehicle: str) -> str:
-        """online, offline, died, started (and never heard of), or empty."""
+        """While the fleet still learned: started, online, offline, died, or empty if unheard of."""
         state = ""
-        for event in self.vehicles.get(vehicle, []):
-            state = STATES.get(event["event"], state)
+        for event in self.while_learning(vehicle):
+            said = STATES.get(event["event"], state)
+            # The last will of a dead process does not make it merely offline.
+            state = state if (state, said) == ("died", "offline") else said
         return state
+
+
+def _is_death(event: Event) -> bool:
+    return event["event"] == "vehicle_died"

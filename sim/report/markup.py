@@ -3,7 +3,6 @@
 import html
 from collections.abc import Iterable
 
-
 VOID = frozenset({"img", "link", "meta"})
 
 

@@ -111,7 +111,7 @@ def _cards(summary: dict[str, Any]) -> Markup:
     staleness = summary.get("staleness", {})
     cards = [
         ("Served accuracy", figures.percent(scores.get("end")), _gain(scores)),
-        ("Releases", f"{releases:,}", f"one in {seconds / releases:.1f} s" if releases else ""),
+        ("Releases", f"{releases:,}", f"one every {seconds / releases:.1f} s" if releases else ""),
         (
             "Updates accepted",
             f"{summary.get('updates_accepted', 0):,}",
@@ -165,7 +165,7 @@ def _vehicles(summary: dict[str, Any], history: History) -> Markup:
         ("refused", "number"),
         ("staleness", "number"),
         ("up", "number"),
-        ("at the end", None),
+        ("last state", "state"),
         ("incidents", None),
     ]
     rows = [_vehicle(name, about, history) for name, about in vehicles.items()]
@@ -182,7 +182,7 @@ def _vehicle(name: str, about: dict[str, Any], history: History) -> Markup:
     noise = sum(event["vehicle"] == name for event in history.of("noise"))
     happened = [figures.count(about.get("deaths", 0), "death")] if about.get("deaths") else []
     if noise:
-        happened.append(f"{noise} broken frames")
+        happened.append(figures.count(noise, "broken frame"))
     happened += dict.fromkeys(event["note"] for event in told if event.get("note"))
     mean = about.get("staleness_mean") or 0.0
     colour = element("i", class_=f"key {updates.staleness_class(round(mean))}")

@@ -23,7 +23,7 @@ body {
 main { max-width: 1080px; margin: 0 auto; padding: 36px 20px 48px; }
 header .over { color: var(--soft); margin: 0; letter-spacing: .02em; overflow-wrap: anywhere; }
 h1 { font-size: clamp(24px, 4.2vw, 38px); line-height: 1.18; letter-spacing: -.02em;
-  margin: 6px 0 28px; max-width: 25em; text-wrap: balance; }
+  margin: 6px 0 28px; text-wrap: balance; }
 h2 { font-size: 17px; margin: 0 0 2px; letter-spacing: -.01em; }
 section > p { margin: 0 0 14px; color: var(--soft); max-width: 46em; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
@@ -41,6 +41,7 @@ svg text { font-size: 12px; fill: var(--soft); font-variant-numeric: tabular-num
 text.small { font-size: 11px; } text.strong { font-weight: 650; fill: var(--ink); }
 text.end { text-anchor: end; } text.middle { text-anchor: middle; }
 text.halo { paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round; }
+text.gain { fill: var(--teal); } text.gain.loss { fill: var(--red); }
 text.on-ours { fill: #fff; } text.on-theirs { fill: var(--ink); }
 .grid { stroke: var(--line); } .axis { stroke: var(--grey); } .lane { stroke: var(--lane); }
 .known { stroke: var(--grey); stroke-dasharray: 5 4; }
@@ -49,7 +50,7 @@ polyline.served { stroke: var(--blue); } polygon.error { fill: var(--blue-wash);
 circle.served { fill: var(--blue); }
 circle.evaluated { fill: var(--card); stroke: var(--teal); stroke-width: 1.75; }
 path.disturbance { fill: var(--red); stroke: var(--card); }
-line.gain { stroke: var(--teal); stroke-width: 4; } line.gain.loss { stroke: var(--red); }
+line.gain { stroke: var(--teal); stroke-width: 4; } line.loss { stroke: var(--red); }
 circle.before { fill: var(--card); stroke: var(--grey); stroke-width: 2; }
 circle.after { fill: var(--teal); } circle.after.loss { fill: var(--red); }
 rect.ours { fill: var(--blue); } rect.theirs { fill: var(--lane); }
@@ -80,13 +81,15 @@ svg [data-tip]:hover { filter: brightness(1.25); }
 .key.death::before { content: "\\2715"; font-style: normal; font-weight: 700; color: var(--ink);
   line-height: 10px; }
 .wide { overflow-x: auto; margin: 8px -22px 0; padding: 0 22px; }
-table { border-collapse: collapse; width: 100%; font-size: 14px;
+table { border-collapse: collapse; width: 100%; min-width: 720px; font-size: 14px;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 500; font-size: 13px; white-space: nowrap; }
 th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line); }
 tr:last-child td { border-bottom: 0; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-td:first-child { font-weight: 600; white-space: nowrap; }
+td:first-child { font-weight: 600; }
+td:nth-child(-n + 2) { white-space: nowrap; }
+td.state, th.state { padding-left: 14px; }
 .state { color: var(--soft); } .state.online { color: var(--teal); }
 .state.died { color: var(--red); }
 td .key { margin-right: 8px; }
@@ -111,7 +114,6 @@ figure img { width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 4px
   .card { padding: 12px; } .card .value { font-size: 22px; }
   section { padding: 16px 14px; margin-top: 10px; }
   .wide { margin: 8px -14px 0; padding: 0 14px; }
-  .optional { display: none; }
 }
 @media print {
   :root {

@@ -7,7 +7,7 @@ from sim.report.charts import Label, Scale, bar, plot, rule, words
 from sim.report.figures import compared, count, size
 from sim.report.markup import Markup
 
-HEIGHT = 200.0
+HEIGHT = 236.0
 ROW = 40.0
 MOST_BARS = 24
 STALENESS_STEPS = (0, 1, 2, 4, 8)
@@ -79,8 +79,9 @@ def bytes_bars(summary: dict[str, Any]) -> Markup | None:
     marks = [rule(x=across.at(tick), height=height) for tick in ticks]
     for nth, ((_, num_bytes, ours, kind), decade) in enumerate(zip(rows, decades, strict=True)):
         end, top = across.at(decade), nth * ROW + 8
-        ratio = compared(ours, num_bytes).removesuffix(" less")
-        said = size(num_bytes) + (f" = {ratio}" if kind == "theirs" and ratio else "")
+        said = size(num_bytes)
+        if kind == "theirs" and ours:
+            said += f", {compared(num_bytes, ours)}"
         inside = end > 55
         marks += [
             bar(0, top, width=end, height=ROW - 16, class_=kind, tip=said),

@@ -24,7 +24,9 @@ def feed(aggregator, updates):
 
 def updates(n, seed=0):
     rng = np.random.default_rng(seed)
-    return [(rng.normal(size=SIZE).astype(np.float32), 8, int(rng.integers(0, 4))) for _ in range(n)]
+    return [
+        (rng.normal(size=SIZE).astype(np.float32), 8, int(rng.integers(0, 4))) for _ in range(n)
+    ]
 
 
 def test_restore_goes_on_as_if_never_stopped(build):

@@ -38,6 +38,5 @@ class Config(BackboneConfig):
         if self.checkpoint is not None:
             load_into(module, self.checkpoint)
         data = resolve_model_data_config(module)
-        return Backbone(
-            module, module.num_features, data["input_size"][-1], mean=data["mean"], std=data["std"]
-        )
+        size = self.image_size or data["input_size"][-1]
+        return Backbone(module, module.num_features, size, mean=data["mean"], std=data["std"])
