@@ -53,7 +53,7 @@ def _numbers(summary: dict[str, Any]) -> Table:
     rows = {
         "Releases": f"{summary.get('releases', 0):,} from {vehicles}",
         "Updates": ", ".join(updates),
-        "Staleness": f"{staleness.get('mean', 0):.1f} on average, {staleness.get('max', 0)} at most",
+        "Staleness": f"{staleness.get('mean', 0):.1f} mean, {staleness.get('max', 0)} at most",
         "Sent up": _bytes(summary, "bytes_up", "bytes_up_float32", "bytes_full_model"),
         "Sent down": _bytes(summary, "bytes_down", "bytes_down_float32", None),
         "Endpoint": http,

@@ -1,4 +1,4 @@
-"""What a run came to, as one HTML file to look at, send or print. Knows summary and events alone."""
+"""What a run came to, as one HTML file to look at, send or print. Knows summary and events."""
 
 from pathlib import Path
 from typing import Any

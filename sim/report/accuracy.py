@@ -136,8 +136,8 @@ def _served(bins: list[Bin], across: Scale, down: Scale) -> list[Markup]:
     below = [(x, down.at(b.accuracy - b.error)) for x, b in zip(middles, bins, strict=True)]
     curve = [(x, down.at(b.accuracy)) for x, b in zip(middles, bins, strict=True)]
     tips = [
-        f"{clock(b.begin_s)} to {clock(b.end_s)}: {percent(b.accuracy)} of {b.requests:,} requests, "
-        f"release {b.version}"
+        f"{clock(b.begin_s)} to {clock(b.end_s)}: {percent(b.accuracy)} of {b.requests:,} "
+        f"requests, release {b.version}"
         for b in bins
     ]
     return [

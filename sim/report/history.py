@@ -38,7 +38,7 @@ class History:
             told = {**event, "at": event["time"] - self.began}
             self.end_s = max(self.end_s, told["at"])
             if event["event"] == "accepted":
-                # After the last of these a fleet is being stopped, and going offline is no incident.
+                # After the last of these the fleet is being stopped; to go offline is no news.
                 self.learned_until_s = told["at"]
             self.kinds[event["event"]].append(told)
             # Noise may bear any name.

@@ -1,4 +1,4 @@
-"""The report in a real browser: it is drawn, it is silent, it answers the pointer, it fits a phone."""
+"""The report in a real browser: drawn, silent, answers the pointer, fits a phone."""
 
 import html
 import re
