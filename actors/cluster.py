@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,17 +108,11 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     config = with_initial(config.model_copy(update={"state": config.state.absolute()}))
     http = config.http.model_copy(update={"port": free_port(config.http.host, config.http.port)})
     config = config.model_copy(update={"http": http})
-    environment = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1" if config.http.proxy == "haproxy" else "0",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-        # torch.set_num_threads in each actor says how many threads it may have.
-        "OMP_NUM_THREADS": "1",
-    }
-    os.environ.update(environment)  # Ray reads them when it is imported
+    scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
+    os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
     import ray
     from ray import serve
+    from ray.exceptions import RayError
 
     options: dict[str, Any] = {"address": config.ray.address}
     if config.ray.address is None:
@@ -149,10 +145,11 @@ def serving(config: ServerConfig) -> Iterator[Server]:
             graceful_shutdown_timeout_s=2,
             logging_config={"enable_access_log": False},
         )
-        serve.start(http_options={"host": config.http.host, "port": config.http.port})
         try:
+            http_options = {"host": config.http.host, "port": config.http.port}
+            serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
             serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
-        except RuntimeError as failed:
+        except (RuntimeError, RayError) as failed:
             raise ServerError(f"the endpoint did not come up: {failed}") from failed
         server.check()
         yield server
@@ -160,6 +157,32 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         with contextlib.suppress(Exception):  # Ray is being ended: nothing of it is needed again
             serve.shutdown()
         ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
+    """What Ray and Serve take from the environment, with files in `scratch`."""
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
+        # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # torch.set_num_threads in each actor says how many threads it may have.
+        "OMP_NUM_THREADS": "1",
+    }
+    if config.http.proxy == "haproxy":
+        # Fixed paths and ports by default: two servers on one machine would share them.
+        environment |= {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port("127.0.0.1", 0)),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port("127.0.0.1", 0)),
+        }
+    return environment
 
 
 def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:

@@ -1,6 +1,7 @@
 """The command line: `fleetfl --help`. Each command imports what it needs when it is called."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -59,15 +60,12 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
 
     console = Console()
     settings = load(config, "server", ServerConfig, overrides or [])
-    with console.status("server starts"):
-        context = serving(settings)
-        server = context.__enter__()
-    try:
+    with contextlib.ExitStack() as stack:
+        with console.status("server starts"):
+            server = stack.enter_context(serving(settings))
         console.print(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
         console.print(f"events in {settings.state / 'events.jsonl'}; Ctrl-C stops the server")
         run_until_stopped(server)
-    finally:
-        context.__exit__(None, None, None)
 
 
 @vehicle_app.command("run")
@@ -105,10 +103,9 @@ def version() -> None:
 
 
 def _run_fleet(config: Path, overrides: list[str]) -> None:
-    from sim.table import result_table
-
     from sim.progress import Progress
     from sim.run import run
+    from sim.table import result_table
 
     console = Console()
     with Progress(console) as progress:
@@ -122,22 +119,10 @@ def main(arguments: list[str] | None = None) -> None:
     # A plain `kill` ends what we started just as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(arguments, standalone_mode=False)
+        app(arguments)
     except FleetflError as error:
-        _fail(f"error: {error}", 1)
-    except (typer.Abort, KeyboardInterrupt):
-        _fail("stopped", 130)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
-    except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")):
-            error.show()  # pyright: ignore[reportAttributeAccessIssue]
-            sys.exit(2)
-        raise
-
-
-def _fail(message: str, status: int) -> None:
-    Console(stderr=True).print(
-        message, style="bold red", markup=False, highlight=False, soft_wrap=True
-    )
-    sys.exit(status)
+        # soft_wrap: a path or a value is not broken over two lines.
+        Console(stderr=True).print(
+            f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(1)

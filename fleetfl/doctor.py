@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fleetfl import FleetflError
@@ -43,13 +44,13 @@ class Finding:
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:
     """Print what is found; False if something is bad. A config adds its broker and its port."""
-    table = Table(title="fleetfl doctor", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in ("", "what", "found", "how to mend it"):
-        table.add_column(column)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     sound = True
     for finding in findings(config, overrides):
         mark = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]no[/]"}[finding.state]
-        table.add_row(mark, finding.what, finding.found, finding.mend)
+        table.add_row(mark, finding.what, escape(finding.found))
+        if finding.mend:
+            table.add_row("", "", f"[yellow]mend:[/] {escape(finding.mend)}")
         sound &= finding.state != "bad"
     console.print(table)
     return sound

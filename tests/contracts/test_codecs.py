@@ -1,5 +1,6 @@
 """What every codec promises. A new file in fleetfl/codecs is tested here without an edit."""
 
+import contextlib
 import importlib
 
 import numpy as np
@@ -71,10 +72,8 @@ def test_damaged_bodies_give_codec_error_or_finite_values(kind_name, cut, value)
     body = bytearray(codec.encode(np.linspace(-1, 1, 1000, dtype=np.float32)))
     body[cut % len(body)] = value
     for damaged in (bytes(body), bytes(body[: cut % len(body)])):
-        try:
+        with contextlib.suppress(CodecError):
             assert codec.decode(damaged, 1000).shape == (1000,)
-        except CodecError:
-            pass
 
 
 def test_input_is_left_as_it_is(codec):

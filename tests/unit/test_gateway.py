@@ -30,6 +30,7 @@ class Scene:
             if than < 0:
                 return Release(0, "l", "float32", "s", b"")
             await never.wait()
+            raise AssertionError
 
         async with (
             self.broker.connect("gateway", clean_session=False) as link,

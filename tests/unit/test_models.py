@@ -133,7 +133,8 @@ def test_unusable_backbones_are_named(backbone, says):
 
 def test_a_real_vit_s14_loads_and_adapts(data_dir):
     """Real weights, positions resampled from 37 x 37 to 7 x 7 tokens; LoRA r=8 on 12 qkv of
-    384 -> 1152: 12 * 8 * (384 + 1152) = 147,456; head 10 * 384 + 10 = 3,850."""
+    384 -> 1152: 12 * 8 * (384 + 1152) = 147,456; head 10 * 384 + 10 = 3,850.
+    """
     config = ModelConfig.model_validate(
         {
             "classes": world.CLASSES,

@@ -1,5 +1,7 @@
 """Frames: whole and well typed, or a WireError."""
 
+import contextlib
+
 import msgspec
 import pytest
 import zstandard
@@ -44,10 +46,8 @@ def test_one_changed_or_missing_byte_never_raises_anything_else(at, value):
     frame = bytearray(wire.encode(MESSAGES[1]))
     frame[at % len(frame)] = value
     for mutated in (bytes(frame), bytes(frame[: at % len(frame)])):
-        try:
+        with contextlib.suppress(wire.WireError):
             wire.decode(mutated)
-        except wire.WireError:
-            pass
 
 
 def test_bomb_is_refused_before_it_unpacks():

@@ -1,0 +1,75 @@
+"""One real server for all tests of this folder: nats-server, Ray, Serve, by the command a user types."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fleetfl.telemetry import EventReader
+from sim import broker, processes
+from sim.broker import Broker
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class RunningServer:
+    broker: Broker
+    process: subprocess.Popen
+    url: str
+    state: Path
+    log: Path
+
+    def events(self, kind: str) -> list[dict]:
+        return [e for e in EventReader(self.state / "events.jsonl").read() if e["event"] == kind]
+
+
+@contextlib.contextmanager
+def running_server(folder: Path, *overrides: str) -> Iterator[RunningServer]:
+    """`fleetfl server run configs/server.yaml` with a broker of its own, up to its first release."""
+    with broker.nats_server(folder / "broker") as mqtt:
+        state, log = folder / "state", folder / "server.log"
+        settings = [
+            f"transport.port={mqtt.port}",
+            f"server.state={state}",
+            "server.http.port=0",
+            "server.aggregator.goal=2",
+            *overrides,
+        ]
+        argv = [sys.executable, "-m", "fleetfl", "server", "run", str(ROOT / "configs/server.yaml")]
+        argv += [word for setting in settings for word in ("--set", setting)]
+        process = processes.start(argv, log=log)
+        try:
+            yield RunningServer(mqtt, process, endpoint(process, log), state, log)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            processes.stop(process, 30)
+
+
+def endpoint(process: subprocess.Popen, log: Path, patience_s: float = 180) -> str:
+    """The address that the server prints, once it is ready."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        text = log.read_text() if log.exists() else ""
+        assert process.poll() is None, f"the server ended:\n{text}"
+        if "endpoint at http" in text:
+            url = text.split("endpoint at ")[1].split()[0]
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    return url
+        time.sleep(0.2)
+    raise AssertionError(f"not ready after {patience_s} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[RunningServer]:
+    with running_server(tmp_path_factory.mktemp("server")) as running:
+        yield running

@@ -1,0 +1,81 @@
+"""The command line's answers to what people get wrong. Each runs the real command."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+
+def fleetfl(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "fleetfl", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["", "demo", "sim run", "server run", "vehicle run", "doctor"])
+def test_help(command):
+    done = fleetfl(*command.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["sim", "run", "gone.yaml"], "error: gone.yaml: cannot be read"),
+        (["demo", "--set", "sim.vehicles=3"], "sim.vehicles: Extra inputs are not permitted"),
+        (["demo", "--set", "sim.num_vehicles=none"], "sim.num_vehicles: "),
+        (["demo", "--set", "vehicle.codec.kind=zip"], "vehicle.codec: no kind 'zip'"),
+        (["demo", "--set", "server.aggregator.goal=0"], "server.aggregator.goal: "),
+        (["demo", "--set", "model.classes=[a, b]"], "model.classes: the drone world shows"),
+        (["server", "run", "configs/quickstart.yaml"], "server.state: Field required"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path):
+    if arguments[0] == "demo":
+        arguments = [*arguments, "--set", f"sim.runs={tmp_path}"]
+    done = fleetfl(*arguments)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_option_is_a_usage_error():
+    done = fleetfl("demo", "--fast")
+    assert done.returncode == 2
+    assert "--fast" in done.stderr
+
+
+def test_a_folder_with_other_peoples_files_is_left_alone(tmp_path):
+    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "quickstart" / "thesis.tex").write_text("mine")
+    done = fleetfl("demo", "--set", f"sim.runs={tmp_path}")
+    assert done.returncode == 1
+    assert "thesis.tex" in done.stderr
+    assert (tmp_path / "quickstart" / "thesis.tex").read_text() == "mine"
+
+
+def test_doctor_finds_this_installation_sound():
+    done = fleetfl("doctor")
+    assert done.returncode == 0
+    for part in ("core", "agent", "server", "sim", "fleet_vit weights"):
+        assert part in done.stdout
+
+
+def test_doctor_says_that_a_broker_does_not_answer(tmp_path):
+    import socket
+
+    with socket.socket() as bound:  # bound and not listening: nobody can answer
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        file = tmp_path / "f.yaml"
+        file.write_text(f"transport: {{kind: mqtt, port: {port}}}\n")
+        done = fleetfl("doctor", str(file))
+    assert done.returncode == 1
+    assert str(port) in done.stdout
