@@ -114,6 +114,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     from ray import serve
     from ray.exceptions import RayError
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options: dict[str, Any] = {"address": config.ray.address}
     if config.ray.address is None:
         options |= {
@@ -154,7 +155,8 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         server.check()
         yield server
     finally:
-        with contextlib.suppress(Exception):  # Ray is being ended: nothing of it is needed again
+        # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
+        if config.ray.address is not None:
             serve.shutdown()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

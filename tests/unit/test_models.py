@@ -159,3 +159,49 @@ def test_a_real_vit_s14_loads_and_adapts(data_dir):
     fit_head(model, images[:200], labels[:200])
     right = model.probabilities(images[200:]).argmax(axis=1) == labels[200:]
     assert right.mean() > 0.4
+
+
+@pytest.fixture
+def clip_folder(tmp_path):
+    """A CLIP of two small layers, random, as `save_pretrained` writes it: both towers."""
+    import transformers
+
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    tower |= {"num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        vision_config={**tower, "image_size": 32, "patch_size": 8}, text_config=tower
+    )
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(
+        size={"shortest_edge": 32}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.2, 0.2]
+    ).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_clip_folder_gives_its_vision_tower(clip_folder):
+    """LoRA r=2 on q_proj of 2 layers, 32 -> 32: 2 * 2 * (32 + 32) = 256; head 2 * 32 + 2 = 66."""
+    import transformers
+
+    config = ModelConfig.model_validate(
+        {
+            "classes": ["a", "b"],
+            "precision": "float32",
+            "backbone": {"kind": "hf_vision", "name": str(clip_folder)},
+            "adapter": {"kind": "lora", "rank": 2, "targets": ["q_proj"]},
+        }
+    )
+    model = config.build()
+    assert model.layout.size == 256 + 66
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
+    pixels = (images.permute(0, 3, 1, 2) / 255 - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / 0.2
+    tower = transformers.CLIPVisionModel.from_pretrained(clip_folder).eval()
+    expected = tower(pixel_values=pixels.float()).pooler_output
+    torch.testing.assert_close(model.features(images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    config = ModelConfig.model_validate(
+        {"classes": ["a", "b"], "backbone": {"kind": "hf_vision", "name": str(tmp_path)}}
+    )
+    with pytest.raises(ModelError, match="cannot be made"):
+        config.build()
