@@ -112,7 +112,6 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
     import ray
     from ray import serve
-    from ray.exceptions import RayError
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options: dict[str, Any] = {"address": config.ray.address}
@@ -123,43 +122,57 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         }
     ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        aggregator = ray.remote(Aggregator).options(num_cpus=0).remote(config)
-        calls = Calls(aggregator)
-        actors: dict[str, Any] = {"aggregator": aggregator}
-        for number in range(config.num_partitions):
-            gateway = ray.remote(GatewayActor).options(num_cpus=0)
-            actors[f"gateway {number}"] = gateway.remote(config, number, calls)
-        if config.held_out is not None:
-            evaluator = ray.remote(Evaluator).options(num_cpus=0)
-            actors["evaluator"] = evaluator.remote(config, calls.newer)
-        for name, actor in actors.items():
-            require_up(actor, name)
+        actors, calls = start_actors(config)
+        deploy(config, calls)
         running = {name: a.run.remote() for name, a in actors.items() if name != "aggregator"}
-        server = Server(config, aggregator, running)
-        deployment: Any = serve.deployment(
-            serve.ingress()(ServedModel),
-            name="ServedModel",
-            num_replicas=config.http.replicas,
-            ray_actor_options={"num_cpus": 0},
-            max_ongoing_requests=32,
-            health_check_period_s=2,
-            graceful_shutdown_timeout_s=2,
-            logging_config={"enable_access_log": False},
-        )
-        try:
-            http_options = {"host": config.http.host, "port": config.http.port}
-            serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
-            serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
-        except (RuntimeError, RayError) as failed:
-            raise ServerError(f"the endpoint did not come up: {failed}") from failed
-        server.check()
-        yield server
+        yield Server(config, actors["aggregator"], running)
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
         if config.ray.address is not None:
             serve.shutdown()
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
+    """Aggregator, gateways and evaluator by name, built and answering. Raises ServerError."""
+    import ray
+
+    aggregator = ray.remote(Aggregator).options(num_cpus=0).remote(config)
+    calls = Calls(aggregator)
+    actors: dict[str, Any] = {"aggregator": aggregator}
+    for number in range(config.num_partitions):
+        gateway = ray.remote(GatewayActor).options(num_cpus=0)
+        actors[f"gateway {number}"] = gateway.remote(config, number, calls)
+    if config.held_out is not None:
+        evaluator = ray.remote(Evaluator).options(num_cpus=0)
+        actors["evaluator"] = evaluator.remote(config, calls.newer)
+    for name, actor in actors.items():
+        require_up(actor, name)
+    return actors, calls
+
+
+def deploy(config: ServerConfig, calls: Calls) -> None:
+    """The endpoint, answering. Raises ServerError if it does not come up."""
+    from ray import serve
+    from ray.exceptions import RayError
+
+    deployment: Any = serve.deployment(
+        serve.ingress()(ServedModel),
+        name="ServedModel",
+        num_replicas=config.http.replicas,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=32,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=2,
+        logging_config={"enable_access_log": False},
+    )
+    http_options = {"host": config.http.host, "port": config.http.port}
+    try:
+        serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
+        serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
+    except (RuntimeError, RayError) as failed:
+        raise ServerError(f"the endpoint did not come up: {failed}") from failed
 
 
 def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:

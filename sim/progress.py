@@ -47,7 +47,7 @@ class Progress:
         self.bars.reset(self.task, description=what, total=1.0, note="", visible=True)
 
     def say(self, line: str) -> None:
-        self.console.print(f"      {line}", highlight=False)
+        self.console.print(f"      {line}", highlight=False, soft_wrap=True)
 
     def share(self, done: float) -> None:
         """Share of the step that is done, 0 to 1."""

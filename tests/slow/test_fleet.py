@@ -118,13 +118,13 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_photographs_with_a_ceiling(tmp_path, photographs):
+def test_photographs_over_mosquitto_with_a_ceiling(tmp_path, photographs):
     done = run(
         "sim", "run", str(ROOT / "configs/cifar10.yaml"),
         *settings(
             f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
             "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
-            "sim.stop={releases: 2}", "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
+            "sim.broker=mosquitto", "sim.stop={releases: 2}", "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
         ),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
