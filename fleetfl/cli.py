@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ import fleetfl
 from fleetfl import FleetflError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+PACKAGES = ("fleetfl", "actors", "vehicle_agent", "sim")
 
 app = typer.Typer(
     help="Fleets that improve one vision foundation model together.",
@@ -121,8 +122,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments)
     except FleetflError as error:
-        # soft_wrap: a path or a value is not broken over two lines.
-        Console(stderr=True).print(
-            f"error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(1)
+        _fail(str(error))
+    except ModuleNotFoundError as missing:
+        if missing.name is None or missing.name.split(".")[0] in PACKAGES:
+            raise
+        _fail(f'this command needs {missing.name}, which is not here: pip install "fleetfl[all]"')
+
+
+def _fail(why: str) -> NoReturn:
+    # soft_wrap: a path or a value is not broken over two lines.
+    console = Console(stderr=True)
+    console.print(f"error: {why}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)

@@ -46,6 +46,16 @@ def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_vehicle_that_is_asked_for_the_server_says_what_to_install():
+    code = "import sys; sys.modules['fastapi'] = None; from fleetfl.cli import main; main(['demo'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert 'needs fastapi, which is not here: pip install "fleetfl[all]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unknown_option_is_a_usage_error():
     done = fleetfl("demo", "--fast")
     assert done.returncode == 2

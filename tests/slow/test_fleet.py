@@ -124,7 +124,8 @@ def test_photographs_over_mosquitto_with_a_ceiling(tmp_path, photographs):
         *settings(
             f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
             "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
-            "sim.broker=mosquitto", "sim.stop={releases: 2}", "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
+            "sim.broker=mosquitto", "sim.stop={releases: 2}",
+            "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
         ),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
