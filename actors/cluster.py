@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -131,6 +132,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         if config.ray.address is not None:
             serve.shutdown()
         ray.shutdown()
+        end_strays(scratch)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -183,6 +185,8 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
         # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
+        "RAY_worker_niceness": "0",
         # torch.set_num_threads in each actor says how many threads it may have.
         "OMP_NUM_THREADS": "1",
     }
@@ -198,6 +202,14 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port("127.0.0.1", 0)),
         }
     return environment
+
+
+def end_strays(scratch: Path) -> None:
+    """End HAProxy processes of ours: at a reload it starts its successor, which Ray then loses sight of."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended by itself, or is not ours to see
+            if str(scratch).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGTERM)
 
 
 def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:

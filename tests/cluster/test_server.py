@@ -204,7 +204,7 @@ def fails(*arguments) -> str:
         [sys.executable, "-m", "fleetfl", *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
         cwd=ROOT,
     )

@@ -49,7 +49,12 @@ def start_demo(tmp_path: Path, *pairs: str):
     return processes.start(argv, log=log), log, tmp_path / "quickstart"
 
 
+def proxies() -> set[int]:
+    return {p.pid for p in psutil.process_iter() if "haproxy" in p.name()}
+
+
 def test_a_killed_vehicle_and_a_killed_replica_do_not_end_the_run(tmp_path):
+    before = proxies()
     process, log, folder = start_demo(tmp_path, "sim.stop.seconds=45", "sim.restart_s=0.5")
     try:
         wait_for(lambda: events(folder, "accepted"), process, log, "update")
@@ -59,6 +64,8 @@ def test_a_killed_vehicle_and_a_killed_replica_do_not_end_the_run(tmp_path):
         assert process.wait(300) == 0, log.read_text()
     finally:
         processes.stop(process, 5)
+    time.sleep(1)
+    assert proxies() <= before
     summary = json.loads((folder / "summary.json").read_text())
     assert summary.keys() >= KEYS
     assert summary["accuracy"].keys() == {"start", "end", "ceiling", "by_condition"}
