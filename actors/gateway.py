@@ -70,7 +70,7 @@ class Gateway:
             if not isinstance(message, Status if leaf == "status" else Update):
                 raise wire.WireError(f"a {type(message).__name__} on a topic for {leaf}")
             if message.vehicle != vehicle:
-                raise wire.WireError(f"signed {message.vehicle!r} on the topic of {vehicle!r}")
+                raise wire.WireError(f"names {message.vehicle!r} on the topic of {vehicle!r}")
         except wire.WireError as noise:
             self.events.write("noise", vehicle=vehicle, leaf=leaf, detail=str(noise))
             packet.ack()
