@@ -26,7 +26,7 @@ class Aggregator:
             config.optimizer.build(layout.size),
             max_staleness=config.max_staleness,
         )
-        self.codec = decoder(RELEASE_CODEC)
+        self.codec = decoder(RELEASE_CODEC, layout)
         self.events = EventLog(config.state / "events.jsonl")
         self.changed = asyncio.Condition()
         self.release = self._new_release()

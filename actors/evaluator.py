@@ -30,7 +30,7 @@ class Evaluator:
         while True:
             release = await self.newer(version)
             version = release.version
-            params = decoder(release.codec).decode(release.body, self.model.layout.size)
+            params = decoder(release.codec, self.model.layout).decode(release.body)
             self.model.load(params)
             scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
             accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))

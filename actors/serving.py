@@ -88,7 +88,7 @@ class ServedModel:
         return await asyncio.get_running_loop().run_in_executor(self.one_thread, call, *arguments)
 
     def _load(self, release: Release) -> None:
-        vector = decoder(release.codec).decode(release.body, self.model.layout.size)
+        vector = decoder(release.codec, self.model.layout).decode(release.body)
         self.model.load(vector)
         self.card = ModelCard(
             model_version=release.version,

@@ -94,7 +94,7 @@ class Coordinator:
         if staleness > self.max_staleness:
             return refused(Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}")
         try:
-            delta = decoder(update.codec).decode(update.body, self.layout.size)
+            delta = decoder(update.codec, self.layout).decode(update.body)
         except CodecError as broken:
             return refused(Refusal.BODY, str(broken))
         finite = np.isfinite(delta)

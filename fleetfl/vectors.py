@@ -24,6 +24,11 @@ class Layout:
         """The layout of these tensors, in the order of their names."""
         return cls(tuple((name, tuple(tensors[name].shape)) for name in sorted(tensors)))
 
+    @classmethod
+    def flat(cls, size: int) -> "Layout":
+        """One tensor of so many values, for vectors that come from no model."""
+        return cls((("values", (size,)),))
+
     @cached_property
     def size(self) -> int:
         return sum(prod(shape) for _, shape in self.shapes)

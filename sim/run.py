@@ -90,7 +90,7 @@ class _Run:
                 client = Client(server.url, held_out, config.model.classes, self.events)
                 with contextlib.closing(client):
                     start, end = self._train(server, client)
-                vector = decoder("float32").decode(server.release().body, model.layout.size)
+                vector = decoder("float32", model.layout).decode(server.release().body)
         write_adapter(
             self.folder / "adapter.safetensors", model.layout, vector, version=end.version
         )

@@ -8,6 +8,7 @@ import pytest
 
 from fleetfl.messages import Update
 from fleetfl.models import ModelConfig
+from fleetfl.vectors import Layout
 from sim import world
 
 DATA = Path(os.environ.get("FLEETFL_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
@@ -47,7 +48,7 @@ def make_update():
             "captured_to": 1.0,
             "loss": 0.5,
         }
-        body = decoder(codec).encode(delta) if body is None else body
+        body = decoder(codec, Layout.flat(delta.size)).encode(delta) if body is None else body
         return Update(**{**defaults, **fields}, codec=codec, body=body)
 
     return make

@@ -97,7 +97,7 @@ class Agent:
     ) -> None:
         self.config, self.identity = config, identity
         self.transport, self.sensor, self.trainer = transport, sensor, trainer
-        self.layout, self.codec, self.codec_kind = layout, codec.build(), codec.kind_name
+        self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
         self.frames_per_update, self.outbox, self.work = frames_per_update, outbox, work
         self.newest: Base | None = None
         self.sequence = 0
@@ -141,7 +141,7 @@ class Agent:
                 f"layout {release.layout} where this vehicle's model has "
                 f"{self.layout.fingerprint}: their `model` settings differ"
             )
-        params = decoder(release.codec).decode(release.body, self.layout.size)
+        params = decoder(release.codec, self.layout).decode(release.body)
         if digest(params) != release.sha256:
             raise wire.WireError(f"version {release.version}: SHA-256 does not match")
         return Base(release.version, params)

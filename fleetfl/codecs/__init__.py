@@ -1,6 +1,11 @@
-"""Codecs: float32 [P] <-> bytes, each ending in zstd. They know no layer names and no messages."""
+"""Codecs: float32 [P] <-> bytes. They know the tensors' shapes, no layer names and no messages.
+
+A body decodes to the same bits on every machine: decoders keep to integers and elementwise float32
+arithmetic, whose order no library may choose.
+"""
 
 import importlib
+from functools import lru_cache
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -9,6 +14,7 @@ from pydantic import SerializeAsAny
 
 from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig, available, chosen_from
+from fleetfl.vectors import Layout
 
 
 class CodecError(FleetflError, ValueError):
@@ -20,22 +26,24 @@ class Codec(Protocol):
         """Pack float32 [P]. Raises CodecError for values that are not finite."""
         ...
 
-    def decode(self, body: bytes, size: int) -> np.ndarray:
-        """Back to float32 [size]. Raises CodecError if `body` cannot be that."""
+    def decode(self, body: bytes) -> np.ndarray:
+        """Back to float32 [P]. Raises CodecError if `body` cannot be that."""
         ...
 
 
 class CodecConfig(PluginConfig):
     """Settings of one codec."""
 
-    def build(self) -> Codec:
+    def build(self, layout: Layout) -> Codec:
+        """The codec for vectors of this layout."""
         raise NotImplementedError
 
 
 AnyCodec = Annotated[SerializeAsAny[CodecConfig], chosen_from("fleetfl.codecs")]
 
 
-def decoder(kind: str) -> Codec:
+@lru_cache(maxsize=64)
+def decoder(kind: str, layout: Layout) -> Codec:
     """The decoder for bodies of this kind, by default settings: what it needs stands in the body.
 
     Raises CodecError for a kind that this package does not ship: a name that came in a message
@@ -43,7 +51,7 @@ def decoder(kind: str) -> Codec:
     """
     if kind not in available("fleetfl.codecs"):
         raise CodecError(f"codec {kind[:40]!r}, known are {available('fleetfl.codecs')}")
-    return importlib.import_module(f"fleetfl.codecs.{kind}").Config().build()
+    return importlib.import_module(f"fleetfl.codecs.{kind}").Config().build(layout)
 
 
 def require_finite(vector: np.ndarray) -> np.ndarray:

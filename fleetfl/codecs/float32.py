@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.codecs import CodecConfig, CodecError, require_finite, squeeze, unsqueeze
+from fleetfl.vectors import Layout
 
 
 class Config(CodecConfig):
@@ -13,19 +14,21 @@ class Config(CodecConfig):
     level: int = Field(default=3, ge=1, le=19)
     """zstd level."""
 
-    def build(self) -> "Float32":
-        return Float32(self)
+    def build(self, layout: Layout) -> "Float32":
+        return Float32(self, layout)
 
 
 class Float32:
-    def __init__(self, config: Config) -> None:
-        self.level = config.level
+    def __init__(self, config: Config, layout: Layout) -> None:
+        self.level, self.size = config.level, layout.size
 
     def encode(self, vector: np.ndarray) -> bytes:
         return squeeze(require_finite(vector).astype("<f4", copy=False).tobytes(), self.level)
 
-    def decode(self, body: bytes, size: int) -> np.ndarray:
-        raw = unsqueeze(body, 4 * size)
-        if len(raw) != 4 * size:
-            raise CodecError(f"{len(raw)} bytes for {size} float32 values, expected {4 * size}")
+    def decode(self, body: bytes) -> np.ndarray:
+        raw = unsqueeze(body, 4 * self.size)
+        if len(raw) != 4 * self.size:
+            raise CodecError(
+                f"{len(raw)} bytes for {self.size} float32 values, expected {4 * self.size}"
+            )
         return np.frombuffer(raw, "<f4").astype(np.float32)

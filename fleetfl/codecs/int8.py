@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.codecs import CodecConfig, CodecError, require_finite, squeeze, unsqueeze
+from fleetfl.vectors import Layout
 
 MAX_BLOCK = 65_536
 MAX_SCALE = np.finfo(np.float32).max / 128
@@ -22,13 +23,13 @@ class Config(CodecConfig):
     level: int = Field(default=3, ge=1, le=19)
     """zstd level."""
 
-    def build(self) -> "Int8":
-        return Int8(self)
+    def build(self, layout: Layout) -> "Int8":
+        return Int8(self, layout)
 
 
 class Int8:
-    def __init__(self, config: Config) -> None:
-        self.block, self.level = config.block, config.level
+    def __init__(self, config: Config, layout: Layout) -> None:
+        self.block, self.level, self.size = config.block, config.level, layout.size
 
     def encode(self, vector: np.ndarray) -> bytes:
         vector = require_finite(vector)
@@ -40,7 +41,8 @@ class Int8:
         head = struct.pack("<I", self.block)
         return squeeze(head + scale.astype("<f4").tobytes() + values.tobytes(), self.level)
 
-    def decode(self, body: bytes, size: int) -> np.ndarray:
+    def decode(self, body: bytes) -> np.ndarray:
+        size = self.size
         # Blocks hold at least 8 values: the largest honest body for `size` values.
         raw = unsqueeze(body, 4 + 4 * -(-size // 8) + size)
         if len(raw) < 4:

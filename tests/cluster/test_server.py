@@ -74,7 +74,7 @@ def update(like, vehicle, sequence, base, **fields) -> bytes:
     defaults = {
         "layout": like.fingerprint,
         "codec": "int8",
-        "body": decoder("int8").encode(delta),
+        "body": decoder("int8", like).encode(delta),
     }
     return wire.encode(
         Update(
@@ -147,7 +147,7 @@ def test_releases_swap_in_without_a_failed_request(server, layout):
     assert len(seen) >= 2
     # What is served is what was published, to the bit.
     assert wait_until_served(server, after.version)["sha256"] == after.sha256
-    assert digest(decoder(after.codec).decode(after.body, layout.size)) == after.sha256
+    assert digest(decoder(after.codec, layout).decode(after.body)) == after.sha256
 
 
 def test_bad_updates_get_a_receipt_with_the_reason(server, layout):

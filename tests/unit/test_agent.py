@@ -43,7 +43,7 @@ async def now(call, *arguments, **keywords):
 
 
 def release(version, vector, **fields):
-    body = decoder("float32").encode(vector)
+    body = decoder("float32", Layout.flat(vector.size)).encode(vector)
     right = {"layout": LAYOUT.fingerprint, "sha256": digest(vector)}
     return wire.encode(Release(version, codec="float32", body=body, **{**right, **fields}))
 
@@ -121,7 +121,7 @@ def test_release_in_update_out_forgotten_on_receipt(outbox):
     assert (update.vehicle, update.boot, update.sequence) == ("v1", "boot", 0)
     assert (update.base_version, update.num_examples, update.local_steps) == (7, 6, 2)
     assert (update.captured_from, update.captured_to) == (1.0, 2.0)
-    delta = decoder(update.codec).decode(update.body, 4)
+    delta = decoder(update.codec, Layout.flat(4)).decode(update.body)
     np.testing.assert_allclose(delta, np.ones(4), atol=0.01)
 
 

@@ -13,7 +13,7 @@ from actors.serving import ServedModel
 from fleetfl.codecs import decoder
 from fleetfl.messages import Release
 from fleetfl.telemetry import EventReader
-from fleetfl.vectors import digest
+from fleetfl.vectors import Layout, digest
 from sim import world
 
 pytestmark = pytest.mark.unit
@@ -26,7 +26,7 @@ class Releases:
         self.newest = None
 
     def put(self, version, vector):
-        body = decoder("float32").encode(vector)
+        body = decoder("float32", Layout.flat(vector.size)).encode(vector)
         self.newest = Release(version, "layout", "float32", digest(vector), body)
 
     async def newer(self, than):
