@@ -1,16 +1,13 @@
-"""The single owner of the model: serializes updates onto one Coordinator, hands out the newest release."""
+"""The single owner of the model: serializes updates onto one Coordinator, hands out what it releases."""
 
 import asyncio
+import secrets
 
 from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
-from fleetfl.codecs import decoder
 from fleetfl.coordinator import Coordinator, Outcome
-from fleetfl.messages import Release, Update
+from fleetfl.messages import Release, Snapshot, Update
 from fleetfl.telemetry import EventLog
-from fleetfl.vectors import digest
-
-RELEASE_CODEC = "float32"
 
 
 class Aggregator:
@@ -24,12 +21,13 @@ class Aggregator:
             layout,
             config.aggregator.build(layout.size),
             config.optimizer.build(layout.size),
+            release_codec=config.release,
+            lineage=secrets.token_hex(4),
             max_staleness=config.max_staleness,
         )
-        self.codec = decoder(RELEASE_CODEC, layout)
         self.events = EventLog(config.state / "events.jsonl")
         self.changed = asyncio.Condition()
-        self.release = self._new_release()
+        self.snapshot = self._released()
 
     async def submit(self, update: Update, frame_bytes: int) -> Outcome:
         """Judge one update; `frame_bytes` is its size on the wire."""
@@ -49,29 +47,27 @@ class Aggregator:
                 outcome.verdict, **seen, loss=update.loss, num_examples=update.num_examples
             )
         if outcome.released:
-            self.release = self._new_release()
+            self.snapshot = self._released()
             async with self.changed:
                 self.changed.notify_all()
         return outcome
 
-    async def newer(self, than: int) -> Release:
-        """The newest release, once there is one past version `than` (-1 for any)."""
+    async def newer(self, than: int) -> Snapshot:
+        """The newest version, once there is one past `than` (-1 for any)."""
         async with self.changed:
-            await self.changed.wait_for(lambda: self.release.version > than)
-        return self.release
+            await self.changed.wait_for(lambda: self.snapshot.version > than)
+        return self.snapshot
+
+    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
+        """As `newer`, with the releases past `than` that vehicles may ask for, newest last."""
+        snapshot = await self.newer(than)
+        return snapshot, self.coordinator.published.since(than)
 
     async def ping(self) -> int:
         """The newest version: the actor is up."""
-        return self.release.version
+        return self.coordinator.version
 
-    def _new_release(self) -> Release:
-        params = self.coordinator.params
-        release = Release(
-            version=self.coordinator.version,
-            layout=self.coordinator.layout.fingerprint,
-            codec=RELEASE_CODEC,
-            sha256=digest(params),
-            body=self.codec.encode(params),
-        )
-        self.events.write("released", version=release.version, sha256=release.sha256)
-        return release
+    def _released(self) -> Snapshot:
+        snapshot = self.coordinator.published.whole()
+        self.events.write("released", version=snapshot.version, sha256=snapshot.sha256.hex())
+        return snapshot

@@ -21,7 +21,8 @@ from actors.serving import ServedModel
 from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
-from fleetfl.messages import Release, Update
+from fleetfl.identity import Signer
+from fleetfl.messages import SERVER, Release, Snapshot, Update
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
@@ -42,15 +43,21 @@ class Calls:
     async def submit(self, update: Update, frame_bytes: int) -> Outcome:
         return await self.aggregator.submit.remote(update, frame_bytes)
 
-    async def newer(self, than: int) -> Release:
+    async def newer(self, than: int) -> Snapshot:
         return await self.aggregator.newer.remote(than)
+
+    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
+        return await self.aggregator.announcement.remote(than)
 
 
 class GatewayActor:
     """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
 
     def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
+        """Raises IdentityError for keys that cannot be used."""
         self.config, self.partition, self.calls = config, partition, calls
+        self.keys = config.keys.build(config.fleet, config.state)
+        self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
 
     async def ping(self) -> None:
         """The actor is up."""
@@ -64,8 +71,10 @@ class GatewayActor:
                 self.partition,
                 transport=transport,
                 submit=self.calls.submit,
-                newer=self.calls.newer,
+                announcement=self.calls.announcement,
                 events=EventLog(self.config.state / "events.jsonl"),
+                keys=self.keys,
+                signer=self.signer,
                 max_in_flight=self.config.max_in_flight,
             ).run()
 
@@ -92,8 +101,8 @@ class Server:
                     raise ServerError(f"{name} ended: {cause}") from error
                 raise ServerError(f"{name} ended without an error")
 
-    def release(self) -> Release:
-        """The newest release."""
+    def newest(self) -> Snapshot:
+        """The newest release, whole."""
         import ray
 
         return ray.get(self.aggregator.newer.remote(-1), timeout=30)
@@ -104,9 +113,11 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     """A server, answering until the context is left.
 
     Raises ServerError if a port is taken or the endpoint does not come up, ModelError or
-    AdapterFileError for an unfit checkpoint, TransportError for an unreachable broker.
+    AdapterFileError for an unfit checkpoint, IdentityError for unfit keys, TransportError for an
+    unreachable broker.
     """
     config = with_initial(config.model_copy(update={"state": config.state.absolute()}))
+    config = with_keys(config)
     http = config.http.model_copy(update={"port": free_port(config.http.host, config.http.port)})
     config = config.model_copy(update={"http": http})
     scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
@@ -235,11 +246,18 @@ def with_initial(config: ServerConfig) -> ServerConfig:
     layout, _ = read_adapter(path)
     if layout != model.layout:
         raise ServerError(
-            f"{path} has layout {layout.fingerprint} ({layout.size} values), the `model` settings "
-            f"ask for {model.layout.fingerprint} ({model.layout.size} values)"
+            f"{path} has layout {layout.fingerprint.hex()} ({layout.size} values), the `model` settings "
+            f"ask for {model.layout.fingerprint.hex()} ({model.layout.size} values)"
         )
     held_out = None if config.held_out is None else config.held_out.absolute()
     return config.model_copy(update={"initial": path, "held_out": held_out})
+
+
+def with_keys(config: ServerConfig) -> ServerConfig:
+    """The settings with the server's key on disk and its public half beside it. Raises IdentityError."""
+    Signer.from_file(config.fleet, config.state / "key.pem").write_public(SERVER, config.state)
+    folder = config.keys.folder and config.keys.folder.absolute()
+    return config.model_copy(update={"keys": config.keys.model_copy(update={"folder": folder})})
 
 
 def free_port(host: str, port: int) -> int:

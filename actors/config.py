@@ -7,8 +7,11 @@ from pydantic import Field
 
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.codecs import AnyCodec
+from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
+from fleetfl.identity import KeysConfig
 from fleetfl.server_optimizer import Config as OptimizerConfig
 
 
@@ -40,13 +43,18 @@ class RayConfig(Section):
 
 class ServerConfig(FleetConfig):
     state: Path
-    """Folder for events.jsonl and what the server keeps."""
+    """Folder for events.jsonl and what the server keeps: the keys of its vehicles (`keys`), its own
+    (`key.pem`), and that one's public half for the vehicles (`server.pub`)."""
+    keys: KeysConfig = KeysConfig()
+    """Whose updates are taken."""
     initial: Path | None = None
     """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
     from the backbone with an adapter that does nothing."""
     aggregator: AnyAggregator = FedBuff()
     optimizer: OptimizerConfig = OptimizerConfig()
     """The server's step on what the aggregator gives."""
+    release: AnyCodec = Int8()
+    """How the difference between two versions is packed; what it drops goes out with later ones."""
     max_staleness: int = Field(default=50, ge=0)
     """Versions; an update based on an older one is refused."""
     max_in_flight: int = Field(default=32, ge=1)

@@ -28,9 +28,9 @@ class Evaluator:
     async def run(self) -> None:
         version = -1
         while True:
-            release = await self.newer(version)
-            version = release.version
-            params = decoder(release.codec, self.model.layout).decode(release.body)
+            snapshot = await self.newer(version)
+            version = snapshot.version
+            params = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
             self.model.load(params)
             scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
             accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))

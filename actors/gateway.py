@@ -1,16 +1,20 @@
 """The broker on one side, the aggregator on the other. Knows the wire format and nothing of models.
 
-It is given what it talks to -- a connected transport, `submit` and `newer` -- so the cluster passes
-Ray calls and a test plain ones.
+It is given what it talks to -- a connected transport, `submit` and `announcement` -- so the cluster
+passes Ray calls and a test plain ones.
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from fleetfl import topics, wire
+from fleetfl.chunks import Assembler, split
 from fleetfl.coordinator import Outcome
-from fleetfl.messages import Receipt, Release, Status, Update
+from fleetfl.messages import SIGNATURE, Receipt, Release, Snapshot, Status, Update
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, Transport, TransportError
@@ -18,12 +22,17 @@ from fleetfl.transport import Packet, Transport, TransportError
 log = logging.getLogger(__name__)
 
 Submit = Callable[[Update, int], Awaitable[Outcome]]
-Newer = Callable[[int], Awaitable[Release]]
-"""The newest release once it is past this version."""
+Newer = Callable[[int], Awaitable[Snapshot]]
+"""The newest version once it is past this one."""
+Announcement = Callable[[int], Awaitable[tuple[Snapshot, list[Release]]]]
+"""The same with the releases past this version, newest last."""
 
 
 class Gateway:
-    """One partition of the fleet's uplink; the first one also announces releases."""
+    """One partition of the fleet's uplink; the first one also announces releases.
+
+    With `keys` it takes only what its vehicle has signed; with `signer` it signs what it says.
+    """
 
     def __init__(
         self,
@@ -32,12 +41,18 @@ class Gateway:
         *,
         transport: Transport,
         submit: Submit,
-        newer: Newer,
+        announcement: Announcement,
         events: EventLog,
+        keys: wire.Verifier | None = None,
+        signer: wire.Signer | None = None,
         max_in_flight: int = 32,
     ) -> None:
         self.fleet, self.partition = fleet, partition
-        self.transport, self.submit, self.newer, self.events = transport, submit, newer, events
+        self.transport, self.submit, self.events = transport, submit, events
+        self.announcement, self.keys, self.signer = announcement, keys, signer
+        self.assembler = Assembler()
+        self.num_chunks: dict[str, int] = {}
+        """What is retained, by the topic of its first chunk."""
         self.free = asyncio.Semaphore(max_in_flight)
         self.under_way: set[asyncio.Task[None]] = set()
 
@@ -66,21 +81,34 @@ class Gateway:
     async def _take(self, packet: Packet) -> None:
         vehicle, leaf = topics.sender(packet.topic)
         try:
-            message = wire.decode(packet.payload)
-            if not isinstance(message, Status if leaf == "status" else Update):
-                raise wire.WireError(f"a {type(message).__name__} on a topic for {leaf}")
-            if message.vehicle != vehicle:
-                raise wire.WireError(f"names {message.vehicle!r} on the topic of {vehicle!r}")
+            frame = self.assembler.add(vehicle, packet.payload, asyncio.get_running_loop().time())
+            if frame is not None:
+                await self._judge(frame, vehicle, leaf)
         except wire.WireError as noise:
             self.events.write("noise", vehicle=vehicle, leaf=leaf, detail=str(noise))
-            packet.ack()
-            return
-        if isinstance(message, Status):
-            self._note(message)
-        elif isinstance(message, Update):
-            outcome = await self.submit(message, len(packet.payload))
-            await self._answer(message, outcome)
+        # Also a chunk that waits for others: were they lost, no receipt would come and all come again.
         packet.ack()
+
+    async def _judge(self, frame: bytes, vehicle: str, leaf: str) -> None:
+        """Raises WireError for what cannot be answered."""
+        forged: wire.SignatureError | None = None
+        try:
+            message = wire.decode(frame, self.keys)
+        except wire.SignatureError as error:
+            forged, message = error, error.message
+            log.warning("not believed: %s", forged)
+        if not isinstance(message, Status if leaf == "status" else Update):
+            raise wire.WireError(f"a {type(message).__name__} on a topic for {leaf}")
+        if message.vehicle != vehicle:
+            raise wire.WireError(f"names {message.vehicle!r} on the topic of {vehicle!r}")
+        if isinstance(message, Status):
+            if forged is not None:
+                raise forged
+            self._note(message)
+        elif forged is not None:
+            await self._refuse(message, len(frame), str(forged))
+        else:
+            await self._answer(message, await self.submit(message, len(frame)))
 
     def _note(self, status: Status) -> None:
         self.events.write(
@@ -94,6 +122,23 @@ class Gateway:
             note=status.note,
         )
 
+    async def _refuse(self, update: Update, frame_bytes: int, why: str) -> None:
+        """Tell the vehicle, which keeps the update, that its key is unknown here or not the known one."""
+        self.events.write(
+            "refused",
+            vehicle=update.vehicle,
+            boot=update.boot,
+            sequence=update.sequence,
+            base=update.base_version,
+            staleness=0,
+            bytes=frame_bytes,
+            reason=SIGNATURE,
+            detail=why,
+        )
+        await self._send(
+            Receipt(update.vehicle, update.boot, update.sequence, "refused", SIGNATURE, 0, 0)
+        )
+
     async def _answer(self, update: Update, outcome: Outcome) -> None:
         receipt = Receipt(
             vehicle=update.vehicle,
@@ -104,9 +149,12 @@ class Gateway:
             staleness=outcome.staleness,
             version=outcome.version,
         )
-        topic = topics.receipt(self.fleet, update.vehicle)
+        await self._send(receipt)
+
+    async def _send(self, receipt: Receipt) -> None:
+        topic = topics.receipt(self.fleet, receipt.vehicle)
         try:
-            await self.transport.publish(topic, wire.encode(receipt))
+            await self.transport.publish(topic, wire.encode(receipt, self.signer))
         except TransportError as broken:
             # The vehicle sends the update again and gets "duplicate": a receipt as good.
             log.warning("receipt not sent: %s", broken)
@@ -114,12 +162,37 @@ class Gateway:
     async def _announce(self) -> None:
         version = -1
         while True:
-            release = await self.newer(version)
-            frame = wire.encode(release)
+            snapshot, releases = await self.announcement(version)
             try:
-                await self.transport.publish(topics.release(self.fleet), frame, retain=True)
+                sizes = await self._publish(snapshot, releases)
             except TransportError as broken:
-                log.warning("release %d not announced yet: %s", release.version, broken)
+                log.warning("release %d not announced yet: %s", snapshot.version, broken)
                 continue
-            version = release.version
-            self.events.write("announced", version=version, bytes=len(frame))
+            version = snapshot.version
+            self.events.write("announced", version=version, **sizes)
+
+    async def _publish(self, snapshot: Snapshot, releases: list[Release]) -> dict[str, int]:
+        """Gives what the newest release and the snapshot weigh. Raises TransportError."""
+        # The news come last: whoever hears of a version finds all that leads there.
+        whole = wire.encode(snapshot, self.signer)
+        await self._retain(functools.partial(topics.snapshot, self.fleet), whole)
+        for release in releases:
+            if release.base_version >= 0:
+                slot = functools.partial(topics.release_slot, self.fleet, release.version)
+                await self._retain(slot, wire.encode(release, self.signer))
+        news = wire.encode(releases[-1], self.signer)
+        size = len(news)
+        if size > self.transport.max_payload_bytes:
+            news = wire.encode(replace(releases[-1], body=b""), self.signer)
+            size += len(news)
+        await self.transport.publish(topics.release(self.fleet), news, retain=True)
+        return {"bytes": size, "snapshot_bytes": len(whole)}
+
+    async def _retain(self, topic: Callable[[int], str], frame: bytes) -> None:
+        """Publish a frame, in chunks if need be, on `topic(0)` and on. Raises TransportError."""
+        chunks = split(frame, self.transport.max_payload_bytes)
+        for index, chunk in enumerate(chunks):
+            await self.transport.publish(topic(index), chunk, retain=True)
+        for index in range(len(chunks), self.num_chunks.get(topic(0), 0)):
+            await self.transport.publish(topic(index), b"", retain=True)
+        self.num_chunks[topic(0)] = len(chunks)

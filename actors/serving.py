@@ -24,7 +24,7 @@ import fleetfl
 from actors.config import ServerConfig
 from actors.gateway import Newer
 from fleetfl.codecs import decoder
-from fleetfl.messages import Release
+from fleetfl.messages import Snapshot
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
@@ -78,8 +78,8 @@ class ServedModel:
         while True:
             version = -1 if self.card is None else self.card.model_version
             try:
-                release = await self.newer(version)
-                await self.in_turn(self._load, release)
+                snapshot = await self.newer(version)
+                await self.in_turn(self._load, snapshot)
             except Exception:  # the loop must live: the endpoint goes on with what it has
                 log.exception("no newer release; serving version %d", version)
                 await asyncio.sleep(1.0)
@@ -87,12 +87,12 @@ class ServedModel:
     async def in_turn(self, call: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.one_thread, call, *arguments)
 
-    def _load(self, release: Release) -> None:
-        vector = decoder(release.codec, self.model.layout).decode(release.body)
+    def _load(self, snapshot: Snapshot) -> None:
+        vector = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
         self.model.load(vector)
         self.card = ModelCard(
-            model_version=release.version,
-            sha256=release.sha256,
+            model_version=snapshot.version,
+            sha256=snapshot.sha256.hex(),
             classes=list(self.config.model.classes),
             backbone=self.config.model.backbone.kind_name,
             adapter=self.config.model.adapter.kind_name,
@@ -100,7 +100,7 @@ class ServedModel:
             num_values=self.model.layout.size,
             loaded_at=time.time(),
         )
-        self.events.write("serving", version=release.version)
+        self.events.write("serving", version=snapshot.version)
 
     def classify(self, body: bytes) -> Classification:
         """Raises BadPicture."""

@@ -25,9 +25,13 @@ app = typer.Typer(
 sim_app = typer.Typer(help="Fleets on this machine.", no_args_is_help=True)
 server_app = typer.Typer(help="The server: aggregation and the endpoint.", no_args_is_help=True)
 vehicle_app = typer.Typer(help="The agent on a vehicle.", no_args_is_help=True)
+codec_app = typer.Typer(help="What goes over the air.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 app.add_typer(sim_app, name="sim")
 app.add_typer(server_app, name="server")
 app.add_typer(vehicle_app, name="vehicle")
+app.add_typer(codec_app, name="codec")
+app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of settings.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -80,6 +84,83 @@ def vehicle_run(config: ConfigFile, overrides: Overrides = None) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     asyncio.run(run(load(config, "vehicle", VehicleConfig, overrides or [])))
+
+
+@vehicle_app.command("key")
+def vehicle_key(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Print this vehicle's public key, as a server's folder of keys has it in NAME.pub."""
+    from fleetfl.config import load
+    from fleetfl.identity import Signer
+    from vehicle_agent.config import VehicleConfig
+
+    settings = load(config, "vehicle", VehicleConfig, overrides or [])
+    signer = Signer.from_file(settings.fleet, settings.key_file)
+    typer.echo(signer.public_line(settings.name))
+
+
+@codec_app.command("inspect")
+def codec_inspect(
+    frame: Annotated[Path, typer.Argument(help="File with one frame.", metavar="FRAME")],
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of NAME.pub: check the signature. Needs --fleet.")
+    ] = None,
+    fleet: Annotated[str | None, typer.Option(help="The fleet that it was signed for.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Any adapter.safetensors of the model: decode the body.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a frame holds: type, fields, signature, codec, and the values of its body."""
+    import json
+
+    from fleetfl.adapter_file import read_adapter
+    from fleetfl.identity import Keyring
+    from fleetfl.inspection import described, lines
+
+    if (keys is None) != (fleet is None):
+        raise typer.BadParameter("--keys and --fleet go together: a signature is for one fleet")
+    try:
+        content = frame.read_bytes()
+    except OSError as missing:
+        raise FleetflError(f"{frame}: cannot be read: {missing.strerror}") from missing
+    about = described(
+        content,
+        keys=None if keys is None or fleet is None else Keyring(fleet, keys),
+        layout=None if adapter is None else read_adapter(adapter)[0],
+    )
+    typer.echo(json.dumps(about) if as_json else "\n".join(lines(about)))
+
+
+@bench_app.command("codec")
+def bench_codec(
+    config: Annotated[
+        Path, typer.Argument(help="A fleet's settings: its model and data.", metavar="CONFIG")
+    ] = CONFIGS / "quickstart.yaml",
+    overrides: Overrides = None,
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--codec", help="One codec as YAML, such as '{kind: eden, bits: 2}'. May be repeated."
+        ),
+    ] = None,
+    updates: Annotated[int, typer.Option(min=1, help="Updates to record.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train vehicles for a few updates and say what each codec makes of them: bytes and speed."""
+    import json
+
+    from sim.codec_bench import configs_of, measure, record, table
+    from sim.progress import Progress
+
+    chosen = configs_of(codecs or [])
+    with Progress(Console(stderr=True)) as progress:
+        made = record(config, overrides or [], updates=updates, progress=progress)
+        progress.step(f"{len(chosen)} codecs on {made.layout.size:,} values")
+        rows = measure(made.vectors, made.layout, chosen, topic=made.topic)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        Console().print(table(rows))
 
 
 @app.command()

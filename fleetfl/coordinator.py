@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from fleetfl.aggregators import Aggregator
-from fleetfl.codecs import CodecError, decoder
+from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.ledger import Ledger
 from fleetfl.messages import Update
+from fleetfl.releases import Published, ReleaseError
 from fleetfl.server_optimizer import ServerSGD
 from fleetfl.vectors import Layout
 
@@ -25,6 +26,7 @@ class Refusal(str, Enum):
     STALE = "stale"  # older than max_staleness versions
     BODY = "body"  # not what its codec packs
     NOT_FINITE = "not_finite"
+    STEP = "step"  # the step that it completed has no finite result; all of that step is dropped
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ class Outcome:
 
 
 class Coordinator:
-    """Owner of version and params (float32 [P]); every change to them goes through `submit`."""
+    """Owner of version and params (float32 [P]); every change to them goes through `submit`.
+
+    `params` is what the server optimizes, `published.vector` what everyone has and trains from.
+    """
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class Coordinator:
         aggregator: Aggregator,
         optimizer: ServerSGD,
         *,
+        release_codec: CodecConfig,
+        lineage: str = "",
         max_staleness: int = 50,
     ) -> None:
         if params.shape != (layout.size,):
@@ -60,8 +67,13 @@ class Coordinator:
         self.params = params.astype(np.float32)
         self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
         self.max_staleness = max_staleness
-        self.version = 0
+        self.published = Published(self.params, layout, release_codec, lineage=lineage)
         self.ledger = Ledger()
+
+    @property
+    def version(self) -> int:
+        """The newest release."""
+        return self.published.version
 
     def submit(self, update: Update) -> Outcome:
         """Judge one update and, if it is sound and new, fold it in. Never raises for its content."""
@@ -75,18 +87,31 @@ class Coordinator:
         step = self.aggregator.add(delta, num_examples=update.num_examples, staleness=staleness)
         if step is None:
             return Outcome("accepted", self.version, staleness)
-        self.params = self.optimizer.apply(self.params, step)
-        self.version += 1
+        try:
+            self._release(step)
+        except ReleaseError as unfit:
+            return Outcome("refused", self.version, staleness, Refusal.STEP, str(unfit))
         return Outcome("accepted", self.version, staleness, released=True)
+
+    def _release(self, step: np.ndarray) -> None:
+        """Raises ReleaseError, with params, optimizer and version as they were."""
+        before = self.optimizer.snapshot()
+        with np.errstate(over="ignore", invalid="ignore"):
+            params = self.optimizer.apply(self.params, step)
+        try:
+            self.published.advance(params)
+        except ReleaseError:
+            self.optimizer.restore(before)
+            raise
+        self.params = params
 
     def _delta(self, update: Update, staleness: int) -> np.ndarray | Outcome:
         def refused(reason: Refusal, detail: str) -> Outcome:
             return Outcome("refused", self.version, staleness, reason, detail)
 
         if update.layout != self.layout.fingerprint:
-            return refused(
-                Refusal.LAYOUT, f"layout {update.layout}, expected {self.layout.fingerprint}"
-            )
+            expected = self.layout.fingerprint.hex()
+            return refused(Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}")
         if staleness < 0:
             return refused(
                 Refusal.FUTURE, f"base version {update.base_version}, newest is {self.version}"
@@ -107,14 +132,15 @@ class Coordinator:
         """State that `restore` needs to go on, bit for bit, as if never stopped."""
         return {
             "params": self.params.copy(),
-            "version": self.version,
+            "published": self.published.snapshot(),
             "ledger": self.ledger.snapshot(),
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.params, self.version = state["params"].copy(), state["version"]
+        self.params = state["params"].copy()
+        self.published.restore(state["published"])
         self.ledger.restore(state["ledger"])
         self.aggregator.restore(state["aggregator"])
         self.optimizer.restore(state["optimizer"])

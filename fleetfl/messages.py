@@ -8,17 +8,35 @@ from msgspec import Meta
 VEHICLE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 """A vehicle's name is one level of a topic, so neither `/` nor a wildcard."""
 
+SERVER = "server"
+"""The name that releases and receipts are signed under."""
+
+MAX_NOTE = 300
+"""Characters of a status's note."""
+
+SIGNATURE = "signature"
+"""A receipt's reason when it is not shown that its vehicle sent the update. The vehicle keeps it."""
+
 Name = Annotated[str, Meta(pattern=VEHICLE_PATTERN)]
 Short = Annotated[str, Meta(max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
+Fingerprint = Annotated[bytes, Meta(min_length=8, max_length=8)]
+"""Of the vector's layout."""
+Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Second = Annotated[int, Meta(ge=0, le=2**40)]
+"""UTC, whole seconds since 1970."""
 
 
-class Message(msgspec.Struct, frozen=True, tag_field="type"):
-    """One of the types below; the tag tells which."""
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """One of the types below, packed as an array that begins with the type's tag.
+
+    Readers skip what they do not know and fill in defaults, so a field may be added at the end, with
+    a default. Anything else is another format (`wire.FORMAT`).
+    """
 
 
-class Update(Message, frozen=True, tag="update"):
+class Update(Message, frozen=True, tag=1):
     """One vehicle's local change to the adapter. (vehicle, boot, sequence) names it."""
 
     vehicle: Name
@@ -27,13 +45,12 @@ class Update(Message, frozen=True, tag="update"):
     sequence: Count
     base_version: Count
     """Release that training started from. Staleness is the server's to work out."""
-    layout: Short
-    """Fingerprint of the vector's layout."""
+    layout: Fingerprint
     num_examples: Positive
     local_steps: Positive
-    captured_from: float
-    captured_to: float
-    """When the oldest and newest frame trained on were taken, UTC seconds."""
+    captured_from: Second
+    captured_to: Second
+    """When the oldest and newest frame trained on were taken."""
     loss: float
     """Mean training loss over the local steps."""
     codec: Short
@@ -41,26 +58,43 @@ class Update(Message, frozen=True, tag="update"):
     """float32 [P] as `codec` packed it."""
 
 
-class Release(Message, frozen=True, tag="release"):
-    """A new version of the adapter, kept on the broker (retained) for vehicles that come late."""
+class Release(Message, frozen=True, tag=2):
+    """A new version of the adapter as the way to it from the version before."""
 
+    lineage: Short
+    """Which counting of versions: drawn anew when a server starts from an adapter file."""
     version: Count
-    layout: Short
+    base_version: int
+    """The version before; -1 if this release says only that `version` is the newest."""
+    layout: Fingerprint
+    sha256: Sha256
+    """Of the float32 vector that the step leads to: proof that all hold the same bits."""
     codec: Short
-    sha256: Short
-    """Of the float32 vector: proof that all hold the same bits."""
     body: bytes
-    """The whole vector, float32 [P], as `codec` packed it."""
+    """The difference, float32 [P], as `codec` packed it; empty if there is no base version, and if the
+    broker takes no packet of that size: then the release in its slot has it."""
 
 
-class Receipt(Message, frozen=True, tag="receipt"):
+class Snapshot(Message, frozen=True, tag=3):
+    """A whole version of the adapter, for whoever cannot get there by releases."""
+
+    lineage: Short
+    version: Count
+    layout: Fingerprint
+    sha256: Sha256
+    codec: Short
+    body: bytes
+    """The vector, float32 [P], as `codec` packed it."""
+
+
+class Receipt(Message, frozen=True, tag=4):
     """What became of one update. The vehicle keeps and resends it until this comes."""
 
     vehicle: Name
     boot: Short
     sequence: Count
     verdict: Literal["accepted", "duplicate", "refused"]
-    reason: str
+    reason: Short
     """Why it was refused, else empty."""
     staleness: int
     """Versions released between its base and its use."""
@@ -68,7 +102,7 @@ class Receipt(Message, frozen=True, tag="receipt"):
     """The server's version after it."""
 
 
-class Status(Message, frozen=True, tag="status"):
+class Status(Message, frozen=True, tag=5):
     """How a vehicle is, retained. The broker publishes the `offline` one as its last will."""
 
     vehicle: Name
@@ -79,11 +113,13 @@ class Status(Message, frozen=True, tag="status"):
     bytes_up: Count
     """Frames published since boot, repeats included."""
     bytes_down: Count
-    """Release frames received since boot."""
+    """Release and snapshot frames received since boot."""
     waiting: Count
     """Updates in the outbox."""
-    note: str
+    note: Annotated[str, Meta(max_length=MAX_NOTE)]
     """What hinders it, in words; empty if nothing does."""
+    key: Annotated[bytes, Meta(max_length=32)] = b""
+    """Its Ed25519 public key, so that a server may note it at the first use; empty if it signs nothing."""
 
 
-AnyMessage = Update | Release | Receipt | Status
+AnyMessage = Update | Release | Snapshot | Receipt | Status

@@ -26,12 +26,22 @@ class ServerSGD:
         self.velocity = np.zeros(size, np.float32)
 
     def apply(self, params: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """New params, float32 [P]; the old array is left as it is."""
-        self.velocity = np.float32(self.config.momentum) * self.velocity + step
-        return params + np.float32(self.config.learning_rate) * self.velocity
+        """New params, float32 [P]; the old ones are left as they are. `step` is kept, not copied."""
+        self.velocity = self._velocity_after(step)
+        if self.config.learning_rate == 1:
+            return params + self.velocity
+        change = np.float32(self.config.learning_rate) * self.velocity
+        return np.add(params, change, out=change)
+
+    def _velocity_after(self, step: np.ndarray) -> np.ndarray:
+        if self.config.momentum == 0:
+            return step
+        velocity = np.float32(self.config.momentum) * self.velocity
+        return np.add(velocity, step, out=velocity)
 
     def snapshot(self) -> dict[str, Any]:
-        return {"velocity": self.velocity.copy()}
+        # No copy: each step replaces the velocity, none writes into it.
+        return {"velocity": self.velocity}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.velocity = state["velocity"].copy()
+        self.velocity = state["velocity"]

@@ -3,6 +3,8 @@
 from zlib import crc32
 
 ROOT = "fleetfl/1"
+RING = 32
+"""Releases that stay on the broker, each in the slot of its version."""
 
 
 def partition(vehicle: str, num_partitions: int) -> int:
@@ -28,7 +30,28 @@ def receipt(fleet: str, vehicle: str) -> str:
 
 
 def release(fleet: str) -> str:
+    """Retained: the newest release."""
     return f"{ROOT}/{fleet}/down/release"
+
+
+def release_slot(fleet: str, version: int, index: int) -> str:
+    """Retained: chunk `index` of this release, until the one RING versions later; 0 if it is whole."""
+    return f"{ROOT}/{fleet}/down/release/{version % RING}/{index}"
+
+
+def release_slot_chunks(fleet: str, version: int) -> str:
+    """Filter for all chunks of this release."""
+    return f"{ROOT}/{fleet}/down/release/{version % RING}/+"
+
+
+def snapshot(fleet: str, index: int) -> str:
+    """Retained: chunk `index` of the newest snapshot; 0 if it is whole."""
+    return f"{ROOT}/{fleet}/down/snapshot/{index}"
+
+
+def snapshot_chunks(fleet: str) -> str:
+    """Filter for all chunks of the newest snapshot."""
+    return f"{ROOT}/{fleet}/down/snapshot/+"
 
 
 def sender(topic: str) -> tuple[str, str]:

@@ -34,9 +34,9 @@ class Layout:
         return sum(prod(shape) for _, shape in self.shapes)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits; it travels with every update so that a mismatch is refused, not summed."""
-        return hashlib.sha256(repr(self.shapes).encode()).hexdigest()[:16]
+    def fingerprint(self) -> bytes:
+        """8 bytes; they travel with every update so that a mismatch is refused, not summed."""
+        return hashlib.sha256(repr(self.shapes).encode()).digest()[:8]
 
     def flatten(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         """Tensors -> float32 [P]. Raises ValueError if they do not fit the layout."""
@@ -65,6 +65,6 @@ class Layout:
         return tensors
 
 
-def digest(vector: np.ndarray) -> str:
+def digest(vector: np.ndarray) -> bytes:
     """SHA-256 of the little-endian float32 bytes: equal on all who hold the same release."""
-    return hashlib.sha256(np.ascontiguousarray(vector, "<f4").tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector, "<f4").tobytes()).digest()

@@ -39,8 +39,11 @@ OURS = (
     "events.jsonl",
     "factory.safetensors",
     "held_out.npz",
+    "key.pem",
+    "keys",
     "report.html",
     "server",
+    "server.pub",
     "shards",
     "summary.json",
     "vehicles",
@@ -90,7 +93,8 @@ class _Run:
                 client = Client(server.url, held_out, config.model.classes, self.events)
                 with contextlib.closing(client):
                     start, end = self._train(server, client)
-                vector = decoder("float32", model.layout).decode(server.release().body)
+                newest = server.newest()
+                vector = decoder(newest.codec, model.layout).decode(newest.body)
         write_adapter(
             self.folder / "adapter.safetensors", model.layout, vector, version=end.version
         )
@@ -144,7 +148,13 @@ class _Run:
         self.progress.step("release 0 through the endpoint")
         start = client.measure()
         self.progress.say(f"factory model under the fleet's weather: [bold]{start.accuracy:.1%}[/]")
-        vehicles = write_files(self.tree, self.weathers, self.sensors, self.folder / "vehicles")
+        vehicles = write_files(
+            self.tree,
+            self.weathers,
+            self.sensors,
+            self.folder / "vehicles",
+            server_key=self.folder / "server.pub",
+        )
         fleet = VehicleProcesses(vehicles, self.events, restart_s=config.restart_s)
         try:
             self.progress.step(f"{len(vehicles)} vehicles start")
@@ -173,7 +183,7 @@ class _Run:
             self.progress.step("vehicles stop")
             fleet.stop()
             client.stop()
-        newest = server.release().version
+        newest = server.newest().version
         self._wait_for(client, newest)
         self.progress.step(f"release {newest} through the endpoint")
         return start, client.measure()

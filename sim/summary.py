@@ -31,6 +31,9 @@ def summarize(
 
     `bytes_up` is what the server received in updates; `bytes_up_float32` what the accepted ones
     would have been as raw float32 adapters and `bytes_full_model` as whole float32 models.
+    `bytes_down` is what vehicles received in releases and snapshots; `bytes_down_float32` what it
+    would have been, had each version that they saw come as a raw float32 adapter.
+    `bytes_per_release` is the mean frame after release 0: what a vehicle that keeps up takes.
     """
     kinds = defaultdict(list)
     for event in events:
@@ -39,8 +42,8 @@ def summarize(
     staleness = [e["staleness"] for e in accepted]
     sent = accepted + refused + kinds["duplicate"]
     releases = max((e["version"] for e in kinds["released"]), default=0)
-    down = _last_of_each_boot(kinds["online"] + kinds["offline"], "bytes_down")
-    frames_down = round(down / max(1, _largest(kinds["announced"], "bytes")))
+    statuses = kinds["online"] + kinds["offline"]
+    release_bytes = [e["bytes"] for e in kinds["announced"] if e["version"] > 0]
     conditions = sorted(start.by_condition)
     return {
         **about,
@@ -59,8 +62,10 @@ def summarize(
         "bytes_up": sum(e["bytes"] for e in sent),
         "bytes_up_float32": len(accepted) * 4 * num_values,
         "bytes_full_model": len(accepted) * 4 * num_parameters,
-        "bytes_down": down,
-        "bytes_down_float32": frames_down * 4 * num_values,
+        "bytes_down": _last_of_each_boot(statuses, "bytes_down"),
+        "bytes_down_float32": _versions_seen(statuses) * 4 * num_values,
+        "bytes_per_release": round(float(np.mean(release_bytes))) if release_bytes else 0,
+        "bytes_per_snapshot": _largest(kinds["announced"], "snapshot_bytes"),
         "accuracy": {
             "start": start.accuracy,
             "end": end.accuracy,
@@ -128,6 +133,15 @@ def _vehicles(kinds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any
     for row in rows.values():
         row["staleness_mean"] /= max(1, row["accepted"])
     return rows
+
+
+def _versions_seen(statuses: list[dict[str, Any]]) -> int:
+    """From the first to the last that each boot reported. A boot holds nothing (-1) at first."""
+    seen: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for e in statuses:
+        if e["version"] >= 0:
+            seen[e["vehicle"], e["boot"]].append(e["version"])
+    return sum(1 + max(versions) - min(versions) for versions in seen.values())
 
 
 def _last_of_each_boot(statuses: list[dict[str, Any]], counter: str) -> int:

@@ -51,7 +51,7 @@ def _numbers(summary: dict[str, Any]) -> Table:
     if summary.get("http_requests"):
         http += f"; {latency.get('p50', 0):.0f} ms median, {latency.get('p99', 0):.0f} ms at p99"
     rows = {
-        "Releases": f"{summary.get('releases', 0):,} from {vehicles}",
+        "Releases": f"{summary.get('releases', 0):,} from {vehicles}{_each(summary)}",
         "Updates": ", ".join(updates),
         "Staleness": f"{staleness.get('mean', 0):.1f} mean, {staleness.get('max', 0)} at most",
         "Sent up": _bytes(summary, "bytes_up", "bytes_up_float32", "bytes_full_model"),
@@ -66,6 +66,13 @@ def _numbers(summary: dict[str, Any]) -> Table:
     for name, text in rows.items():
         table.add_row(name, Text(text))
     return table
+
+
+def _each(summary: dict[str, Any]) -> str:
+    per_release, per_snapshot = (summary.get(f"bytes_per_{k}", 0) for k in ("release", "snapshot"))
+    if not per_release:
+        return ""
+    return f"; {figures.size(per_release)} each, a snapshot {figures.size(per_snapshot)}"
 
 
 def _bytes(summary: dict[str, Any], ours: str, float32: str, full: str | None) -> str:

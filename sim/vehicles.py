@@ -35,14 +35,20 @@ class Vehicle:
 
 
 def write_files(
-    tree: dict[str, Any], weathers: list[Weather], sensors: list[dict[str, Any]], folder: Path
+    tree: dict[str, Any],
+    weathers: list[Weather],
+    sensors: list[dict[str, Any]],
+    folder: Path,
+    *,
+    server_key: Path,
 ) -> list[Vehicle]:
-    """One settings file a vehicle, from the run's own settings with name, state and sensor added."""
+    """One settings file a vehicle: the run's own settings with name, state, sensor and key added."""
     vehicles = []
     for number, (weather, sensor) in enumerate(zip(weathers, sensors, strict=True)):
         name = f"v{number:02d}"
         part = {**tree.get("vehicle", {}), "name": name, "sensor": sensor}
         part["state"] = str((folder / name).absolute())
+        part["server_key"] = str(server_key.absolute())
         mine = {key: value for key, value in tree.items() if key not in ("server", "sim")}
         mine |= {"seed": tree.get("seed", 0) + number, "vehicle": part}
         file = folder / f"{name}.yaml"

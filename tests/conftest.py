@@ -41,11 +41,11 @@ def make_update():
             "boot": "b",
             "sequence": 0,
             "base_version": 0,
-            "layout": "",
+            "layout": bytes(8),
             "num_examples": 8,
             "local_steps": 1,
-            "captured_from": 0.0,
-            "captured_to": 1.0,
+            "captured_from": 1_700_000_000,
+            "captured_to": 1_700_000_060,
             "loss": 0.5,
         }
         body = decoder(codec, Layout.flat(delta.size)).encode(delta) if body is None else body

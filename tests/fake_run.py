@@ -11,6 +11,8 @@ from sim.summary import summarize
 
 WEATHERS = ("clear", "fog", "rain", "night", "snow", "dust", "motion_blur")
 NUM_VALUES, NUM_PARAMETERS = 26_122, 5_700_000
+WHOLE, STEP = 97_200, 26_300
+"""Bytes of a snapshot and of a release."""
 
 
 def fake_run(
@@ -21,12 +23,13 @@ def fake_run(
     zero = 1_700_000_000.0
     names = [f"v{n:02d}" for n in range(num_vehicles)]
     events = [_at(zero, "released", version=0, sha256="0" * 64)]
+    events.append(_at(zero + 1, "announced", version=0, bytes=130, snapshot_bytes=WHOLE))
     events += [_at(zero + 1, "replica_started", pid=40 + n, replicas=2) for n in range(2)]
     for n, name in enumerate(names):
         weather = {"condition": WEATHERS[n % len(WEATHERS)], "severity": 0.6}
         events += [
             _at(zero + 6, "vehicle_started", vehicle=name, pid=100 + n, **weather),
-            _status(zero + 8 + 0.1 * n, "online", name, bytes_up=0, bytes_down=110_000),
+            _status(zero + 8 + 0.1 * n, "online", name, bytes_up=0, bytes_down=WHOLE),
         ]
     pause = dict(zip(names, dice.uniform(2.0, 14.0, num_vehicles), strict=True))
     ready = {name: zero + 10 + pause[name] * dice.random() for name in names}
@@ -43,7 +46,7 @@ def fake_run(
                 _status(now + 0.5, "offline", name, bytes_up=0, bytes_down=0),
                 _at(now + 24, "vehicle_started", vehicle=name, pid=300, condition="dust")
                 | {"severity": 0.6},
-                _status(now + 26, "online", name, bytes_up=0, bytes_down=110_000),
+                _status(now + 26, "online", name, bytes_up=0, bytes_down=WHOLE),
             ]
             ready[name] = now + 30
             continue
@@ -71,7 +74,8 @@ def fake_run(
             scores = {w: _under(w, accuracy) for w in WEATHERS}
             events += [
                 _at(now, "released", version=version, sha256=f"{version:064x}"),
-                _at(now + 0.02, "announced", version=version, bytes=104_700),
+                _at(now + 0.02, "announced", version=version, bytes=STEP)
+                | {"snapshot_bytes": WHOLE},
                 _at(now + 0.1, "serving", version=version),
                 _at(now + 0.8, "evaluated", version=version, accuracy=accuracy)
                 | {"by_condition": scores},
@@ -88,7 +92,8 @@ def fake_run(
         _at(zero + 95, "noise", vehicle="v07", leaf="update", detail="starts with b'GET ', not FL"),
     ]
     events += [
-        _status(zero + seconds, "offline", n, bytes_up=0, bytes_down=104_700 * version)
+        _status(zero + seconds, "offline", n, bytes_up=0, bytes_down=WHOLE + STEP * version)
+        | {"version": version}
         for n in names
     ]
     summary = summarize(

@@ -1,7 +1,7 @@
 """One vehicle's loop: newest release in, local steps, update out. Knows no broker and no process.
 
-Four tasks share the loop: releases fill a cell that keeps only the newest, training empties it into
-the outbox, delivery publishes the outbox, receipts empty it.
+Four tasks share the loop: releases move a vector that is always a whole version, training goes from
+it into the outbox, delivery publishes the outbox, receipts empty it.
 """
 
 import asyncio
@@ -9,22 +9,37 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleetfl import topics, wire
-from fleetfl.codecs import CodecConfig, CodecError, decoder
-from fleetfl.messages import Receipt, Release, Status, Update
+from fleetfl.chunks import Assembler, split
+from fleetfl.codecs import CodecConfig, CodecError
+from fleetfl.identity import Signer
+from fleetfl.messages import (
+    MAX_NOTE,
+    SIGNATURE,
+    AnyMessage,
+    Receipt,
+    Release,
+    Snapshot,
+    Status,
+    Update,
+)
+from fleetfl.releases import Follower, Held, ReleaseError
 from fleetfl.tasks import together
-from fleetfl.transport import Transport, TransportError
-from fleetfl.vectors import Layout, digest
-from vehicle_agent.outbox import Outbox
+from fleetfl.transport import Packet, Transport, TransportError
+from fleetfl.vectors import Layout
+from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.outbox import Outbox, Waiting
 from vehicle_agent.sensors import Frames, SensorError, SensorSource
 from vehicle_agent.trainer import LocalTraining
 
 log = logging.getLogger(__name__)
+
+News = TypeVar("News", Release, Snapshot)
 
 
 class Config(BaseModel):
@@ -38,6 +53,8 @@ class Config(BaseModel):
     """Training rests while so many updates wait for receipts."""
     status_s: float = Field(default=10.0, gt=0)
     """Between two status messages."""
+    fetch_s: float = Field(default=60.0, gt=0)
+    """How long a missed release, or a snapshot, may take to come; then it is asked for again."""
 
 
 class Training(Protocol):
@@ -53,6 +70,8 @@ class Identity:
     boot: str
     num_partitions: int = 1
     seed: int = 0
+    signer: Signer | None = None
+    """Signs what the vehicle says; without one a server that asks for signatures refuses it."""
 
     @property
     def update_topic(self) -> str:
@@ -62,23 +81,25 @@ class Identity:
     def status_topic(self) -> str:
         return topics.status(self.fleet, self.vehicle, self.num_partitions)
 
+    @property
+    def key(self) -> bytes:
+        """The public key, 32 bytes; empty if it signs nothing."""
+        return b"" if self.signer is None else self.signer.public
+
     def offline(self) -> bytes:
         """The last will."""
-        return wire.encode(Status(self.vehicle, self.boot, "offline", -1, 0, 0, 0, ""))
+        return self.frame(Status(self.vehicle, self.boot, "offline", -1, 0, 0, 0, "", self.key))
 
-
-@dataclass(frozen=True)
-class Base:
-    """A release this vehicle can train from."""
-
-    version: int
-    params: np.ndarray
+    def frame(self, message: AnyMessage) -> bytes:
+        """The message as it goes out."""
+        return wire.encode(message, self.signer)
 
 
 class Agent:
     """Runs on any Transport, sensor and trainer.
 
-    `work` runs a blocking call aside: in a thread, unless a simulation knows better.
+    `work` runs a blocking call aside: in a thread, unless a simulation knows better. With
+    `server_key` it believes only what its server has signed.
     """
 
     def __init__(
@@ -91,16 +112,26 @@ class Agent:
         trainer: Training,
         layout: Layout,
         codec: CodecConfig,
+        error_feedback: float = 0.9,
         frames_per_update: int,
         outbox: Outbox,
+        server_key: wire.Verifier | None = None,
         work: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self.config, self.identity = config, identity
         self.transport, self.sensor, self.trainer = transport, sensor, trainer
-        self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
+        self.layout, self.codec_kind = layout, codec.kind_name
+        self.feedback = ErrorFeedback(codec.build(layout), layout.size, decay=error_feedback)
+        left = outbox.residual(layout.fingerprint)
+        if left is not None and left.shape == (layout.size,):
+            self.feedback.residual = left
+        self.residual_lock = asyncio.Lock()
         self.frames_per_update, self.outbox, self.work = frames_per_update, outbox, work
-        self.newest: Base | None = None
+        self.server_key = server_key
+        self.follower = Follower(layout)
         self.sequence = 0
+        self.partly_sent: dict[tuple[str, int], int] = {}
+        """Chunks the broker has, of an update that a broken link cut off."""
         self.bytes_up = self.bytes_down = 0
         self.note = ""
         self.release_came = asyncio.Event()
@@ -109,6 +140,8 @@ class Agent:
 
     async def run(self) -> None:
         """Until cancelled. Faults of link, server and sensor are noted, reported and waited out."""
+        # First of all: a server that notes keys at their first use has to see ours.
+        await self.report("online")
         await together(
             releases=self._take_releases(),
             training=self._train(),
@@ -118,33 +151,106 @@ class Agent:
         )
 
     async def _take_releases(self) -> None:
-        topic = topics.release(self.identity.fleet)
-        async with self.transport.subscribe(topic) as packets:
-            async for packet in packets:
-                packet.ack()
-                self.bytes_down += len(packet.payload)
+        topic, reached = topics.release(self.identity.fleet), True
+        release: Release | None = None
+        # QoS 0: a broker queues nothing for a vehicle that is away, and on its return the retained
+        # newest tells how far it is behind.
+        async with self.transport.subscribe(topic, qos=0) as packets:
+            while True:
                 try:
-                    self.newest = self._base(packet.payload)
-                except (wire.WireError, CodecError) as unfit:
-                    self._hindered(f"release dropped: {unfit}")
+                    patience_s = None if reached else self.config.resend_s
+                    packet = await asyncio.wait_for(anext(packets), patience_s)
+                    release = self._message(self._payload(packet), Release)
+                except asyncio.TimeoutError:
+                    pass  # no news: try the last again
+                except wire.WireError as noise:
+                    self._hindered(f"release dropped: {noise}")
                     continue
-                self.note = ""
-                self.release_came.set()
+                except StopAsyncIteration:
+                    return
+                assert release is not None
+                reached = await self._reach(release)
 
-    def _base(self, frame: bytes) -> Base:
-        """Raises WireError or CodecError if it is not a release of this vehicle's model."""
-        release = wire.decode(frame)
-        if not isinstance(release, Release):
-            raise wire.WireError(f"a {type(release).__name__}, expected a Release")
-        if release.layout != self.layout.fingerprint:
-            raise wire.WireError(
-                f"layout {release.layout} where this vehicle's model has "
-                f"{self.layout.fingerprint}: their `model` settings differ"
-            )
-        params = decoder(release.codec, self.layout).decode(release.body)
-        if digest(params) != release.sha256:
-            raise wire.WireError(f"version {release.version}: SHA-256 does not match")
-        return Base(release.version, params)
+    def _payload(self, packet: Packet) -> bytes:
+        packet.ack()
+        self.bytes_down += len(packet.payload)
+        return packet.payload
+
+    def _message(self, frame: bytes, kind: type[News]) -> News:
+        """Raises WireError for anything else, or if the server has not signed it."""
+        message = wire.decode(frame, self.server_key)
+        if not isinstance(message, kind):
+            raise wire.WireError(f"a {type(message).__name__}, expected a {kind.__name__}")
+        return message
+
+    async def _reach(self, release: Release) -> bool:
+        """Whether this release is done with; if not, to be tried again."""
+        try:
+            if not self.follower.has(release):
+                await self._follow(release)
+        except (ReleaseError, wire.WireError) as unfit:
+            self._hindered(f"release dropped: {unfit}")
+            return True
+        except TransportError as broken:
+            self._hindered(f"version {release.version} is out of reach: {broken}")
+            return False
+        self.note = ""
+        self.release_came.set()
+        return True
+
+    async def _follow(self, release: Release) -> None:
+        """By differences if that is possible and cheaper, else by the newest snapshot.
+
+        Raises ReleaseError or WireError for unfit messages, TransportError if nothing came.
+        """
+        missing = self.follower.missing(release)
+        if missing is not None:
+            try:
+                for version in missing:
+                    self.follower.apply(await self._difference(version))
+                self.follower.apply(await self._with_body(release))
+                return
+            except (ReleaseError, wire.WireError, TransportError) as broken:
+                log.error("no way to version %d but the snapshot: %s", release.version, broken)
+        self.follower.adopt(await self._snapshot())
+        if not self.follower.has(release) and self.follower.missing(release) == range(0):
+            self.follower.apply(await self._with_body(release))
+
+    async def _with_body(self, release: Release) -> Release:
+        return release if release.body else await self._difference(release.version)
+
+    async def _difference(self, version: int) -> Release:
+        """This release from its slot at the broker."""
+        slot = topics.release_slot_chunks(self.identity.fleet, version)
+        return await self._retained(slot, Release, f"release {version}")
+
+    async def _snapshot(self) -> Snapshot:
+        """The newest one."""
+        topic = topics.snapshot_chunks(self.identity.fleet)
+        return await self._retained(topic, Snapshot, "a snapshot")
+
+    async def _retained(self, topic_filter: str, kind: type[News], what: str) -> News:
+        """What the retained chunks make.
+
+        Raises WireError for anything else, TransportError after `fetch_s`.
+        """
+        # Among the chunks there may be some that older frames left.
+        assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
+
+        async def frame() -> bytes:
+            async with self.transport.subscribe(topic_filter, qos=0) as packets:
+                async for packet in packets:
+                    whole = assembler.add("server", self._payload(packet), clock())
+                    if whole is not None:
+                        return whole
+            raise TransportError(f"the link was closed before {what} came")
+
+        try:
+            return self._message(await asyncio.wait_for(frame(), self.config.fetch_s), kind)
+        except asyncio.TimeoutError as late:
+            raise TransportError(
+                f"waited {self.config.fetch_s:g} s for {what}: is it retained at the broker?"
+            ) from late
 
     async def _train(self) -> None:
         while True:
@@ -152,21 +258,37 @@ class Agent:
             while len(self.outbox) >= self.config.max_waiting:
                 self.room.clear()
                 await self.room.wait()
-            base = self.newest
-            assert base is not None
             try:
                 frames = await self.work(self.sensor.read, self.frames_per_update)
+                base = self.follower.held
+                assert base is not None
                 seed = self.identity.seed * 1_000_003 + self.sequence
-                trained = await self.work(self.trainer.train, base.params, frames, seed=seed)
-                self._post(base, frames, trained)
+                trained = await self.work(self.trainer.train, base.vector, frames, seed=seed)
+                await self._post(base, frames, trained)
             except (SensorError, CodecError) as unfit:
                 self._hindered(f"no update: {unfit}")
                 await asyncio.sleep(self.config.resend_s)
             await asyncio.sleep(self.config.pause_s)
 
-    def _post(self, base: Base, frames: Frames, trained: LocalTraining) -> None:
+    async def _post(self, base: Held, frames: Frames, trained: LocalTraining) -> None:
         """Into the outbox. Raises CodecError if training diverged."""
-        update = Update(
+        async with self.residual_lock:
+            packed = await self.work(self.feedback.pack, trained.delta)
+            update = self._update(base, frames, trained, packed.body)
+            self.outbox.put(
+                update.boot,
+                update.sequence,
+                self.identity.frame(update),
+                layout=self.layout.fingerprint,
+                residual=packed.residual,
+            )
+            self.feedback.residual = packed.residual
+        self.sequence += 1
+        self.outbox_changed.set()
+        log.info("trained base=%d seq=%d loss=%.3f", base.version, update.sequence, trained.loss)
+
+    def _update(self, base: Held, frames: Frames, trained: LocalTraining, body: bytes) -> Update:
+        return Update(
             vehicle=self.identity.vehicle,
             boot=self.identity.boot,
             sequence=self.sequence,
@@ -174,16 +296,12 @@ class Agent:
             layout=self.layout.fingerprint,
             num_examples=trained.num_examples,
             local_steps=trained.local_steps,
-            captured_from=frames.captured_from,
-            captured_to=frames.captured_to,
+            captured_from=int(frames.captured_from),
+            captured_to=int(frames.captured_to),
             loss=trained.loss,
             codec=self.codec_kind,
-            body=self.codec.encode(trained.delta),
+            body=body,
         )
-        self.outbox.put(update.boot, update.sequence, wire.encode(update))
-        self.sequence += 1
-        self.outbox_changed.set()
-        log.info("trained base=%d seq=%d loss=%.3f", base.version, update.sequence, trained.loss)
 
     async def _deliver(self) -> None:
         """Publish what waits; again, less and less often, what has no receipt yet."""
@@ -201,16 +319,29 @@ class Agent:
                 if due.get(name, 0.0) > loop.time():
                     continue
                 try:
-                    await self.transport.publish(self.identity.update_topic, item.frame)
+                    await self._send(item)
                 except TransportError as broken:
                     self._hindered(str(broken))
                     break
-                self.bytes_up += len(item.frame)
                 tries[name] = tries.get(name, 0) + 1
                 due[name] = loop.time() + self.config.resend_s * 2 ** min(tries[name] - 1, 6)
             timeout_s = min(due.values(), default=loop.time() + 60.0) - loop.time()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.outbox_changed.wait(), max(timeout_s, 0.1))
+
+    async def _send(self, item: Waiting) -> None:
+        """Publish it, in chunks if need be, from where the link broke the last time.
+
+        Raises TransportError.
+        """
+        payloads = split(item.frame, self.transport.max_payload_bytes)
+        name = (item.boot, item.sequence)
+        num_sent = self.partly_sent.pop(name, 0)
+        for number, payload in enumerate(payloads[num_sent:], start=num_sent):
+            self.partly_sent[name] = number
+            await self.transport.publish(self.identity.update_topic, payload)
+            self.bytes_up += len(payload)
+        del self.partly_sent[name]
 
     async def _take_receipts(self) -> None:
         topic = topics.receipt(self.identity.fleet, self.identity.vehicle)
@@ -218,13 +349,16 @@ class Agent:
             async for packet in packets:
                 packet.ack()
                 try:
-                    receipt = wire.decode(packet.payload)
+                    receipt = wire.decode(packet.payload, self.server_key)
                 except wire.WireError as noise:
                     log.warning("receipt dropped: %s", noise)
                     continue
                 if not isinstance(receipt, Receipt):
                     continue
-                if self.outbox.forget(receipt.boot, receipt.sequence):
+                if receipt.reason == SIGNATURE:
+                    self._hindered("the server does not know our signature: see its log")
+                    continue
+                if await self._forget(receipt):
                     log.info(
                         "%s seq=%d staleness=%d %s",
                         receipt.verdict,
@@ -235,14 +369,37 @@ class Agent:
                 self.room.set()
                 self.outbox_changed.set()
 
+    async def _forget(self, receipt: Receipt) -> bool:
+        """False if it was forgotten before. What a refused one held goes back into the residual."""
+        boot, sequence = receipt.boot, receipt.sequence
+        if receipt.verdict != "refused":
+            return self.outbox.forget(boot, sequence)
+        async with self.residual_lock:
+            frame = self.outbox.frame(boot, sequence)
+            if frame is None:
+                return False
+            residual = self._with_returned(frame)
+            self.outbox.forget(boot, sequence, layout=self.layout.fingerprint, residual=residual)
+            self.feedback.residual = residual
+        return True
+
+    def _with_returned(self, frame: bytes) -> np.ndarray:
+        """The residual if this frame of ours is never counted."""
+        update = wire.decode(frame)
+        assert isinstance(update, Update), "the outbox holds nothing else"
+        # Packed for another model, or by another codec before a change of settings, it cannot return.
+        if (update.layout, update.codec) != (self.layout.fingerprint, self.codec_kind):
+            return self.feedback.residual
+        return self.feedback.returned(update.body)
+
     async def _report_often(self) -> None:
         while True:
-            await self.report("online")
             await asyncio.sleep(self.config.status_s)
+            await self.report("online")
 
     async def report(self, state: Literal["online", "offline"], *, timeout_s: float = 30.0) -> None:
         """Publish the vehicle's status, retained; a link that is down is only logged."""
-        frame = wire.encode(self.status(state))
+        frame = self.identity.frame(self.status(state))
         topic = self.identity.status_topic
         try:
             await self.transport.publish(topic, frame, retain=True, timeout_s=timeout_s)
@@ -254,11 +411,12 @@ class Agent:
             vehicle=self.identity.vehicle,
             boot=self.identity.boot,
             state=state,
-            version=-1 if self.newest is None else self.newest.version,
+            version=-1 if self.follower.held is None else self.follower.held.version,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
             waiting=len(self.outbox),
-            note=self.note,
+            note=self.note[:MAX_NOTE],
+            key=self.identity.key,
         )
 
     def _hindered(self, note: str) -> None:

@@ -17,12 +17,22 @@ class VehicleConfig(FleetConfig):
     name: str = Field(pattern=VEHICLE_PATTERN)
     """Names the vehicle in the fleet; letters, digits, - and _."""
     state: Path
-    """Folder for what must outlive the process (the outbox)."""
+    """Folder for what must outlive the process: the outbox, and the key that the vehicle signs with."""
+    server_key: Path | None = None
+    """The server's public key (`server.pub` in its state folder): releases and receipts are taken only
+    if it has signed them. None takes all."""
     sensor: AnySensor
     """Where frames come from."""
     trainer: TrainerConfig = TrainerConfig()
     codec: AnyCodec = Int8()
     """How updates are packed."""
+    error_feedback: float = Field(default=0.9, ge=0, le=1)
+    """Share of what packing dropped that is kept for the next update; 0 forgets it."""
     agent: AgentConfig = AgentConfig()
     threads: int = Field(default=1, ge=1)
     """Processor threads for training."""
+
+    @property
+    def key_file(self) -> Path:
+        """The private key; made at the first start."""
+        return self.state / "key.pem"

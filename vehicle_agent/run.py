@@ -8,6 +8,7 @@ import signal
 
 import torch
 
+from fleetfl.identity import OneKey, Signer
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 async def run(config: VehicleConfig) -> None:
     """Until SIGTERM or SIGINT. An unreachable broker is waited for.
 
-    Raises ModelError or SensorError for a model or source that cannot be used.
+    Raises ModelError, SensorError or IdentityError for a model, source or key that cannot be used.
     """
     torch.set_num_threads(config.threads)
     model = config.model.build(seed=config.seed)
@@ -28,8 +29,14 @@ async def run(config: VehicleConfig) -> None:
     sensor = config.sensor.build(config.model.classes)
     outbox = Outbox(config.state / "outbox.db")
     identity = Identity(
-        config.fleet, config.name, secrets.token_hex(4), config.num_partitions, config.seed
+        config.fleet,
+        config.name,
+        boot=secrets.token_urlsafe(4),
+        num_partitions=config.num_partitions,
+        seed=config.seed,
+        signer=Signer.from_file(config.fleet, config.key_file),
     )
+    server_key = None if config.server_key is None else OneKey(config.fleet, config.server_key)
     will = Will(identity.status_topic, identity.offline())
     log.info(
         "vehicle %s boot %s: %d values to train", config.name, identity.boot, model.layout.size
@@ -48,8 +55,10 @@ async def run(config: VehicleConfig) -> None:
                 trainer=trainer,
                 layout=model.layout,
                 codec=config.codec,
+                error_feedback=config.error_feedback,
                 frames_per_update=config.trainer.num_examples,
                 outbox=outbox,
+                server_key=server_key,
             )
             try:
                 await agent.run()

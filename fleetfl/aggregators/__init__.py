@@ -12,7 +12,10 @@ class Aggregator(Protocol):
     """Explicit state in, state out; deltas are float32 [P]."""
 
     def add(self, delta: np.ndarray, *, num_examples: int, staleness: int) -> np.ndarray | None:
-        """Fold in one update; give the mean step, float32 [P], when one is due, else None."""
+        """Fold in one update; give the mean step, float32 [P], when one is due, else None.
+
+        `delta` may be read-only. It may be kept until the step, so nobody may change it afterwards.
+        """
         ...
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.aggregators import AggregatorConfig
+from fleetfl.aggregators._weighted_sum import weighted_sum
 from fleetfl.staleness import AnyStalenessRule
 from fleetfl.staleness.polynomial import Config as Polynomial
 
@@ -26,36 +27,67 @@ class Config(AggregatorConfig):
     weigh_examples: bool = False
     """Weigh an update by its number of examples too; needs `normalize: weights` to be a mean."""
 
+    max_held_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Updates are held until they are summed together, which is faster; beyond so many bytes, sooner.
+    The step has the same bits either way."""
+
     def build(self, size: int) -> "FedBuff":
         return FedBuff(self, size)
 
 
 class FedBuff:
-    """The buffer: a running sum, so its memory does not grow with the goal."""
+    """The buffer: updates held as they came, and the sum of those that are held no more.
+
+    Every value is summed in the order of arrival, so the same arrivals give the same bits, whenever a part
+    of them is summed early and wherever a snapshot is taken.
+    """
 
     def __init__(self, config: Config, size: int) -> None:
-        self.config = config
-        self.total = np.zeros(size, np.float32)
+        self.config, self.size = config, size
+        self.held: list[np.ndarray] = []
+        self.held_weights: list[float] = []
+        self.total: np.ndarray | None = None
         self.weights = 0.0
         self.buffered = 0
 
     def add(self, delta: np.ndarray, *, num_examples: int, staleness: int) -> np.ndarray | None:
+        """Raises ValueError for another shape or dtype."""
+        if delta.shape != (self.size,) or delta.dtype != np.float32:
+            # Summed later: what does not fit has to fail where it comes in.
+            raise ValueError(f"{delta.dtype} {delta.shape}, expected float32 ({self.size},)")
         weight = self.config.staleness.weight(staleness)
         if self.config.weigh_examples:
             weight *= num_examples
-        self.total += np.float32(weight) * delta
+        self.held.append(delta)
+        self.held_weights.append(weight)
         self.weights += weight
         self.buffered += 1
-        if self.buffered < self.config.goal:
-            return None
+        if self.buffered >= self.config.goal:  # more, where a restart lowered the goal
+            return self._step()
+        if len(self.held) * delta.nbytes > self.config.max_held_bytes:
+            self.total = self._sum()
+        return None
+
+    def _step(self) -> np.ndarray:
         divisor = self.buffered if self.config.normalize == "count" else self.weights
-        step = self.total / np.float32(divisor)
-        self.total, self.weights, self.buffered = np.zeros_like(self.total), 0.0, 0
+        step = self._sum(divisor)
+        self.total, self.weights, self.buffered = None, 0.0, 0
         return step
 
+    def _sum(self, divisor: float = 1.0) -> np.ndarray:
+        """The sum of all, divided; nothing is held afterwards."""
+        total = weighted_sum(self.held, self.held_weights, onto=self.total, divisor=divisor)
+        self.held, self.held_weights = [], []
+        return total
+
     def snapshot(self) -> dict[str, Any]:
-        return {"total": self.total.copy(), "weights": self.weights, "buffered": self.buffered}
+        if self.held:
+            self.total = self._sum()
+        total = np.zeros(self.size, np.float32) if self.total is None else self.total.copy()
+        return {"total": total, "weights": self.weights, "buffered": self.buffered}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.total = state["total"].copy()
         self.weights, self.buffered = state["weights"], state["buffered"]
+        # A sum begins with its first product: begun from zeros, -0.0 would turn into 0.0.
+        self.total = state["total"].copy() if self.buffered else None
+        self.held, self.held_weights = [], []

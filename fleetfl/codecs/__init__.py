@@ -5,8 +5,9 @@ arithmetic, whose order no library may choose.
 """
 
 import importlib
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import zstandard
@@ -16,23 +17,48 @@ from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig, available, chosen_from
 from fleetfl.vectors import Layout
 
+RAW, ZSTD = b"\0", b"\1"
+
 
 class CodecError(FleetflError, ValueError):
     """A vector that cannot be packed, or a body that is not what its codec packs."""
 
 
+@dataclass(frozen=True)
+class Fidelity:
+    """How near decode(encode(x)) is to x; the contract tests hold a codec to what it states."""
+
+    error: float
+    """|decoded - x| / |x| at most, for independent normal values; 0 is the same bits."""
+    norm: Literal["max", "l2"]
+    """|.| is the largest magnitude, or the root of the sum of squares."""
+    unbiased: bool = False
+    """The mean over the setting `seed`, which such a codec has, is x."""
+
+
 class Codec(Protocol):
     def encode(self, vector: np.ndarray) -> bytes:
-        """Pack float32 [P]. Raises CodecError for values that are not finite."""
+        """Pack float32 [P]; the same settings and vector give the same bytes.
+
+        Raises CodecError for values that are not finite or too large for the codec.
+        """
         ...
 
     def decode(self, body: bytes) -> np.ndarray:
-        """Back to float32 [P]. Raises CodecError if `body` cannot be that."""
+        """Back to float32 [P], an array of its own. Raises CodecError if `body` cannot be that.
+
+        All values are finite, unless the codec is exact and was made to carry others.
+        """
         ...
 
 
 class CodecConfig(PluginConfig):
     """Settings of one codec."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """What these settings promise."""
+        raise NotImplementedError
 
     def build(self, layout: Layout) -> Codec:
         """The codec for vectors of this layout."""
@@ -65,16 +91,39 @@ def require_finite(vector: np.ndarray) -> np.ndarray:
 
 
 def squeeze(raw: bytes, level: int) -> bytes:
-    """zstd with the content size in its header, so that `unsqueeze` can refuse before unpacking."""
-    return zstandard.ZstdCompressor(level=level).compress(raw)
+    """A flag byte, then `raw`: by zstd at that level where this saves 1/32 or more, else as it is.
+
+    Level 0 leaves zstd out. The content size stands in zstd's header, so that `unsqueeze` can
+    refuse before unpacking.
+    """
+    if level:
+        packed = zstandard.ZstdCompressor(level=level).compress(raw)
+        if len(packed) < len(raw) - len(raw) // 32:
+            return ZSTD + packed
+    return RAW + raw
 
 
-def unsqueeze(body: bytes, max_bytes: int) -> bytes:
-    """Undo `squeeze`. Raises CodecError if the body is damaged or declares more than `max_bytes`."""
+def unsqueeze(body: bytes | memoryview, max_bytes: int) -> bytes | memoryview:
+    """Undo `squeeze`; what stands as it is, is not copied.
+
+    Raises CodecError if the body is damaged or declares more than `max_bytes`.
+    """
+    view = memoryview(body)
+    flag, content = bytes(view[:1]), view[1:]
+    if flag == RAW:
+        _require_at_most(max_bytes, len(content))
+        return content
+    if flag != ZSTD:
+        raise CodecError(
+            f"body starts with {flag!r}, expected {RAW!r} (as it is) or {ZSTD!r} (zstd)"
+        )
     try:
-        declared = zstandard.frame_content_size(body)
-        if not 0 <= declared <= max_bytes:
-            raise CodecError(f"body declares {declared} bytes, expected at most {max_bytes}")
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=max_bytes)
+        _require_at_most(max_bytes, zstandard.frame_content_size(content))
+        return zstandard.ZstdDecompressor().decompress(content, max_output_size=max_bytes)
     except zstandard.ZstdError as broken:
-        raise CodecError(f"body of {len(body)} bytes is not zstd: {broken}") from broken
+        raise CodecError(f"body of {len(content)} bytes is not zstd: {broken}") from broken
+
+
+def _require_at_most(max_bytes: int, declared: int) -> None:
+    if not 0 <= declared <= max_bytes:
+        raise CodecError(f"body declares {declared} bytes, expected at most {max_bytes}")

@@ -5,14 +5,18 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from fleetfl.codecs import CodecConfig, CodecError, require_finite, squeeze, unsqueeze
+from fleetfl.codecs import CodecConfig, CodecError, Fidelity, require_finite, squeeze, unsqueeze
 from fleetfl.vectors import Layout
 
 
 class Config(CodecConfig):
     kind: Literal["float32"] = "float32"
-    level: int = Field(default=3, ge=1, le=19)
-    """zstd level."""
+    level: int = Field(default=3, ge=0, le=19)
+    """zstd level; 0 leaves zstd out."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return Fidelity(0.0, "max")
 
     def build(self, layout: Layout) -> "Float32":
         return Float32(self, layout)

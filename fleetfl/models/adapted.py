@@ -1,11 +1,15 @@
 """Backbone, adapter and head as one module whose trainable part is one flat vector."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from fleetfl.models import ModelConfig
+from fleetfl.models import ModelConfig, ModelError
+from fleetfl.models.kept_patches import KeptPatches
 from fleetfl.vectors import Layout
 
 
@@ -40,6 +44,26 @@ class AdaptedModel(nn.Module):
             pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             return self.backbone((pixels - self.mean) / self.std).float()
+
+    @contextlib.contextmanager
+    def thinned(self, share: float, generator: torch.Generator) -> Iterator[None]:
+        """Inside, images lose all but a share of their patches, drawn from `generator`.
+
+        Raises ModelError if `share` is below 1 and the backbone is none of timm's.
+        """
+        if share == 1:
+            yield
+            return
+        if not hasattr(self.backbone, "patch_drop"):
+            kind = type(self.backbone).__name__
+            raise ModelError(f"patches_kept {share}: {kind} cannot leave patches out, expected 1")
+        outside = self.backbone.patch_drop
+        prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
+        self.backbone.patch_drop = KeptPatches(share, prefix, generator)
+        try:
+            yield
+        finally:
+            self.backbone.patch_drop = outside
 
     def vector(self) -> np.ndarray:
         """The trainable values, float32 [P]."""

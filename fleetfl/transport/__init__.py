@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig
@@ -19,6 +19,10 @@ class PacketRefused(TransportError):
 
 def _nothing() -> None:
     """QoS 0 has no acknowledgement."""
+
+
+QoS = Literal[0, 1]
+"""0: at most once, and never kept for a client that is away. 1: at least once."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,26 @@ class Will:
     payload: bytes
 
 
+def mqtt_publish_bytes(topic: str, payload_bytes: int) -> int:
+    """Bytes that publishing once at QoS 1 puts on an MQTT 3.1.1 connection: the PUBLISH packet.
+
+    TCP, TLS and the PUBACK of 4 bytes that comes back are not in it.
+    """
+    rest = 2 + len(topic.encode()) + 2 + payload_bytes  # length of the topic; packet identifier
+    length_bytes = 1 + (rest >= 2**7) + (rest >= 2**14) + (rest >= 2**21)
+    return 1 + length_bytes + rest
+
+
 class Transport(Protocol):
     """A client that stays connected. At least once: a packet may come twice and must do no harm."""
 
     @property
     def is_connected(self) -> bool: ...
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Larger payloads are not published."""
+        ...
 
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, timeout_s: float = 30.0
@@ -63,12 +82,16 @@ class Transport(Protocol):
         """
         ...
 
-    def subscribe(self, topic_filter: str) -> AbstractAsyncContextManager[AsyncIterator[Packet]]:
+    def subscribe(
+        self, topic_filter: str, *, qos: QoS = 1
+    ) -> AbstractAsyncContextManager[AsyncIterator[Packet]]:
         """Packets from now on, after the retained ones; `+` and `#` as in MQTT.
 
-        Survives reconnects. A session (`clean_session=False`) keeps the subscription when the
-        context is left, so that nothing is missed until its client is back. Raises TransportError
-        if the broker refuses the filter, and from the iterator if it does so at a reconnect.
+        Survives reconnects, at each of which the retained packets come again. With QoS 1 a session
+        (`clean_session=False`) keeps the subscription when the context is left, so that nothing is
+        missed until its client is back; with QoS 0 nothing is kept and leaving ends it. Raises
+        TransportError if the broker refuses the filter, and from the iterator if it does so at a
+        reconnect.
         """
         ...
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from fleetfl.transport import Packet, PacketRefused, TransportError
+from fleetfl.transport import Packet, PacketRefused, QoS, TransportError
 from fleetfl.transport._filters import checked_filter, checked_payload, checked_topic, matches
 from fleetfl.transport._inbox import Inbox
 
@@ -32,7 +32,7 @@ class Link(Protocol):
         self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[Fate]"
     ) -> None: ...
 
-    def subscribe(self, topic_filter: str) -> None: ...
+    def subscribe(self, topic_filter: str, qos: QoS) -> None: ...
 
     def unsubscribe(self, topic_filter: str) -> None: ...
 
@@ -51,6 +51,7 @@ class Limits:
 @dataclass
 class _Subscription:
     inbox: Inbox
+    qos: QoS
     granted: asyncio.Event = field(default_factory=asyncio.Event)
     refusal: TransportError | None = None
 
@@ -97,6 +98,10 @@ class Client:
     @property
     def is_connected(self) -> bool:
         return self._connected.is_set() and not self._closed
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return self._limits.max_payload_bytes
 
     async def wait_connected(self, patience_s: float) -> None:
         """Raises asyncio.TimeoutError."""
@@ -152,12 +157,14 @@ class Client:
             raise
 
     @asynccontextmanager
-    async def subscribe(self, topic_filter: str) -> AsyncIterator[AsyncIterator[Packet]]:
-        subscription = _Subscription(Inbox(checked_filter(topic_filter)))
+    async def subscribe(
+        self, topic_filter: str, *, qos: QoS = 1
+    ) -> AsyncIterator[AsyncIterator[Packet]]:
+        subscription = _Subscription(Inbox(checked_filter(topic_filter)), qos)
         self._subscriptions.append(subscription)
         self._claim_for(subscription.inbox)
-        if self.is_connected:
-            self._link.subscribe(topic_filter)  # otherwise on_connected does
+        if self.is_connected:  # otherwise on_connected does
+            self._link.subscribe(topic_filter, self._qos(topic_filter))
         try:
             await self._granted(subscription)
             yield subscription.inbox
@@ -178,7 +185,7 @@ class Client:
     def _leave(self, subscription: _Subscription) -> None:
         self._subscriptions.remove(subscription)
         left_over = subscription.inbox.take_all()
-        if self._has_session:
+        if self._has_session and subscription.qos:
             for packet in left_over:
                 self._keep_unclaimed(packet)
             return
@@ -187,6 +194,10 @@ class Client:
         topic_filter = subscription.inbox.topic_filter
         if all(other.inbox.topic_filter != topic_filter for other in self._subscriptions):
             self._link.unsubscribe(topic_filter)
+
+    def _qos(self, topic_filter: str) -> QoS:
+        """A client has one subscription a filter at the broker: its QoS serves all of ours."""
+        return max(s.qos for s in self._subscriptions if s.inbox.topic_filter == topic_filter)
 
     def _claim_for(self, inbox: Inbox) -> None:
         for packet in self._unclaimed:
@@ -221,11 +232,12 @@ class Client:
             # All of these come again, by the connection that can acknowledge them.
             self._unclaimed.clear()
             for subscription in self._subscriptions:
-                subscription.inbox.take_all()
+                if subscription.qos:
+                    subscription.inbox.take_all()
         self.num_attempts = 0
         self._connected.set()
         for topic_filter in dict.fromkeys(s.inbox.topic_filter for s in self._subscriptions):
-            self._link.subscribe(topic_filter)
+            self._link.subscribe(topic_filter, self._qos(topic_filter))
 
     def on_lost(self, reason: str) -> None:
         if not self._closed:
@@ -254,7 +266,8 @@ class Client:
             s.inbox for s in self._subscriptions if matches(s.inbox.topic_filter, packet.topic)
         ]
         if not inboxes:
-            self._keep_unclaimed(packet)
+            if qos:
+                self._keep_unclaimed(packet)
             return
         puback = _Puback(packet.on_ack, len(inboxes))
         for taker, inbox in enumerate(inboxes):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fleetfl.transport import Packet, Transport, TransportConfig, TransportError, Will
+from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
 from fleetfl.transport._filters import checked_filter, checked_payload, checked_topic, matches
 from fleetfl.transport._inbox import Inbox
 
@@ -23,8 +23,8 @@ class Config(TransportConfig):
     name: str = "default"
     """Which broker of this process; the first to name one makes it."""
 
-    max_payload_bytes: int = Field(default=1_048_576, ge=1)
-    """Largest payload to publish."""
+    max_payload_bytes: int = Field(default=1_048_576, ge=2_048)
+    """Largest payload to publish; larger frames go in chunks."""
 
     @asynccontextmanager
     async def connect(
@@ -49,16 +49,25 @@ class Config(TransportConfig):
 class _Session:
     """What the broker knows of one client id."""
 
-    filters: set[str] = field(default_factory=set)
+    filters: dict[str, QoS] = field(default_factory=dict)
     unacknowledged: dict[int, Packet] = field(default_factory=dict)
     num_delivered: int = 0
     client: "Client | None" = None
 
-    def deliver(self, topic: str, payload: bytes, *, to: "list[Inbox]", retained: bool) -> None:
-        self.num_delivered += 1
-        number = self.num_delivered
-        on_ack = functools.partial(self._forget, number)
-        packet = self.unacknowledged[number] = Packet(topic, payload, retained, on_ack)
+    def qos_for(self, topic: str) -> QoS | None:
+        """The highest of the matching filters; None if none matches."""
+        matching: list[QoS] = [qos for f, qos in self.filters.items() if matches(f, topic)]
+        return max(matching) if matching else None
+
+    def deliver(
+        self, topic: str, payload: bytes, *, to: "list[Inbox]", retained: bool, qos: QoS
+    ) -> None:
+        packet = Packet(topic, payload, retained)
+        if qos:
+            self.num_delivered += 1
+            number = self.num_delivered
+            on_ack = functools.partial(self._forget, number)
+            packet = self.unacknowledged[number] = Packet(topic, payload, retained, on_ack)
         for inbox in to:
             inbox.put(packet)
 
@@ -111,11 +120,12 @@ class Broker:
         elif retain:
             self.retained.pop(topic, None)
         for session in list(self.sessions.values()):
-            if not any(matches(topic_filter, topic) for topic_filter in session.filters):
+            qos = session.qos_for(topic)
+            if qos is None:
                 continue
             inboxes = session.client.inboxes if session.client else []
             takers = [inbox for inbox in inboxes if matches(inbox.topic_filter, topic)]
-            session.deliver(topic, payload, to=takers, retained=False)
+            session.deliver(topic, payload, to=takers, retained=False, qos=qos)
 
 
 class Client:
@@ -132,7 +142,7 @@ class Client:
         self._broker = broker
         self._session = session
         self._will = will
-        self._max_payload_bytes = max_payload_bytes
+        self.max_payload_bytes = max_payload_bytes
         self._clean_session = clean_session
 
     @property
@@ -143,7 +153,7 @@ class Client:
         self, topic: str, payload: bytes, *, retain: bool = False, timeout_s: float = 30.0
     ) -> None:
         checked_topic(topic)
-        checked_payload(payload, self._max_payload_bytes)
+        checked_payload(payload, self.max_payload_bytes)
         # A network lets others run; a loop of publishes must not starve its subscribers here.
         await asyncio.sleep(0)
         if not self.is_connected:
@@ -151,7 +161,9 @@ class Client:
         self._broker.publish(topic, payload, retain=retain)
 
     @asynccontextmanager
-    async def subscribe(self, topic_filter: str) -> AsyncIterator[AsyncIterator[Packet]]:
+    async def subscribe(
+        self, topic_filter: str, *, qos: QoS = 1
+    ) -> AsyncIterator[AsyncIterator[Packet]]:
         inbox = Inbox(checked_filter(topic_filter))
         for packet in list(self._session.unacknowledged.values()):
             # What the session kept; what another inbox of this client has is not sent again.
@@ -159,15 +171,18 @@ class Client:
                 inbox.put(packet)
         for topic, payload in list(self._broker.retained.items()):
             if matches(topic_filter, topic):
-                self._session.deliver(topic, payload, to=[inbox], retained=True)
-        self._session.filters.add(topic_filter)
+                self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
+        filters = self._session.filters
+        is_shared = any(other.topic_filter == topic_filter for other in self.inboxes)
+        filters[topic_filter] = max(qos, filters[topic_filter]) if is_shared else qos
         self.inboxes.append(inbox)
         try:
             yield inbox
         finally:
             self.inboxes.remove(inbox)
-            if self._clean_session:
-                self._session.filters = {other.topic_filter for other in self.inboxes}
+            if self._clean_session or not qos:
+                if all(other.topic_filter != topic_filter for other in self.inboxes):
+                    self._session.filters.pop(topic_filter, None)
                 for packet in inbox.take_all():
                     packet.ack()
 

@@ -1,4 +1,4 @@
-"""Packets over a real broker: MQTT 3.1.1, QoS 1, manual acknowledgement. Only this knows paho.
+"""Packets over a real broker: MQTT 3.1.1, manual acknowledgement. Only this knows paho.
 
 Each connection gets a paho client of its own, touched by the network thread alone, so that nothing
 of a lost one (message ids, half-written packets, unacknowledged publishes) reaches the next.
@@ -20,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import Field, SecretStr, model_validator
 
-from fleetfl.transport import Packet, Transport, TransportConfig, TransportError, Will
+from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
 from fleetfl.transport._mqtt_client import Client, Fate, Limits
 from fleetfl.transport._network import Network, call_in, shared_network
 
@@ -77,8 +77,11 @@ class Config(TransportConfig):
     too many breaks the connection and stays with the broker. QoS 0 packets too many are dropped.
     """
 
-    max_payload_bytes: int = Field(default=1_048_576, ge=1, le=268_000_000)
-    """Largest payload to publish; no larger than what the broker takes, or it hangs up or worse."""
+    max_payload_bytes: int = Field(default=1_048_576, ge=2_048, le=268_000_000)
+    """Largest payload to publish; no larger than what the broker takes, or it hangs up or worse.
+
+    Larger frames go in chunks. 65_536 lets other packets through in time on a slow uplink.
+    """
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
@@ -195,8 +198,8 @@ class _Link:
             return
         self.connection.publish(topic, payload, retain, fate)
 
-    def subscribe(self, topic_filter: str) -> None:
-        self.network.call(self._with_connection, _Connection.subscribe, topic_filter)
+    def subscribe(self, topic_filter: str, qos: QoS) -> None:
+        self.network.call(self._with_connection, _Connection.subscribe, topic_filter, qos)
 
     def unsubscribe(self, topic_filter: str) -> None:
         self.network.call(self._with_connection, _Connection.unsubscribe, topic_filter)
@@ -204,10 +207,10 @@ class _Link:
     def drop(self, reason: str) -> None:
         self.network.call(self._with_connection, _Connection.end, reason)
 
-    def _with_connection(self, method: "Callable[[_Connection, str], None]", value: str) -> None:
+    def _with_connection(self, method: "Callable[..., None]", *arguments: Any) -> None:
         # Without a connection there is nothing to do: Client.on_connected subscribes anew.
         if self.connection is not None and self.connection.is_up:
-            method(self.connection, value)
+            method(self.connection, *arguments)
 
     def stop(self, *, goodbye: bool) -> None:
         """Without a goodbye the broker publishes the will."""
@@ -405,8 +408,8 @@ class _Connection:
             return
         self.in_flight[sent.mid] = fate
 
-    def subscribe(self, topic_filter: str) -> None:
-        _, mid = self.paho.subscribe(topic_filter, qos=1)
+    def subscribe(self, topic_filter: str, qos: QoS) -> None:
+        _, mid = self.paho.subscribe(topic_filter, qos=qos)
         if mid is not None:
             self.subscribing[mid] = topic_filter
 

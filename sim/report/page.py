@@ -102,16 +102,24 @@ def _header(summary: dict[str, Any]) -> Markup:
     )
 
 
+def _pace(summary: dict[str, Any]) -> str:
+    releases, each = summary.get("releases", 0), summary.get("bytes_per_release", 0)
+    if not releases:
+        return ""
+    pace = f"one every {summary.get('duration_s', 0) / releases:.1f} s"
+    return f"{pace}, {figures.size(each)} each" if each else pace
+
+
 def _cards(summary: dict[str, Any]) -> Markup:
     scores, latency = summary.get("accuracy", {}), summary.get("http_latency_ms", {})
     refused, duplicate = summary.get("updates_refused", {}), summary.get("updates_duplicate", 0)
     up = summary.get("bytes_up", 0)
     lighter = figures.compared(up, summary.get("bytes_up_float32", 0))
-    releases, seconds = summary.get("releases", 0), summary.get("duration_s", 0)
+    releases = summary.get("releases", 0)
     staleness = summary.get("staleness", {})
     cards = [
         ("Served accuracy", figures.percent(scores.get("end")), _gain(scores)),
-        ("Releases", f"{releases:,}", f"one every {seconds / releases:.1f} s" if releases else ""),
+        ("Releases", f"{releases:,}", _pace(summary)),
         (
             "Updates accepted",
             f"{summary.get('updates_accepted', 0):,}",

@@ -150,6 +150,26 @@ def test_client_goes_on_after_the_broker_was_killed(broker: Broker) -> None:
     run(scenario())
 
 
+def test_newest_retained_packet_comes_again_after_each_reconnect(broker: Broker) -> None:
+    """With QoS 0, so that a session has nothing else waiting for it."""
+
+    async def scenario() -> None:
+        async with (
+            quick(broker.port).connect("server") as server,
+            quick(broker.port).connect("v", clean_session=False) as car,
+            car.subscribe("down/release", qos=0) as packets,
+        ):
+            await server.publish("down/release", b"0", retain=True)
+            assert (await received(packets)).payload == b"0"
+            for number in (b"1", b"2"):
+                await server.publish("down/release", number, retain=True)
+                assert (await received(packets)).payload == number
+                await asyncio.to_thread(broker.restart)
+                assert await received(packets) == Packet("down/release", number, retained=True)
+
+    run(scenario())
+
+
 def test_packet_that_waits_for_its_ack_is_not_repeated(nats: Broker) -> None:
     """NATS repeats after a second what is not acknowledged; a reader may take longer."""
 

@@ -13,10 +13,12 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetfl import topics, wire
 from fleetfl.codecs import decoder, squeeze
-from fleetfl.messages import Receipt, Release, Update
+from fleetfl.identity import OneKey, Signer
+from fleetfl.messages import Receipt, Snapshot, Status, Update
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import digest
 from sim import world
@@ -25,6 +27,7 @@ from tests.cluster.conftest import ROOT, running_server
 
 pytestmark = pytest.mark.cluster
 FLEET = "depot-7"
+SIGNER = Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes(32)))
 BODY = png(world.render(np.array([0]), seed=1)[0])
 
 
@@ -33,24 +36,28 @@ def layout(model_config):
     return model_config.build().layout
 
 
-def newest(server) -> Release:
+def newest(server) -> Snapshot:
+    """What is kept at the broker, signed by the server."""
+    key = OneKey(FLEET, server.state / "server.pub")
+
     async def read():
         transport = Mqtt(host=server.broker.host, port=server.broker.port)
         async with (
             transport.connect("reader") as link,
-            link.subscribe(topics.release(FLEET)) as packets,
+            link.subscribe(topics.snapshot(FLEET, 0)) as packets,
         ):
             packet = await asyncio.wait_for(packets.__anext__(), 10)
             packet.ack()
-            return wire.decode(packet.payload)
+            return wire.decode(packet.payload, key)
 
-    release = asyncio.run(read())
-    assert isinstance(release, Release)
-    return release
+    snapshot = asyncio.run(read())
+    assert isinstance(snapshot, Snapshot)
+    return snapshot
 
 
 def converse(server, frames: list[bytes], vehicle: str) -> list[Receipt]:
-    """Publish the frames as this vehicle; gives the receipt to each."""
+    """Publish the frames as this vehicle, introduced by a status; gives the receipt to each."""
+    status = Status(vehicle, "b", "online", -1, 0, 0, 0, "", SIGNER.public)
 
     async def talk():
         transport = Mqtt(host=server.broker.host, port=server.broker.port)
@@ -59,6 +66,8 @@ def converse(server, frames: list[bytes], vehicle: str) -> list[Receipt]:
             transport.connect(vehicle) as link,
             link.subscribe(topics.receipt(FLEET, vehicle)) as receipts,
         ):
+            introduction = wire.encode(status, SIGNER)
+            await link.publish(topics.status(FLEET, vehicle, 1), introduction, retain=True)
             for frame in frames:
                 await link.publish(topics.update(FLEET, vehicle, 1), frame)
                 packet = await asyncio.wait_for(receipts.__anext__(), 20)
@@ -69,7 +78,7 @@ def converse(server, frames: list[bytes], vehicle: str) -> list[Receipt]:
     return asyncio.run(talk())
 
 
-def update(like, vehicle, sequence, base, **fields) -> bytes:
+def update(like, vehicle, sequence, base, *, signer=SIGNER, **fields) -> bytes:
     delta = np.random.default_rng(sequence).normal(size=like.size).astype(np.float32) * 1e-3
     defaults = {
         "layout": like.fingerprint,
@@ -84,11 +93,12 @@ def update(like, vehicle, sequence, base, **fields) -> bytes:
             base_version=base,
             num_examples=8,
             local_steps=1,
-            captured_from=0.0,
-            captured_to=1.0,
+            captured_from=0,
+            captured_to=1,
             loss=1.0,
             **{**defaults, **fields},
-        )
+        ),
+        signer,
     )
 
 
@@ -146,7 +156,7 @@ def test_releases_swap_in_without_a_failed_request(server, layout):
     assert after.version in seen
     assert len(seen) >= 2
     # What is served is what was published, to the bit.
-    assert wait_until_served(server, after.version)["sha256"] == after.sha256
+    assert wait_until_served(server, after.version)["sha256"] == after.sha256.hex()
     assert digest(decoder(after.codec, layout).decode(after.body)) == after.sha256
 
 
@@ -155,7 +165,7 @@ def test_bad_updates_get_a_receipt_with_the_reason(server, layout):
     values = np.zeros(layout.size, "<f4")
     values[7] = np.nan
     frames = [
-        update(layout, "bad", 0, version, layout="another"),
+        update(layout, "bad", 0, version, layout=b"another1"),
         update(layout, "bad", 1, version, codec="float32", body=squeeze(values.tobytes(), 1)),
         update(layout, "bad", 2, version, body=b"\0corrupt"),
         update(layout, "bad", 3, version + 100),
@@ -173,6 +183,22 @@ def test_bad_updates_get_a_receipt_with_the_reason(server, layout):
     ]
     details = [e["detail"] for e in server.events("refused") if e["vehicle"] == "bad"]
     assert f"value 7 of {layout.size} is nan" in details[1]
+
+
+def test_updates_that_the_named_vehicle_did_not_sign_are_refused(server, layout):
+    stranger = Signer(FLEET, Ed25519PrivateKey.generate())
+    version = newest(server).version
+    frames = [
+        update(layout, "named", number, version, signer=signer)
+        for number, signer in enumerate((SIGNER, None, stranger))
+    ]
+    receipts = converse(server, frames, "named")
+    assert [(r.verdict, r.reason) for r in receipts] == [
+        ("accepted", ""),
+        ("refused", "signature"),
+        ("refused", "signature"),
+    ]
+    assert (server.state / "keys" / "named.pub").read_text() == SIGNER.public_line("named") + "\n"
 
 
 def test_noise_harms_nothing(server, layout):

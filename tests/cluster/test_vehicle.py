@@ -24,14 +24,16 @@ def frames(tmp_path_factory):
     return root
 
 
-def start(server, folder, frames, name):
+def start(server, folder, frames, name, *more):
     pairs = [
         f"vehicle.name={name}",
         f"vehicle.state={folder / name}",
         f"vehicle.sensor.root={frames}",
         f"transport.port={server.broker.port}",
         "vehicle.trainer={local_steps: 2, batch_size: 8}",
+        f"vehicle.server_key={server.state / 'server.pub'}",
         "vehicle.agent={status_s: 1}",
+        *more,
     ]
     argv = [sys.executable, "-m", "fleetfl", "vehicle", "run", str(ROOT / "configs/vehicle.yaml")]
     argv += [word for pair in pairs for word in ("--set", pair)]
@@ -49,7 +51,9 @@ def wait_for(server, kind, name, process, log, after=0, patience_s=90.0):
 
 
 def test_a_vehicle_learns_from_its_folder_and_says_goodbye(server, tmp_path, frames):
-    process, log = start(server, tmp_path, frames, "drone-01"), tmp_path / "drone-01.log"
+    """Its updates, of some 40 KB, go up in chunks."""
+    limit = "transport.max_payload_bytes=16384"
+    process, log = start(server, tmp_path, frames, "drone-01", limit), tmp_path / "drone-01.log"
     try:
         accepted = wait_for(server, "accepted", "drone-01", process, log, after=2)
         assert all(e["num_examples"] == 16 for e in accepted)

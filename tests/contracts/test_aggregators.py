@@ -40,6 +40,27 @@ def test_restore_goes_on_as_if_never_stopped(build):
     np.testing.assert_array_equal(steps, expected)
 
 
+def test_taking_a_snapshot_changes_nothing(build):
+    watched, alone = build(), build()
+    stream, steps = updates(37), []
+    for update in stream:
+        steps += feed(watched, [update])
+        watched.snapshot()
+    np.testing.assert_array_equal(steps, feed(alone, stream))
+
+
+def test_a_snapshot_stays_as_it_was_taken(build):
+    aggregator, stream = build(), updates(37)
+    feed(aggregator, stream[:17])
+    state = aggregator.snapshot()
+    expected = feed(aggregator, stream[17:])
+    restored = build()
+    restored.restore(state)
+    feed(restored, stream[17:])
+    aggregator.restore(state)
+    np.testing.assert_array_equal(feed(aggregator, stream[17:]), expected)
+
+
 def test_stale_update_never_counts_more_than_a_fresh_one(build):
     def size_of_step(staleness):
         return np.linalg.norm(feed(build(), [(np.ones(SIZE, np.float32), 8, staleness)] * 100)[0])

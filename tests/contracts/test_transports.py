@@ -282,3 +282,65 @@ def test_iteration_stops_when_the_connection_is_left(network: TransportConfig) -
             await server.publish("up/v", b"")
 
     run(scenario())
+
+
+def test_qos_0_keeps_nothing_for_a_session_that_is_away(network: TransportConfig) -> None:
+    """But the newest retained packet is there when it comes back, and then what is new."""
+
+    async def scenario() -> None:
+        async with network.connect("server") as server:
+            async with (
+                network.connect("v", clean_session=False) as car,
+                car.subscribe("down/release", qos=0) as packets,
+            ):
+                await server.publish("down/release", b"0", retain=True)
+                assert (await received(packets)).payload == b"0"
+            for number in range(1, 50):
+                await server.publish("down/release", str(number).encode(), retain=True)
+            async with (
+                network.connect("v", clean_session=False) as car,
+                car.subscribe("down/release", qos=0) as packets,
+            ):
+                assert await received(packets) == Packet("down/release", b"49", retained=True)
+                await server.publish("down/release", b"new", retain=True)
+                assert await received(packets) == Packet("down/release", b"new")
+
+    run(scenario())
+
+
+def test_left_qos_0_subscription_of_a_session_ends(network: TransportConfig) -> None:
+    """Its packets would cost the link for nothing."""
+
+    async def scenario() -> None:
+        async with (
+            network.connect("server") as server,
+            network.connect("v", clean_session=False) as car,
+            car.subscribe("other", qos=0) as other,
+        ):
+            for number in range(3):
+                await server.publish("snapshot/0", bytes([number]), retain=True)
+                async with car.subscribe("snapshot/+", qos=0) as packets:
+                    assert (await received(packets)).payload == bytes([number])
+            await server.publish("snapshot/0", b"unwanted", retain=True)
+            await server.publish("other", b"1")
+            assert (await received(other)).payload == b"1"
+            async with car.subscribe("#") as packets:
+                assert await received(packets) == Packet("snapshot/0", b"unwanted", retained=True)
+
+    run(scenario())
+
+
+def test_subscriptions_of_both_qos_to_one_filter_each_get_the_packet(
+    network: TransportConfig,
+) -> None:
+    async def scenario() -> None:
+        async with (
+            network.connect("s") as server,
+            server.subscribe("up/v1") as surely,
+            server.subscribe("up/v1", qos=0) as perhaps,
+        ):
+            await server.publish("up/v1", b"1")
+            assert (await received(perhaps)).payload == b"1"
+            assert (await received(surely)).payload == b"1"
+
+    run(scenario())

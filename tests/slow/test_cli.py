@@ -1,9 +1,17 @@
 """The command line's answers to what people get wrong. Each runs the real command."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fleetfl import wire
+from fleetfl.adapter_file import write_adapter
+from fleetfl.identity import Signer
+from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +26,19 @@ def fleetfl(*arguments):
     )
 
 
-@pytest.mark.parametrize("command", ["", "demo", "sim run", "server run", "vehicle run", "doctor"])
+COMMANDS = [
+    "",
+    "demo",
+    "sim run",
+    "server run",
+    "vehicle run",
+    "vehicle key",
+    "codec inspect",
+    "doctor",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(command):
     done = fleetfl(*command.split(), "--help")
     assert done.returncode == 0
@@ -35,6 +55,20 @@ def test_help(command):
         (["demo", "--set", "server.aggregator.goal=0"], "server.aggregator.goal: "),
         (["demo", "--set", "model.classes=[a, b]"], "model.classes: the drone world shows"),
         (["server", "run", "configs/quickstart.yaml"], "server.state: Field required"),
+        (["codec", "inspect", "gone.bin"], "error: gone.bin: cannot be read"),
+        (["codec", "inspect", "README.md"], "error: frame starts with b'# fl', expected b'FFL"),
+        (
+            [
+                "codec",
+                "inspect",
+                "tests/golden/frames/status.bin",
+                "--keys",
+                "gone",
+                "--fleet",
+                "f",
+            ],
+            "error: folder of keys gone is missing",
+        ),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path):
@@ -44,6 +78,31 @@ def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path):
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_vehicles_key_stays_the_same_and_is_one_line(tmp_path):
+    argv = ["vehicle", "key", "configs/vehicle.yaml", "--set", f"vehicle.state={tmp_path}"]
+    first, second = fleetfl(*argv), fleetfl(*argv)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith("ssh-ed25519 AAAA")
+    assert first.stdout.endswith(" drone-01\n")
+    assert first.stdout == second.stdout
+
+
+def test_codec_inspect_checks_the_signature_and_unpacks_the_body(tmp_path, make_update):
+    layout = Layout((("w", (5,)),))
+    write_adapter(tmp_path / "adapter.safetensors", layout, np.zeros(5, np.float32))
+    signer = Signer("f", Ed25519PrivateKey.generate())
+    signer.write_public("v1", tmp_path / "keys")
+    update = make_update(np.float32([3, 0, -4, 0, 0]), layout=layout.fingerprint)
+    (tmp_path / "frame.bin").write_bytes(wire.encode(update, signer))
+    argv = ["codec", "inspect", str(tmp_path / "frame.bin"), "--keys", str(tmp_path / "keys")]
+    argv += ["--fleet", "f", "--adapter", str(tmp_path / "adapter.safetensors")]
+    about = json.loads(fleetfl(*argv, "--json").stdout)
+    assert (about["kind"], about["signature"], about["values"]["norm"]) == ("Update", "valid", 5)
+    said = fleetfl(*argv).stdout
+    assert 'signature       "valid"' in said
+    assert "norm            5" in said
 
 
 def test_a_vehicle_that_is_asked_for_the_server_says_what_to_install():

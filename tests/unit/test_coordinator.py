@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fleetfl.aggregators.fedbuff import Config
+from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizer import Config as OptimizerConfig
 from fleetfl.vectors import Layout, digest
@@ -23,6 +24,7 @@ def new_coordinator(goal=2, max_staleness=3):
         LAYOUT,
         Config(goal=goal).build(5),
         OptimizerConfig(momentum=0.5).build(5),
+        release_codec=Int8(),
         max_staleness=max_staleness,
     )
 
@@ -57,7 +59,7 @@ def test_an_older_sequence_that_comes_late_counts(coordinator, update):
 @pytest.mark.parametrize(
     ("fields", "reason", "says"),
     [
-        ({"layout": "other"}, Refusal.LAYOUT, "other"),
+        ({"layout": b"another1"}, Refusal.LAYOUT, b"another1".hex()),
         ({"base_version": 1}, Refusal.FUTURE, "base version 1, newest is 0"),
         ({"codec": "float32", "body": b"junk"}, Refusal.BODY, "zstd"),
         ({"delta": np.ones(4)}, Refusal.BODY, "expected 20"),
@@ -128,7 +130,29 @@ def test_restore_goes_on_as_if_never_stopped(update):
     for one in stream[31:]:
         second.submit(one)
     assert digest(second.params) == digest(whole.params)
+    assert digest(second.published.vector) == digest(whole.published.vector)
     assert second.version == whole.version
+
+
+def test_everyone_gets_near_what_the_server_optimizes(update):
+    coordinator = new_coordinator(max_staleness=100)
+    for one in arrivals(update):
+        coordinator.submit(one)
+    assert coordinator.published.version == coordinator.version == 30
+    np.testing.assert_allclose(coordinator.published.vector, coordinator.params, atol=0.05)
+
+
+def test_step_without_a_finite_result_is_dropped_whole(update):
+    """3e38 twice into params of 3e38: the sum is infinite. The next step goes on from before."""
+    coordinator = new_coordinator(goal=1)
+    assert coordinator.submit(update(np.full(5, 3e38), sequence=0)).released
+    params, velocity = coordinator.params, coordinator.optimizer.snapshot()["velocity"]
+    outcome = coordinator.submit(update(np.full(5, 3e38), sequence=1))
+    assert (outcome.verdict, outcome.reason, outcome.version) == ("refused", Refusal.STEP, 1)
+    assert "version 2: value 0 of 5 is inf" in outcome.detail
+    np.testing.assert_array_equal(coordinator.params, params)
+    np.testing.assert_array_equal(coordinator.optimizer.snapshot()["velocity"], velocity)
+    assert coordinator.submit(update(np.full(5, -3e38), sequence=2)).released
 
 
 def test_ledger_stays_bounded(update):

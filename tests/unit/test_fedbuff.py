@@ -1,11 +1,13 @@
 """FedBuff against numbers worked out by hand and an independent reference."""
 
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fleetfl.aggregators._weighted_sum import BLOCK, weighted_sum
 from fleetfl.aggregators.fedbuff import Config
 from fleetfl.server_optimizer import Config as OptimizerConfig
 from fleetfl.staleness.constant import Config as Constant
@@ -70,6 +72,18 @@ def test_momentum_by_hand():
     np.testing.assert_array_equal(optimizer.apply(first, np.float32([4])), np.float32([5]))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_optimizer_state_is_not_changed_by_later_steps(momentum):
+    """Steps 4, 4 at rate 1: back at the first snapshot, the second step gives what it gave."""
+    optimizer = OptimizerConfig(momentum=momentum).build(1)
+    x = optimizer.apply(np.float32([0]), np.float32([4]))
+    state = optimizer.snapshot()
+    expected = optimizer.apply(x, np.float32([4]))
+    optimizer.apply(expected, np.float32([7]))
+    optimizer.restore(state)
+    np.testing.assert_array_equal(optimizer.apply(x, np.float32([4])), expected)
+
+
 def reference(deltas, staleness, goal, exponent, rate, momentum):
     """Algorithm 1 of arXiv:2106.06639 with server momentum, in float64 and plain loops."""
     x, velocity, buffer = np.zeros(deltas.shape[1]), np.zeros(deltas.shape[1]), []
@@ -110,3 +124,92 @@ def test_golden_case():
         step = buffer.add(delta, num_examples=1, staleness=update["staleness"])
         x = x if step is None else optimizer.apply(x, step)
     np.testing.assert_allclose(x, case["end"], atol=1e-7)
+
+
+def bits(vector):
+    """Told apart from equal numbers: 0.0 and -0.0."""
+    return vector.view(np.uint32)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, None])
+def test_sum_has_the_bits_of_one_product_and_one_sum_an_update(num_threads):
+    """Three blocks, the last one shorter; numpy's whole-array chain is the expected value."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(4, 2 * BLOCK + 5)).astype(np.float32)
+    weights = [0.3, 1.0, 2**-0.5, 1 / 3]
+    expected = np.float32(0.3) * vectors[0]
+    for vector, weight in zip(vectors[1:], weights[1:], strict=True):
+        expected = expected + np.float32(weight) * vector
+    expected = expected / np.float32(7)
+    total = weighted_sum(list(vectors), weights, divisor=7, num_threads=num_threads)
+    np.testing.assert_array_equal(bits(total), bits(expected))
+
+
+def run(config, deltas, *, snapshot_every=None):
+    """The bits of all steps of one stream, staleness 0, 1, 2, 0, ..."""
+    buffer, steps = config.build(deltas.shape[1]), []
+    for i, delta in enumerate(deltas):
+        step = buffer.add(delta, num_examples=i + 1, staleness=i % 3)
+        steps += [] if step is None else [bits(step)]
+        if snapshot_every and i % snapshot_every == 0:
+            state, buffer = buffer.snapshot(), config.build(deltas.shape[1])
+            buffer.restore(state)
+    return np.stack(steps)
+
+
+@pytest.mark.parametrize("max_held_bytes", [0, 200, 320])
+@pytest.mark.parametrize("normalize", ["count", "weights"])
+def test_what_is_held_does_not_change_the_bits(max_held_bytes, normalize):
+    """Updates of 33 values, 132 bytes: summed one by one, in twos, in threes, or all at the end."""
+    deltas = np.random.default_rng(6).normal(size=(40, 33)).astype(np.float32)
+    small = Config(goal=8, normalize=normalize, max_held_bytes=max_held_bytes)
+    large = Config(goal=8, normalize=normalize)
+    np.testing.assert_array_equal(run(small, deltas), run(large, deltas))
+
+
+@pytest.mark.parametrize("snapshot_every", [1, 3, 8])
+def test_a_restart_does_not_change_the_bits(snapshot_every):
+    """Some values are -0.0, which a sum begun at 0.0 would lose."""
+    deltas = np.random.default_rng(8).normal(size=(40, 33)).astype(np.float32)
+    deltas[:, :5] = -0.0
+    config = Config(goal=8)
+    np.testing.assert_array_equal(
+        run(config, deltas, snapshot_every=snapshot_every), run(config, deltas)
+    )
+
+
+def test_held_updates_are_let_go_at_the_limit():
+    """20 bytes each, 50 may be held: the third makes 60, so all three are summed."""
+    buffer = Config(goal=9, max_held_bytes=50).build(5)
+    alive = []
+    for _ in range(4):
+        delta = np.ones(5, np.float32)
+        alive.append(weakref.ref(delta))
+        buffer.add(delta, num_examples=1, staleness=0)
+        del delta
+    assert [ref() is not None for ref in alive] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("delta", [np.ones(4, np.float32), np.ones(5)])
+def test_an_update_that_does_not_fit_is_refused_before_it_is_held(delta):
+    buffer = Config(goal=2).build(5)
+    with pytest.raises(ValueError, match=r"expected float32 \(5,\)"):
+        buffer.add(delta, num_examples=1, staleness=0)
+    assert buffer.buffered == 0
+
+
+def test_overflow_is_left_to_whoever_applies_the_step():
+    """3e38 + 3e38 is more than float32 holds."""
+    step = step_of(Config(goal=2), (3e38, 0), (3e38, 0))
+    np.testing.assert_array_equal(step, np.float32([np.inf]))
+
+
+def test_a_goal_lowered_by_a_restart_is_met_by_the_next_update():
+    """Three of 9 buffered, then the goal is 2: four updates of 6, mean 6."""
+    before, after = Config(goal=9).build(1), Config(goal=2).build(1)
+    for _ in range(3):
+        before.add(np.float32([6]), num_examples=1, staleness=0)
+    after.restore(before.snapshot())
+    step = after.add(np.float32([6]), num_examples=1, staleness=0)
+    assert step is not None
+    np.testing.assert_array_equal(step, np.float32([6]))

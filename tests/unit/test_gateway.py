@@ -2,38 +2,50 @@
 
 import asyncio
 
+import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 
 from actors.gateway import Gateway
 from fleetfl import topics, wire
+from fleetfl.chunks import Assembler, split
+from fleetfl.codecs.float32 import Config as Float32
+from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome, Refusal
-from fleetfl.messages import Receipt, Release, Status
+from fleetfl.identity import Keyring, OneKey, Signer
+from fleetfl.messages import Receipt, Status
+from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory
+from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit
 FLEET = "f"
+LAYOUT = Layout((("w", (5,)),))
 
 
 class Scene:
     """A gateway, a vehicle's link, and what `submit` is to answer."""
 
-    def __init__(self, tmp_path, submit):
+    def __init__(self, tmp_path, submit, *, max_payload_bytes=1_000_000, **identity):
         self.broker, self.submit = memory.Broker(), submit
+        self.max_payload_bytes, self.identity = max_payload_bytes, identity
         self.path = tmp_path / "events.jsonl"
+        self.published = Published(np.zeros(5, np.float32), LAYOUT, Int8(), lineage="one")
 
     async def play(self, packets, *, max_in_flight=3, wait_s=0.05):
         """Publish (topic, frame) pairs; gives the receipts of v1."""
-        never = asyncio.Event()
 
-        async def newer(than):
-            if than < 0:
-                return Release(0, "l", "float32", "s", b"")
-            await never.wait()
-            raise AssertionError
+        async def announcement(than):
+            while self.published.version <= than:
+                await asyncio.sleep(0.005)
+            return self.published.whole(), self.published.since(than)
 
         async with (
-            self.broker.connect("gateway", clean_session=False) as link,
+            self.broker.connect(
+                "gateway", clean_session=False, max_payload_bytes=self.max_payload_bytes
+            ) as link,
             self.broker.connect("v1") as vehicle,
             vehicle.subscribe(topics.receipt(FLEET, "v1")) as receipts,
         ):
@@ -43,9 +55,10 @@ class Scene:
                 0,
                 transport=link,
                 submit=self.submit,
-                newer=newer,
+                announcement=announcement,
                 events=events,
                 max_in_flight=max_in_flight,
+                **self.identity,
             )
             task = asyncio.create_task(gateway.run())
             await asyncio.sleep(0.02)
@@ -140,3 +153,180 @@ def test_what_was_not_judged_is_not_acknowledged(tmp_path, make_update, caplog):
     assert asyncio.run(scene.play([(update_topic(), wire.encode(make_update()))])) == []
     assert scene.broker.num_unacknowledged("gateway") == 1
     assert "the aggregator is gone" in caplog.text
+
+
+def retained(scene):
+    """Topic below `down/` -> message, in the order of their first publishing."""
+    at = f"fleetfl/1/{FLEET}/down/"
+    return {topic.removeprefix(at): wire.decode(f) for topic, f in scene.broker.retained.items()}
+
+
+def test_version_0_is_a_snapshot_and_news_without_a_difference(tmp_path):
+    scene = Scene(tmp_path, None)
+    asyncio.run(scene.play([]))
+    kept = retained(scene)
+    assert list(kept) == ["snapshot/0", "release"]
+    assert kept["snapshot/0"] == scene.published.whole()
+    assert (kept["release"].version, kept["release"].base_version) == (0, -1)
+    (event,) = scene.events("announced")
+    assert event["snapshot_bytes"] == len(wire.encode(kept["snapshot/0"]))
+
+
+def test_versions_made_while_it_was_busy_are_all_in_the_ring(tmp_path):
+    """34 versions: slots hold 3 to 34, so slot 2 holds 34 and slot 3 holds 3."""
+    scene = Scene(tmp_path, None)
+    for number in range(34):
+        scene.published.advance(np.full(5, number, np.float32))
+    asyncio.run(scene.play([]))
+    kept = retained(scene)
+    assert next(iter(kept)) == "snapshot/0"
+    assert list(kept)[-1] == "release"
+    assert kept["release"].version == kept["snapshot/0"].version == 34
+    assert {kept[f"release/{slot}/0"].version for slot in range(32)} == set(range(3, 35))
+    assert (kept["release/2/0"].version, kept["release/3/0"].version) == (34, 3)
+    assert [e["version"] for e in scene.events("announced")] == [34]
+
+
+def signer(number):
+    return Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32))
+
+
+def introduction(one, boot="b"):
+    """Topic and frame of a status that carries the key of its signer."""
+    status = Status("v1", boot, "online", -1, 0, 0, 0, "", one.public)
+    return topics.status(FLEET, "v1", 1), wire.encode(status, one)
+
+
+async def accept(update, size):
+    return Outcome("accepted", 5, 2)
+
+
+def test_updates_that_their_vehicle_did_not_sign_are_refused_and_told_so(tmp_path, make_update):
+    """Listed is v1 with key 1: unsigned, and by key 2, are refused; by key 1 is accepted."""
+    signer(1).write_public("v1", tmp_path / "keys")
+    scene = Scene(tmp_path, accept, keys=Keyring(FLEET, tmp_path / "keys"))
+    by = [None, signer(2), signer(1)]
+    frames = [wire.encode(make_update(sequence=n), one) for n, one in enumerate(by)]
+    receipts = asyncio.run(scene.play([(update_topic(), frame) for frame in frames]))
+    assert [(r.sequence, r.verdict, r.reason) for r in receipts] == [
+        (0, "refused", "signature"),
+        (1, "refused", "signature"),
+        (2, "accepted", ""),
+    ]
+    unsigned, forged = scene.events("refused")
+    assert (unsigned["reason"], unsigned["bytes"]) == ("signature", len(frames[0]))
+    assert "frame of 'v1' is not signed" in unsigned["detail"]
+    assert "v1: the signature does not fit" in forged["detail"]
+    assert scene.broker.num_unacknowledged("gateway") == 0
+
+
+def test_a_vehicle_is_known_from_its_first_status_on(tmp_path, make_update):
+    keys = Keyring(FLEET, tmp_path / "keys", first_use=True)
+    scene = Scene(tmp_path, accept, keys=keys)
+    frames = [wire.encode(make_update(sequence=n), signer(1)) for n in range(2)]
+    packets = [
+        (update_topic(), frames[0]),
+        introduction(signer(1)),
+        (update_topic(), frames[1]),
+        introduction(signer(2)),
+    ]
+    receipts = asyncio.run(scene.play(packets))
+    assert [(r.verdict, r.reason) for r in receipts] == [("refused", "signature"), ("accepted", "")]
+    assert len(scene.events("online")) == 1
+    (changed,) = scene.events("noise")
+    assert "v1 CHANGED ITS KEY" in changed["detail"]
+
+
+def test_nobody_is_told_of_a_forgery_on_anothers_topic(tmp_path, make_update):
+    scene = Scene(tmp_path, accept, keys=Keyring(FLEET, tmp_path / "keys", first_use=True))
+    frame = wire.encode(make_update(vehicle="v2"), signer(1))
+    assert asyncio.run(scene.play([(update_topic("v1"), frame)])) == []
+    (event,) = scene.events("noise")
+    assert "'v2' on the topic of 'v1'" in event["detail"]
+
+
+def test_the_server_signs_receipts_releases_and_snapshots(tmp_path, make_update):
+    scene = Scene(tmp_path, accept, signer=signer(9))
+    signer(9).write_public("server", tmp_path)
+    key = OneKey(FLEET, tmp_path / "server.pub")
+    asyncio.run(scene.play([(update_topic(), wire.encode(make_update()))]))
+    kept = [frame for topic, frame in scene.broker.retained.items() if "/down/" in topic]
+    assert len(kept) == 2
+    for frame in kept:
+        wire.decode(frame, key)
+
+
+def test_an_update_in_chunks_is_judged_once_when_it_is_whole(tmp_path, make_update):
+    judged = []
+
+    async def submit(update, size):
+        judged.append((update.sequence, size))
+        return Outcome("accepted", 5)
+
+    scene = Scene(tmp_path, submit)
+    frames = [wire.encode(make_update(np.arange(500), sequence=n)) for n in range(3)]
+    first, second, third = (split(frame, 300) for frame in frames)
+    sent = [*first[::-1], *second[:-1], *third, third[0]]
+    receipts = asyncio.run(scene.play([(update_topic(), chunk) for chunk in sent]))
+    assert [r.sequence for r in receipts] == [0, 2]
+    assert judged == [(0, len(frames[0])), (2, len(frames[2]))]
+    assert scene.broker.num_unacknowledged("gateway") == 0
+
+
+def test_a_damaged_chunk_is_noise(tmp_path, make_update):
+    chunk = bytearray(split(wire.encode(make_update(np.arange(500))), 300)[0])
+    chunk[-1] ^= 1
+    scene = Scene(tmp_path, accept)
+    assert asyncio.run(scene.play([(update_topic(), bytes(chunk))])) == []
+    assert "CRC-32" in scene.events("noise")[0]["detail"]
+
+
+def assembled(scene, below):
+    """The message whose chunks are retained below this topic."""
+    assembler = Assembler()
+    at = f"fleetfl/1/{FLEET}/down/{below}/"
+    frames = [
+        assembler.add("server", payload, 0.0)
+        for topic, payload in scene.broker.retained.items()
+        if topic.startswith(at)
+    ]
+    (frame,) = filter(None, frames)
+    return wire.decode(frame)
+
+
+def test_what_is_too_large_for_a_packet_is_retained_in_chunks(tmp_path):
+    """News then come without their difference, which is in the slot."""
+    scene = Scene(tmp_path, None, max_payload_bytes=400)
+    layout = Layout.flat(1000)
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    scene.published = Published(values, layout, Int8(), lineage="one")
+    scene.published.advance(2 * values)
+    asyncio.run(scene.play([]))
+    assert all(len(payload) <= 400 for payload in scene.broker.retained.values())
+    assert assembled(scene, "snapshot") == scene.published.whole()
+    release = scene.published.since(0)[0]
+    assert assembled(scene, "release/1") == release
+    news = wire.decode(scene.broker.retained[topics.release(FLEET)])
+    assert news == replace(release, body=b"")
+    (event,) = scene.events("announced")
+    assert event["bytes"] == len(wire.encode(release)) + len(wire.encode(news))
+
+
+def test_chunks_that_a_smaller_snapshot_does_not_need_are_taken_away(tmp_path):
+    """Normal values take 4,000 bytes of float32, zeros a few."""
+    scene = Scene(tmp_path, None, max_payload_bytes=400)
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    layout = Layout.flat(1000)
+    scene.published = Published(values, layout, Float32(), lineage="one")
+
+    async def scenario():
+        playing = asyncio.create_task(scene.play([], wait_s=0.2))
+        await asyncio.sleep(0.1)
+        many = len(scene.broker.retained)
+        scene.published.advance(np.zeros(1000, np.float32))
+        await playing
+        return many
+
+    assert asyncio.run(scenario()) > 10
+    below = [topic for topic in scene.broker.retained if "/snapshot/" in topic]
+    assert below == [topics.snapshot(FLEET, 0)]

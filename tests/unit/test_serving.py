@@ -11,7 +11,7 @@ from PIL import Image
 from actors.config import ServerConfig
 from actors.serving import ServedModel
 from fleetfl.codecs import decoder
-from fleetfl.messages import Release
+from fleetfl.messages import Snapshot
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout, digest
 from sim import world
@@ -27,7 +27,7 @@ class Releases:
 
     def put(self, version, vector):
         body = decoder("float32", Layout.flat(vector.size)).encode(vector)
-        self.newest = Release(version, "layout", "float32", digest(vector), body)
+        self.newest = Snapshot("one", version, bytes(8), digest(vector), "float32", body)
 
     async def newer(self, than):
         while self.newest is None or self.newest.version <= than:
@@ -98,7 +98,7 @@ def test_each_release_is_served_as_it_comes(http, served, releases, tmp_path):
         assert answer.json()["model_version"] == card["model_version"] == version
         assert answer.headers["X-Model-Version"] == str(version)
         assert sum(answer.json()["probabilities"].values()) == pytest.approx(1, abs=1e-5)
-    assert card["sha256"] == releases.newest.sha256
+    assert card["sha256"] == releases.newest.sha256.hex()
     assert http.get("/readyz").json() == {"status": "ready", "model_version": 5}
     events = [e["event"] for e in EventReader(tmp_path / "events.jsonl").read()]
     assert events == ["replica_started", "serving", "serving"]

@@ -20,10 +20,23 @@ def accepted(vehicle, staleness, size):
     }
 
 
+def online(vehicle, version, down):
+    return {
+        "event": "online",
+        "vehicle": vehicle,
+        "boot": "b",
+        "version": version,
+        "bytes_down": down,
+        "note": "",
+    }
+
+
 EVENTS = [
     {"event": "replica_started", "pid": 1, "replicas": 1},
     {"event": "released", "version": 0, "sha256": ""},
-    {"event": "announced", "version": 0, "bytes": 100},
+    {"event": "announced", "version": 0, "bytes": 100, "snapshot_bytes": 4000},
+    {"event": "announced", "version": 1, "bytes": 300, "snapshot_bytes": 4010},
+    {"event": "announced", "version": 2, "bytes": 401, "snapshot_bytes": 3990},
     {"event": "vehicle_started", "vehicle": "v0", "condition": "fog", "severity": 0.6, "pid": 1},
     {"event": "vehicle_started", "vehicle": "v1", "condition": "rain", "severity": 0.6, "pid": 2},
     accepted("v0", 0, 10),
@@ -33,9 +46,11 @@ EVENTS = [
     {**accepted("v0", 0, 50), "event": "duplicate"},
     {"event": "released", "version": 1, "sha256": ""},
     {"event": "vehicle_died", "vehicle": "v0", "code": -9, "cause": "SIGKILL"},
-    {"event": "online", "vehicle": "v0", "boot": "b", "bytes_down": 200, "note": ""},
-    {"event": "online", "vehicle": "v1", "boot": "b", "bytes_down": 300, "note": "hot"},
-    {"event": "offline", "vehicle": "v1", "boot": "b", "bytes_down": 0, "note": ""},
+    online("v0", -1, 0),
+    online("v0", 1, 200),
+    online("v1", 3, 250),
+    {**online("v1", 6, 300), "note": "hot"},
+    {**online("v1", -1, 0), "event": "offline"},
     {"event": "replica_started", "pid": 2, "replicas": 1},
 ]
 
@@ -58,7 +73,8 @@ def summary():
 
 def test_sums(summary):
     """3 accepted of 1,000 values: 3 * 4,000 bytes as float32, 3 * 200,000 as whole models.
-    Up 10 + 20 + 30 + 40 + 50. Down 200 + 300 (the will's zero does not count), 5 frames of 100.
+    Up 10 + 20 + 30 + 40 + 50. Down 200 + 300 (the will's zero does not count), where v0 saw one
+    version and v1 the four from 3 to 6. Releases of 300 and 401 bytes: 350 each.
     """
     assert (summary["releases"], summary["updates_accepted"], summary["updates_duplicate"]) == (
         1,
@@ -70,6 +86,7 @@ def test_sums(summary):
     assert (summary["bytes_up"], summary["bytes_up_float32"]) == (150, 12_000)
     assert summary["bytes_full_model"] == 600_000
     assert (summary["bytes_down"], summary["bytes_down_float32"]) == (500, 20_000)
+    assert (summary["bytes_per_release"], summary["bytes_per_snapshot"]) == (350, 4010)
     assert summary["accuracy"]["by_condition"]["fog"] == {"start": 0.3, "end": 0.5}
     assert summary["http_latency_ms"]["p50"] == pytest.approx(1.0)
     assert summary["vehicles"]["v1"] == {

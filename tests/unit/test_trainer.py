@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from fleetfl.models.kept_patches import KeptPatches
 from sim import world
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Config, Trainer
@@ -76,3 +78,28 @@ def test_no_frames_is_an_error(model_config, frames):
     nothing = Frames(frames.images[:0], frames.labels[:0], 0.0, 0.0)
     with pytest.raises(ValueError, match="no frames"):
         Trainer(Config(), model).train(model.vector(), nothing, seed=0)
+
+
+def test_kept_patches_are_a_share_of_the_patches_and_all_prefix_tokens():
+    """2 prefix tokens and half of 10 patches: 7 tokens, each from its own image."""
+    tokens = torch.arange(3 * 12 * 2, dtype=torch.float32).reshape(3, 12, 2)
+    kept = KeptPatches(0.5, 2, torch.Generator().manual_seed(0))(tokens)
+    assert kept.shape == (3, 7, 2)
+    assert torch.equal(kept[:, :2], tokens[:, :2])
+    for image in range(3):
+        patches = {tuple(p) for p in tokens[image, 2:].tolist()}
+        assert {tuple(p) for p in kept[image, 2:].tolist()} <= patches
+
+
+def test_training_on_half_of_the_patches_repeats_itself_and_leaves_inference_whole(
+    model_config, frames
+):
+    model = model_config.build(seed=0)
+    before, start = model.probabilities(frames.images), model.vector()
+    config = Config(local_steps=2, batch_size=16, patches_kept=0.5)
+    deltas = [Trainer(config, model).train(start, frames, seed=1).delta for _ in range(2)]
+    np.testing.assert_array_equal(deltas[0], deltas[1])
+    whole = Trainer(Config(local_steps=2, batch_size=16), model).train(start, frames, seed=1)
+    assert not np.array_equal(deltas[0], whole.delta)
+    model.load(start)
+    np.testing.assert_array_equal(model.probabilities(frames.images), before)

@@ -1,0 +1,180 @@
+r"""A frame too large for a broker, as chunks and back. Knows no broker, no clock and no message.
+
+offset 0   b"FFC\x02"
+       4   transfer: first 8 bytes of the frame's SHA-256, so a frame sent again goes on where it was cut
+      12   index  u16, big-endian as all here
+      14   count  u16
+      16   total  u32, bytes of the frame
+      20   CRC-32 u32, of the data
+      24   data: ceil(total / count) bytes; the last chunk has the rest
+"""
+
+import struct
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from hashlib import sha256
+from zlib import crc32
+
+from fleetfl.wire import MAX_FRAME_BYTES, WireError
+
+MAGIC = b"FFC\x02"
+HEADER = struct.Struct(">4s8sHHII")
+MAX_COUNT = 2**16 - 1
+TRANSFER_COST, CHUNK_COST = 1024, 256
+"""Bytes that keeping one takes beside its data, rounded up."""
+
+
+def split(frame: bytes, max_bytes: int) -> list[bytes]:
+    """Payloads of at most `max_bytes`: the frame itself if it fits, else its chunks in order.
+
+    Raises ValueError if that would take more than 65,535 of them.
+    """
+    if len(frame) <= max_bytes:
+        return [frame]
+    room = max_bytes - HEADER.size
+    count = -(-len(frame) // room) if room > 0 else MAX_COUNT + 1
+    if count > MAX_COUNT:
+        raise ValueError(f"{len(frame)} bytes do not fit in {MAX_COUNT} chunks of {max_bytes}")
+    size = -(-len(frame) // count)
+    transfer = sha256(frame).digest()[:8]
+    pieces = [frame[at : at + size] for at in range(0, len(frame), size)]
+    return [
+        HEADER.pack(MAGIC, transfer, index, count, len(frame), crc32(data)) + data
+        for index, data in enumerate(pieces)
+    ]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    transfer: bytes
+    index: int
+    count: int
+    total: int
+    data: bytes
+
+    @classmethod
+    def read(cls, payload: bytes) -> "Chunk":
+        """Raises WireError unless length, place and checksum agree with one another."""
+        if len(payload) < HEADER.size or payload[:4] != MAGIC:
+            raise WireError(f"chunk of {len(payload)} bytes starts with {payload[:4]!r}")
+        _, transfer, index, count, total, checksum = HEADER.unpack_from(payload)
+        where = f"chunk {index} of {count} of {total} bytes"
+        if not (index < count and 2 <= count <= total <= MAX_FRAME_BYTES):
+            raise WireError(f"{where}, expected 2 or more, of at most {MAX_FRAME_BYTES} bytes")
+        size = -(-total // count)
+        if (count - 1) * size >= total:
+            raise WireError(f"{where}, which {-(-total // size)} hold")
+        expected = min(size, total - index * size)
+        data = payload[HEADER.size :]
+        if len(data) != expected:
+            raise WireError(f"{where} has {len(data)} bytes of data, expected {expected}")
+        if crc32(data) != checksum:
+            raise WireError(f"{where} has CRC-32 {crc32(data):08x}, expected {checksum:08x}")
+        return cls(transfer, index, count, total, data)
+
+
+@dataclass
+class _Transfer:
+    touched_s: float
+    data: dict[int, bytes] = field(default_factory=dict)
+    """By the chunk's index."""
+    cost: int = TRANSFER_COST
+
+
+class Assembler:
+    """Puts frames together, each sender's apart from the others'. Bounded in memory and in time.
+
+    `drops` counts what was given up, by reason: `damaged` (a chunk or a whole that does not hash),
+    `superseded` (its sender began too many others), `late` (nothing came for `ttl_s`), `memory`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_open_per_sender: int = 2,
+        max_bytes: int = MAX_FRAME_BYTES,
+        ttl_s: float = 600.0,
+    ) -> None:
+        self.max_open_per_sender, self.max_bytes, self.ttl_s = max_open_per_sender, max_bytes, ttl_s
+        self.open: OrderedDict[tuple[str, bytes, int, int], _Transfer] = OrderedDict()
+        """By sender, transfer, count and total; those that were touched last come last."""
+        self.cost: Counter[str] = Counter()
+        """Bytes held, by sender."""
+        self.held_bytes = 0
+        self.drops: Counter[str] = Counter()
+
+    def add(self, sender: str, payload: bytes, now_s: float) -> bytes | None:
+        """The whole frame once this payload completes it; at once if it is not a chunk.
+
+        Chunks may come in any order, repeated, and between those of another frame.
+        Raises WireError for a damaged chunk, or a whole that is not what its chunks announced.
+        """
+        if payload[:4] != MAGIC:
+            return payload
+        self._drop_late(now_s)
+        try:
+            chunk = Chunk.read(payload)
+            self._require_room_for(chunk)
+        except WireError:
+            self.drops["damaged"] += 1
+            raise
+        key = (sender, chunk.transfer, chunk.count, chunk.total)
+        self._keep(key, chunk, now_s)
+        transfer = self.open.get(key)
+        if transfer is None or len(transfer.data) < chunk.count:
+            return None
+        self._forget(key)
+        frame = b"".join(transfer.data[index] for index in range(chunk.count))
+        if sha256(frame).digest()[:8] != chunk.transfer:
+            self.drops["damaged"] += 1
+            raise WireError(f"{chunk.count} chunks make {chunk.total} bytes that do not hash right")
+        return frame
+
+    def _require_room_for(self, chunk: Chunk) -> None:
+        needed = chunk.total + chunk.count * CHUNK_COST + TRANSFER_COST
+        if needed > self.max_bytes:
+            raise WireError(
+                f"{chunk.count} chunks of {chunk.total} bytes take {needed} bytes of memory, "
+                f"expected at most {self.max_bytes}"
+            )
+
+    def _keep(self, key: tuple[str, bytes, int, int], chunk: Chunk, now_s: float) -> None:
+        sender = key[0]
+        if key not in self.open:
+            mine = [other for other in self.open if other[0] == sender]
+            if len(mine) >= self.max_open_per_sender:
+                self._drop(mine[0], "superseded")
+            self.open[key] = _Transfer(now_s)
+            self._hold(sender, TRANSFER_COST)
+        transfer = self.open[key]
+        if chunk.index not in transfer.data:
+            transfer.cost += len(chunk.data) + CHUNK_COST
+            self._hold(sender, len(chunk.data) + CHUNK_COST)
+        # A repeat replaces: if it differs, the hash of the whole tells which was right.
+        transfer.data[chunk.index] = chunk.data
+        transfer.touched_s = now_s
+        self.open.move_to_end(key)
+        while self.held_bytes > self.max_bytes:
+            # Whoever holds most gives way, so that one sender cannot crowd out the others.
+            greediest = max(self.cost, key=self.cost.__getitem__)
+            self._drop(next(k for k in self.open if k[0] == greediest), "memory")
+
+    def _drop_late(self, now_s: float) -> None:
+        while self.open:
+            key, transfer = next(iter(self.open.items()))
+            if now_s - transfer.touched_s <= self.ttl_s:
+                return
+            self._drop(key, "late")
+
+    def _drop(self, key: tuple[str, bytes, int, int], reason: str) -> None:
+        self._forget(key)
+        self.drops[reason] += 1
+
+    def _forget(self, key: tuple[str, bytes, int, int]) -> None:
+        self._hold(key[0], -self.open.pop(key).cost)
+
+    def _hold(self, sender: str, cost: int) -> None:
+        self.held_bytes += cost
+        self.cost[sender] += cost
+        if not self.cost[sender]:
+            del self.cost[sender]

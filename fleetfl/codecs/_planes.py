@@ -1,0 +1,57 @@
+"""Small numbers as bits, and large ones as varints. Knows no codec."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from fleetfl.codecs import CodecError
+
+MAX_VARINT_BYTES = 5
+
+
+def pack(values: np.ndarray, bits: int) -> bytes:
+    """uint8 [N] below 2**bits as `bits` planes of one bit a value, lowest first: bits * ceil(N / 8) bytes."""
+    planes = (np.packbits(values & (1 << bit), bitorder="little") for bit in range(bits))
+    return b"".join(plane.tobytes() for plane in planes)
+
+
+def unpack(data: bytes | memoryview, bits: int, count: int) -> np.ndarray:
+    """uint8 [count] of `pack`. Raises CodecError if `data` is not so long."""
+    expected = bits * -(-count // 8)
+    if len(data) != expected:
+        raise CodecError(f"{len(data)} bytes for {count} values of {bits} bits, not {expected}")
+    planes = np.frombuffer(data, np.uint8).reshape(bits, -1)
+    values = np.unpackbits(planes[0], count=count, bitorder="little")
+    for bit in range(1, bits):
+        values |= np.unpackbits(planes[bit], count=count, bitorder="little") << np.uint8(bit)
+    return values
+
+
+def varints(numbers: Iterable[int]) -> bytes:
+    """Numbers from 0, seven bits a byte, lowest first; the top bit says that more follows (LEB128)."""
+    out = bytearray()
+    for number in numbers:
+        rest = number
+        while rest > 127:
+            out.append(rest & 127 | 128)
+            rest >>= 7
+        out.append(rest)
+    return bytes(out)
+
+
+def read_varints(data: bytes | memoryview, count: int) -> tuple[list[int], memoryview]:
+    """So many numbers, and the bytes after them. Raises CodecError."""
+    view, at, numbers = memoryview(data), 0, []
+    for _ in range(count):
+        number = 0
+        for place in range(MAX_VARINT_BYTES):
+            if at == len(view):
+                raise CodecError(f"{len(view)} bytes, expected {count} numbers first")
+            byte, at = view[at], at + 1
+            number |= (byte & 127) << 7 * place
+            if byte < 128:
+                break
+        else:
+            raise CodecError(f"number of more than {MAX_VARINT_BYTES} bytes")
+        numbers.append(number)
+    return numbers, view[at:]

@@ -1,0 +1,339 @@
+"""Spectral: each matrix of an update in its own few strongest directions. fleetfl's own codec.
+
+A vehicle's change of a low-rank factor is itself nearly low-rank: half to three quarters of its energy
+lie in one direction of the short side (docs/results.md). So each tensor M [m, n], n the short side, is
+written as C V^T: V its strongest right singular vectors at 4 bits an entry, C = M V in steps of ONE size
+for all tensors and directions. That is reverse water-filling (Cover and Thomas, section 10.3): strong
+directions get bits, those under the water none. The step is searched so that the body fills
+`max_bytes`: one update, one packet.
+
+Numbers of C cluster at zero. They are written as places of those of level 1 and more, among these
+of level 2 and more, and so on: Golomb-Rice gaps, a density for each level of each direction.
+
+What it drops is not random: use it with error feedback.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.codecs import CodecConfig, CodecError, Fidelity, _golomb, require_finite
+from fleetfl.codecs._planes import pack, read_varints, unpack, varints
+from fleetfl.codecs.bfloat16 import rounded, widened
+from fleetfl.vectors import Layout
+
+ENTRY_BITS = 4
+ENTRY_MAX = 2 ** (ENTRY_BITS - 1) - 1
+RANK_BITS = 4
+MAX_RANK = 2**RANK_BITS - 1
+MAX_LEVEL = 127
+SHIFT = np.float32(1 / 128)
+"""Unit, in steps, of the two numbers that say where values of level 1, and of more, lie on average."""
+
+
+class Config(CodecConfig):
+    kind: Literal["spectral"] = "spectral"
+    max_bytes: int = Field(default=1200, ge=64)
+    """Most that a body may take; it fills this to a few bytes."""
+    dead_zone: float = Field(default=0.18, ge=0, lt=0.5)
+    """Part of a step, besides the half that always is, that is rounded towards zero: fewer places to
+    write for little energy."""
+    depth: float = Field(default=0.6, gt=0)
+    """A direction is written if its root mean square is at least so many steps."""
+
+    @property
+    def fidelity(self) -> Fidelity:
+        # Never farther from x than a vector of zeros.
+        return Fidelity(1.0, "l2")
+
+    def build(self, layout: Layout) -> "Spectral":
+        return Spectral(self, layout)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor stands in the vector, and how it becomes a matrix [m, n] with m >= n."""
+
+    start: int
+    m: int
+    n: int
+    turned: bool
+
+    def matrix(self, vector: np.ndarray) -> np.ndarray:
+        """A view into the vector, [m, n]."""
+        part = vector[self.start : self.start + self.m * self.n]
+        return part.reshape(self.n, self.m).T if self.turned else part.reshape(self.m, self.n)
+
+
+def places(layout: Layout) -> list[Place]:
+    """Of the tensors that hold values; one of more than two axes keeps its first."""
+    found, start = [], 0
+    for _, shape in layout.shapes:
+        size = prod(shape)
+        if size:
+            rows = shape[0] if len(shape) > 1 else size
+            columns = size // rows
+            found.append(Place(start, max(rows, columns), min(rows, columns), columns > rows))
+        start += size
+    return found
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """One tensor with its directions, strongest first."""
+
+    matrix: np.ndarray
+    """float64 [m, n]."""
+    written: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @cached_property
+    def directions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Root mean square along each, [n], and they themselves, [n, n]."""
+        energy, vectors = np.linalg.eigh(self.matrix.T @ self.matrix)
+        rms = np.sqrt(np.maximum(energy[::-1], 0) / len(self.matrix))
+        return rms[:MAX_RANK], vectors[:, ::-1]
+
+    def above(self, floor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Entries int64 [r, n] of the directions stronger than `floor`, and for the directions
+        that they stand for the least-squares coefficients, float64 [m, r].
+        """
+        rms, vectors = self.directions
+        rank = int((rms > floor).sum())
+        if rank not in self.written:
+            chosen = vectors[:, :rank].T
+            largest = np.abs(chosen).max(axis=1, keepdims=True, initial=1e-300)
+            entries = np.rint(chosen / largest * ENTRY_MAX).astype(np.int64)
+            directions = entries / np.sqrt((entries**2).sum(axis=1, keepdims=True))
+            self.written[rank] = entries, self.matrix @ np.linalg.pinv(directions)
+        return self.written[rank]
+
+
+class Spectral:
+    """Body: step (bfloat16), shifts, directions of each tensor, values of each level of each direction
+    (varints, each direction's ended by 0), entries, signs, gaps. Nothing for a vector of zeros.
+    """
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        self.config, self.size, self.places = config, layout.size, places(layout)
+        self.sides = np.array([p.n for p in self.places], np.int64)
+
+    def encode(self, vector: np.ndarray) -> bytes:
+        vector = require_finite(vector)
+        rms = float(np.sqrt(np.square(vector, dtype=np.float64).mean())) if vector.size else 0.0
+        if not rms:
+            return b""
+        spectra = [Spectrum(p.matrix(vector).astype(np.float64)) for p in self.places]
+        body = self._fitting(spectra, rms)
+        # Where no direction stands out of the water, the largest values of all of them do.
+        body = (
+            body or self._finest(rms / 32, rms * 32, lambda step: self._body(spectra, step, 0))[1]
+        )
+        is_better = np.square(vector - self.decode(body), dtype=np.float64).mean() <= rms**2
+        return body if is_better else b""
+
+    def _fitting(self, spectra: list[Spectrum], rms: float) -> bytes:
+        depth = self.config.depth
+        step, body = self._finest(
+            rms / 32, rms * 32, lambda step: self._body(spectra, step, depth * step)
+        )
+        # The directions that this step pays for may leave a few bytes: they go into a finer one.
+        floor = depth * step
+        _, finer = self._finest(step / 2, step, lambda step: self._body(spectra, step, floor))
+        return finer or body
+
+    def _finest(
+        self, low: float, high: float, body_at: Callable[[float], bytes]
+    ) -> tuple[float, bytes]:
+        """The finest step between, to 1 %, whose body is within the bound; `high` and nothing if none is."""
+        found = body_at(low)
+        if len(found) <= self.config.max_bytes:
+            return low, found
+        found = b""
+        while high > 1.01 * low:
+            step = float(np.sqrt(low * high))
+            body = body_at(step)
+            if len(body) <= self.config.max_bytes:
+                high, found = step, body
+            else:
+                low = step
+        return high, found
+
+    def _body(self, spectra: list[Spectrum], wanted_step: float, floor: float) -> bytes:
+        code = rounded(np.array([wanted_step], np.float32))
+        step = float(widened(code)[0])
+        drafts = [s.above(floor) for s in spectra]
+        ranks = np.array([len(entries) for entries, _ in drafts], np.uint8)
+        series = [
+            np.concatenate([fit[:, j] for _, fit in drafts if fit.shape[1] > j]) / step
+            for j in range(int(ranks.max(initial=0)))
+        ]
+        levels = [
+            np.minimum(np.abs(s) + (0.5 - self.config.dead_zone), MAX_LEVEL).astype(np.int64)
+            for s in series
+        ]
+        if not any(level.any() for level in levels):
+            return b""
+        counts, widths, gaps = written(levels)
+        level, value = np.concatenate([*levels, []]), np.concatenate([*series, []])
+        off = np.abs(value) - level
+        entries = np.concatenate([e.ravel() for e, _ in drafts]) + ENTRY_MAX
+        return b"".join(
+            [
+                code.astype("<u2").tobytes(),
+                bytes([shift(off[level == 1]), shift(off[level > 1])]),
+                pack(ranks, RANK_BITS),
+                varints(counts),
+                pack(entries.astype(np.uint8), ENTRY_BITS),
+                pack((value[level > 0] < 0).astype(np.uint8), 1),
+                _golomb.encode(gaps, widths),
+            ]
+        )
+
+    def decode(self, body: bytes) -> np.ndarray:
+        vector = np.zeros(self.size, np.float32)
+        if not body:
+            return vector
+        at = 4 + RANK_BITS * -(-len(self.places) // 8)
+        if len(body) < at:
+            raise CodecError(f"{len(body)} bytes, expected {at} or more")
+        step = widened(np.frombuffer(body[:2], "<u2"))
+        shifts = np.frombuffer(body[2:4], np.int8) * SHIFT
+        ranks = unpack(body[4:at], RANK_BITS, len(self.places))
+        n = self.sides
+        if (ranks > n).any():
+            raise CodecError(f"{ranks.max()} directions of a matrix that has fewer")
+        spans = [
+            sum(p.m for p, rank in zip(self.places, ranks, strict=True) if rank > j)
+            for j in range(int(ranks.max(initial=0)))
+        ]
+        counts, rest = read_counts(memoryview(body)[at:], spans)
+        num_entries, num_signs = int((ranks * n).sum()), sum(c[0] for c in counts if c)
+        ends = np.cumsum([ENTRY_BITS * -(-num_entries // 8), -(-num_signs // 8)])
+        entries = unpack(rest[: ends[0]], ENTRY_BITS, num_entries).astype(np.int64) - ENTRY_MAX
+        is_negative = unpack(rest[ends[0] : ends[1]], 1, num_signs).astype(bool)
+        level = read(rest[ends[1] :], spans, counts)
+        value = level.astype(np.float32)
+        value[level == 1] += shifts[0]
+        value[level > 1] += shifts[1]
+        value[np.flatnonzero(level)[is_negative]] *= -1
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._put_products(vector, value * step, units(entries, ranks, n), ranks)
+        if not np.isfinite(vector).all():
+            raise CodecError(f"a step of {step[0]} leads to values that are not finite")
+        return vector
+
+    def _put_products(
+        self, vector: np.ndarray, value: np.ndarray, directions: np.ndarray, ranks: np.ndarray
+    ) -> None:
+        """C V^T of every tensor, one direction after the other: an order no library chooses."""
+        held = list(zip(self.places, ranks.tolist(), strict=True))
+        entries_at = np.cumsum([0, *(rank * place.n for place, rank in held)]).tolist()
+        start = 0
+        for j in range(int(ranks.max(initial=0))):
+            for (place, rank), at in zip(held, entries_at, strict=False):
+                if rank > j:
+                    column = value[start : start + place.m, None]
+                    row = directions[at + j * place.n : at + (j + 1) * place.n]
+                    matrix = place.matrix(vector)
+                    if j:
+                        matrix += column * row
+                    else:
+                        np.multiply(column, row, out=matrix)
+                    start += place.m
+
+
+def units(entries: np.ndarray, ranks: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Directions as float32, each of length 1: integers sum, and roots round, alike everywhere."""
+    sizes = n.repeat(ranks)
+    if not sizes.size:
+        return np.zeros(0, np.float32)
+    squares = np.add.reduceat(entries * entries, np.cumsum(sizes) - sizes)
+    lengths = np.sqrt(np.maximum(squares, 1).astype(np.float32))
+    return entries.astype(np.float32) / lengths.repeat(sizes)
+
+
+def shift(off: np.ndarray) -> int:
+    """The mean of what levels are off by, steps, as a byte (two's complement)."""
+    mean = float(off.mean()) if off.size else 0.0
+    return int(np.clip(np.rint(mean / float(SHIFT)), -128, 127)) & 255
+
+
+def written(levels: list[np.ndarray]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Levels of each direction as (counts, each direction's ended by 0; Golomb widths; gaps)."""
+    counts: list[int] = []
+    widths, gaps = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
+    for level in levels:
+        rest = level
+        while rest.size:
+            is_above = rest > 0
+            count = int(is_above.sum())
+            counts.append(count)
+            if not count:
+                break
+            marked, width = marks(count, rest.size)
+            spots = np.flatnonzero(is_above == marked)
+            gaps.append(np.diff(spots, prepend=-1) - 1)
+            widths.append(np.full(spots.size, width, np.uint8))
+            rest = rest[is_above] - 1
+    return counts, np.concatenate(widths), np.concatenate(gaps)
+
+
+def marks(count: int, span: int) -> tuple[bool, int]:
+    """Whether the places among `span` are those of the `count` that are above, or of the rarer rest;
+    and the Golomb width for them.
+    """
+    is_rare = 2 * count <= span
+    return is_rare, _golomb.width(count if is_rare else span - count, span)
+
+
+def read_counts(data: memoryview, spans: list[int]) -> tuple[list[list[int]], memoryview]:
+    """Values of level 1 and more, 2 and more, ... of each direction, and the bytes after them.
+
+    Raises CodecError.
+    """
+    counts: list[list[int]] = []
+    for span in spans:
+        mine: list[int] = []
+        most = span
+        while most:
+            (count,), data = read_varints(data, 1)
+            if count > most or (count and len(mine) == MAX_LEVEL):
+                raise CodecError(f"{count} of {most} values of level {len(mine) + 1} or more")
+            if not count:
+                break
+            mine.append(count)
+            most = count
+        counts.append(mine)
+    return counts, data
+
+
+def read(data: memoryview, spans: list[int], counts: list[list[int]]) -> np.ndarray:
+    """Levels of all directions, int64 [sum of spans]. Raises CodecError."""
+    kinds = []
+    for span, mine in zip(spans, counts, strict=True):
+        for most, count in zip([span, *mine], mine, strict=False):
+            is_rare, width = marks(count, most)
+            kinds.append((most, is_rare, count if is_rare else most - count, width))
+    num_gaps = [k[2] for k in kinds]
+    widths = np.array([k[3] for k in kinds], np.uint8).repeat(num_gaps)
+    gaps = _golomb.decode(data, widths, sum(k[0] for k in kinds))
+    spots = iter(np.split(gaps, np.cumsum(num_gaps)[:-1])) if kinds else iter(())
+    level = np.zeros(sum(spans), np.int64)
+    kind = iter(kinds)
+    start = 0
+    for span, mine in zip(spans, counts, strict=True):
+        here = np.arange(start, start + span)
+        for _ in mine:
+            most, is_rare, _, _ = next(kind)
+            marked = np.cumsum(next(spots) + 1) - 1
+            if marked.size and marked[-1] >= most:
+                raise CodecError(f"place {marked[-1]} of {most}")
+            here = here[marked] if is_rare else np.delete(here, marked)
+            level[here] += 1
+        start += span
+    return level

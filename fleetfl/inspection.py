@@ -1,0 +1,92 @@
+"""What a frame holds, as a table of plain values. Believes nothing in it and reads no file."""
+
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleetfl.chunks import MAGIC as CHUNK_MAGIC
+from fleetfl.chunks import Chunk
+from fleetfl.codecs import decoder
+from fleetfl.messages import Status
+from fleetfl.vectors import Layout
+from fleetfl.wire import FORMAT, Opened, Verifier, WireError, open_frame
+
+
+def described(
+    frame: bytes, *, keys: Verifier | None = None, layout: Layout | None = None
+) -> dict[str, Any]:
+    """Kind, fields, signature and body of a frame, or the place of a chunk; ready for JSON.
+
+    With `keys` the signature is checked, with `layout` the body is decoded.
+    Raises WireError for what is no frame, or is one of another layout; CodecError for its body.
+    """
+    if frame[:4] == CHUNK_MAGIC:
+        chunk = Chunk.read(frame)
+        fields = {"transfer": chunk.transfer.hex(), "index": chunk.index, "count": chunk.count}
+        return {"kind": "Chunk", "bytes": len(frame), "fields": fields | {"total": chunk.total}}
+    opened = open_frame(frame)
+    fields = {
+        name: value.hex() if isinstance(value, bytes) else value
+        for name, value in msgspec.structs.asdict(opened.message).items()
+        if name != "body"
+    }
+    about: dict[str, Any] = {
+        "kind": type(opened.message).__name__,
+        "format": FORMAT,
+        "bytes": len(frame),
+        "sender": opened.sender,
+        "signature": _signature(opened, keys),
+        "fields": fields,
+    }
+    body = getattr(opened.message, "body", b"")
+    if body:
+        about["body_bytes"] = len(body)
+        about["other_bytes"] = len(frame) - len(body)
+    if body and layout is not None and layout.size:
+        about["values"] = _values(opened.message, body, layout)
+    return about
+
+
+def lines(about: dict[str, Any]) -> list[str]:
+    """What `described` gave for a terminal. Strings are quoted: their bytes came from anywhere."""
+    flat = {name: value for name, value in about.items() if not isinstance(value, dict)}
+    tables = [table for table in about.values() if isinstance(table, dict)]
+    said = []
+    for table in (flat, *tables):
+        said += [f"{name.replace('_', ' '):<16}{_word(value)}" for name, value in table.items()] + [
+            ""
+        ]
+    return said[:-1]
+
+
+def _word(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _signature(opened: Opened, keys: Verifier | None) -> str:
+    if not opened.signature:
+        return "none"
+    if keys is None:
+        return "not checked"
+    offered = opened.message.key if isinstance(opened.message, Status) else b""
+    objection = keys.objection(opened.sender, opened.signed, opened.signature, offered=offered)
+    return objection or "valid"
+
+
+def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
+    if message.layout != layout.fingerprint:
+        found, expected = message.layout.hex(), layout.fingerprint.hex()
+        raise WireError(f"layout {found}, the adapter file has {expected}")
+    vector = decoder(message.codec, layout).decode(body).astype(np.float64)
+    return {
+        "count": vector.size,
+        "bits_per_value": 8 * len(body) / vector.size,
+        "zeros": float(np.mean(vector == 0)),
+        "mean": float(vector.mean()),
+        "std": float(vector.std()),
+        "min": float(vector.min()),
+        "max": float(vector.max()),
+        "norm": float(np.linalg.norm(vector)),
+    }

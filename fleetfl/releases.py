@@ -1,0 +1,201 @@
+"""Releases are coded differences between versions that all hold to the bit. Knows no broker.
+
+The server optimizes x and publishes a second vector, the hidden state x^ of QAFeL (arXiv:2308.00263):
+
+    body = encode(x - x^);  x^ <- x^ + decode(body)
+
+Every vehicle does the second half with the same bytes, so all hold the same float32 bits, and the
+SHA-256 in each release proves it. What the codec drops stays in x - x^ and goes out later.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fleetfl import FleetflError
+from fleetfl.codecs import CodecConfig, CodecError, decoder
+from fleetfl.messages import Release, Snapshot
+from fleetfl.topics import RING
+from fleetfl.vectors import Layout, digest
+
+
+class ReleaseError(FleetflError, ValueError):
+    """A release that cannot be made, or does not lead to the vector that it names."""
+
+
+def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:
+    """What `codec` packed, float32 [P]. Raises ReleaseError for a body that is not that."""
+    try:
+        return decoder(codec, layout).decode(body)
+    except CodecError as broken:
+        raise ReleaseError(str(broken)) from broken
+
+
+def moved(vector: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Their float32 sum, [P]: the step that server and vehicles share.
+
+    Raises ReleaseError if it is not finite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = vector + difference
+    finite = np.isfinite(total)
+    if not finite.all():
+        at = int(np.argmin(finite))
+        raise ReleaseError(f"value {at} of {total.size} becomes {total[at]}, expected finite")
+    return total
+
+
+class Published:
+    """The server's half: the vector that everyone has, and the differences that led to it."""
+
+    def __init__(
+        self, vector: np.ndarray, layout: Layout, codec: CodecConfig, *, lineage: str
+    ) -> None:
+        """Version 0 is `vector`, float32 [P]. Raises CodecError if no vehicle knows the codec."""
+        self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
+        decoder(self.codec_kind, layout)
+        self.lineage, self.version = lineage, 0
+        self.vector = vector.astype(np.float32)
+        self.sha256 = digest(self.vector)
+        self.recent = deque([self._bare()], RING)
+        """The newest releases, newest last. The first of a lineage, or after `restore`, is bare."""
+
+    def advance(self, params: np.ndarray) -> Release:
+        """The next version, as near to `params` (float32 [P]) as the codec gets in one step.
+
+        Raises ReleaseError, and changes nothing, if the difference cannot be coded.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            difference = params - self.vector
+        try:
+            body = self.codec.encode(difference)
+        except CodecError as unfit:
+            raise ReleaseError(f"version {self.version + 1}: {unfit}") from unfit
+        self.vector = moved(self.vector, unpacked(self.codec_kind, body, self.layout))
+        self.sha256 = digest(self.vector)
+        self.version += 1
+        self.recent.append(self._release(self.version - 1, self.codec_kind, body))
+        return self.recent[-1]
+
+    def whole(self) -> Snapshot:
+        """The newest version for whoever cannot get there by differences."""
+        return Snapshot(
+            lineage=self.lineage,
+            version=self.version,
+            layout=self.layout.fingerprint,
+            sha256=self.sha256,
+            codec="float32",
+            body=decoder("float32", self.layout).encode(self.vector),
+        )
+
+    def since(self, version: int) -> list[Release]:
+        """Of the newest RING releases those past `version`, newest last."""
+        return [release for release in self.recent if release.version > version]
+
+    def _bare(self) -> Release:
+        return self._release(-1, "", b"")
+
+    def _release(self, base_version: int, codec: str, body: bytes) -> Release:
+        return Release(
+            lineage=self.lineage,
+            version=self.version,
+            base_version=base_version,
+            layout=self.layout.fingerprint,
+            sha256=self.sha256,
+            codec=codec,
+            body=body,
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"lineage": self.lineage, "version": self.version, "vector": self.vector.copy()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.lineage, self.version = state["lineage"], state["version"]
+        self.vector = state["vector"].copy()
+        self.sha256 = digest(self.vector)
+        self.recent = deque([self._bare()], RING)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A version that a vehicle can train from."""
+
+    lineage: str
+    version: int
+    sha256: bytes
+    vector: np.ndarray
+    """float32 [P]; never written to, so training may read it while the next version is made."""
+
+
+class Follower:
+    """A vehicle's half. What it holds always had the SHA-256 that the server named."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.held: Held | None = None
+
+    def has(self, news: Release | Snapshot) -> bool:
+        """This version or a newer one of its lineage is held."""
+        held = self.held
+        if held is None or held.lineage != news.lineage:
+            return False
+        return held.version > news.version or (
+            held.version == news.version and held.sha256 == news.sha256
+        )
+
+    def missing(self, release: Release) -> range | None:
+        """Versions between what is held and `release`, whose differences lead there.
+
+        None if a snapshot is needed, or costs fewer bytes (were all of this release's size, or of a
+        byte a value where its body does not come with it).
+        Raises ReleaseError for another model's release.
+        """
+        self._require_layout(release)
+        held = self.held
+        if held is None or held.lineage != release.lineage or release.base_version < 0:
+            return None
+        gap = release.version - held.version
+        size = len(release.body) or self.layout.size
+        is_cheaper = gap == 1 or gap * size < 4 * self.layout.size
+        return range(held.version + 1, release.version) if 1 <= gap <= RING and is_cheaper else None
+
+    def apply(self, release: Release) -> None:
+        """Raises ReleaseError, and keeps what is held, if that is not the way to this version."""
+        self._require_layout(release)
+        held = self.held
+        is_next = (
+            held is not None
+            and release.lineage == held.lineage
+            and release.base_version == held.version
+            and release.version == held.version + 1
+        )
+        if held is None or not is_next:
+            at = "nothing" if held is None else f"version {held.version} of {held.lineage}"
+            raise ReleaseError(
+                f"version {release.version} of {release.lineage} is a difference against "
+                f"{release.base_version}, held is {at}"
+            )
+        difference = unpacked(release.codec, release.body, self.layout)
+        self._hold(release, moved(held.vector, difference))
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Hold it unless it is old. Raises ReleaseError if it is not what it names."""
+        self._require_layout(snapshot)
+        if not self.has(snapshot):
+            self._hold(snapshot, unpacked(snapshot.codec, snapshot.body, self.layout))
+
+    def _hold(self, news: Release | Snapshot, vector: np.ndarray) -> None:
+        if (found := digest(vector)) != news.sha256:
+            raise ReleaseError(
+                f"version {news.version} has SHA-256 {found.hex()}, expected {news.sha256.hex()}"
+            )
+        self.held = Held(news.lineage, news.version, news.sha256, vector)
+
+    def _require_layout(self, news: Release | Snapshot) -> None:
+        if news.layout != self.layout.fingerprint:
+            raise ReleaseError(
+                f"layout {news.layout.hex()} where this vehicle's model has "
+                f"{self.layout.fingerprint.hex()}: their `model` settings differ"
+            )

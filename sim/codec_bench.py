@@ -1,0 +1,191 @@
+"""Bytes and time of codecs on updates that vehicles really made: `fleetfl bench codec`."""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import TypeAdapter
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from fleetfl import topics, wire
+from fleetfl.codecs import AnyCodec, CodecConfig
+from fleetfl.config import ConfigError, Section, parsed, read_with, validate
+from fleetfl.identity import Signer
+from fleetfl.messages import Update
+from fleetfl.plugins import available
+from fleetfl.transport import mqtt_publish_bytes
+from fleetfl.vectors import Layout
+from sim.config import SimConfig
+from sim.factory import fit_head
+from sim.progress import Progress
+from vehicle_agent.config import VehicleConfig
+from vehicle_agent.sensors import AnySensor
+from vehicle_agent.trainer import Trainer
+
+PASSES = 5
+"""Over all vectors; the best one counts."""
+BESIDE_DEFAULTS = (
+    {"kind": "eden", "bits": 2},
+    {"kind": "eden", "bits": 3},
+    {"kind": "eden", "bits": 4},
+    {"kind": "top_signs", "keep": 0.1},
+    {"kind": "top_signs", "keep": 0.01},
+)
+
+
+class _Codecs(Section):
+    codecs: tuple[AnyCodec, ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Updates of a fleet."""
+
+    layout: Layout
+    vectors: list[np.ndarray]
+    """float32 [P] each."""
+    topic: str
+    """Where a vehicle of that fleet publishes its updates."""
+
+
+def configs_of(tables: Sequence[str] = ()) -> list[CodecConfig]:
+    """Codecs of YAML tables, `{kind: eden, bits: 2}`; without any, all kinds and a few settings more.
+
+    Raises ConfigError.
+    """
+    trees = [parsed(table, f"--codec {table!r}") for table in tables] or [
+        *({"kind": kind} for kind in available("fleetfl.codecs")),
+        *BESIDE_DEFAULTS,
+    ]
+    return list(validate({"codecs": trees}, "bench", _Codecs, "--codec").codecs)
+
+
+def record(
+    path: Path, overrides: Sequence[str] = (), *, updates: int, progress: Progress
+) -> Recording:
+    """Train the file's vehicles in turn; after each round all start from the mean of what they made.
+
+    Raises ConfigError, ModelError or SensorError.
+    """
+    tree = read_with(path, overrides)
+    tree.setdefault("transport", {"kind": "mqtt"})
+    config = validate(tree, "sim", SimConfig, str(path))
+    try:
+        config.dataset.check(config.model.classes)
+    except ValueError as unfit:
+        raise ConfigError(f"{path}: {unfit}") from unfit
+    weathers = config.weather_of_each()[:updates]
+    with tempfile.TemporaryDirectory(prefix="fleetfl-") as scratch:
+        tables = config.dataset.sensors(weathers, Path(scratch), seed=config.seed)
+        sensors = [
+            TypeAdapter(AnySensor).validate_python(table).build(config.model.classes)
+            for table in tables
+        ]
+        part = {"name": "v00", "state": scratch, "sensor": tables[0]}
+        tree["vehicle"] = {**tree.get("vehicle", {}), **part}
+        vehicle = validate(tree, "vehicle", VehicleConfig, str(path))
+    progress.step("factory: a head for clear weather on the frozen backbone")
+    model = config.model.build(seed=config.seed)
+    fit_head(model, *config.dataset.factory_frames(seed=config.seed))
+    progress.step(f"{updates} updates of {len(sensors)} vehicles")
+    trainers = [Trainer(vehicle.trainer, model) for _ in sensors]
+    start, vectors = model.vector(), []
+    for number in range(updates):
+        turn = number % len(sensors)
+        frames = sensors[turn].read(vehicle.trainer.num_examples)
+        vectors.append(trainers[turn].train(start, frames, seed=config.seed + number).delta)
+        if turn == len(sensors) - 1:
+            start = start + np.mean(vectors[-len(sensors) :], axis=0, dtype=np.float32)
+        progress.share((number + 1) / updates)
+    topic = topics.update(config.fleet, vehicle.name, config.num_partitions)
+    return Recording(model.layout, vectors, topic)
+
+
+def measure(
+    vectors: list[np.ndarray], layout: Layout, configs: Sequence[CodecConfig], *, topic: str
+) -> list[dict[str, Any]]:
+    """A row for each codec; bytes are means over the vectors, float32 [P].
+
+    codec, num_values, frame_bytes (signed), mqtt_bytes (with MQTT's header), bits_per_value (of
+    those), encode_values_per_s and decode_values_per_s (of one core's time).
+    """
+    signer = Signer("bench", Ed25519PrivateKey.generate())
+    rows = []
+    for config in configs:
+        codec = config.build(layout)
+        bodies = [codec.encode(vector) for vector in vectors]
+        frames = [len(_frame(config.kind_name, body, layout, signer)) for body in bodies]
+        packets = [mqtt_publish_bytes(topic, size) for size in frames]
+        rows.append(
+            {
+                "codec": named(config),
+                "num_values": layout.size,
+                "frame_bytes": round(float(np.mean(frames)), 1),
+                "mqtt_bytes": round(float(np.mean(packets)), 1),
+                "bits_per_value": round(8 * float(np.mean(packets)) / layout.size, 4),
+                "encode_values_per_s": _values_per_s(codec.encode, vectors, layout.size),
+                "decode_values_per_s": _values_per_s(codec.decode, bodies, layout.size),
+            }
+        )
+    return rows
+
+
+def named(config: CodecConfig) -> str:
+    """Its kind, and the settings that are not the default ones."""
+    settings = config.model_dump(exclude_defaults=True, exclude={"kind"})
+    return " ".join([config.kind_name, *(f"{name}={value}" for name, value in settings.items())])
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """`measure` for a terminal."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("codec", no_wrap=True)
+    for name in ("frame", "MQTT", "bits/value", "encode M/s", "decode M/s"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        shown.add_row(
+            row["codec"],
+            f"{row['frame_bytes']:,.0f}",
+            f"{row['mqtt_bytes']:,.0f}",
+            f"{row['bits_per_value']:.3f}",
+            f"{row['encode_values_per_s'] / 1e6:,.0f}",
+            f"{row['decode_values_per_s'] / 1e6:,.0f}",
+        )
+    return shown
+
+
+def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
+    """As a vehicle would send it, with numbers as large as they become in a long life."""
+    now = int(time.time())
+    update = Update(
+        vehicle="v00",
+        boot="00000000",
+        sequence=1000,
+        base_version=1000,
+        layout=layout.fingerprint,
+        num_examples=320,
+        local_steps=10,
+        captured_from=now,
+        captured_to=now,
+        loss=0.5,
+        codec=codec,
+        body=body,
+    )
+    return wire.encode(update, signer)
+
+
+def _values_per_s(work: Callable[[Any], object], inputs: Sequence[Any], size: int) -> int:
+    seconds = []
+    for _ in range(PASSES):
+        # Of this thread: neighbours on the machine do not count.
+        start = time.thread_time()
+        for one in inputs:
+            work(one)
+        seconds.append(time.thread_time() - start)
+    return round(len(inputs) * size / max(min(seconds), 1e-9))

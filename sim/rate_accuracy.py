@@ -1,0 +1,248 @@
+"""What a codec costs in accuracy: the same fleet, the same arrivals, one codec after the other.
+
+Each (codec, seed) is one run in a process of its own and one line of RUNS/FLEET/rate_accuracy.jsonl,
+so a bench that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, TypeAdapter
+
+from actors.config import ServerConfig
+from fleetfl.codecs import AnyCodec
+from fleetfl.codecs.float32 import Config as Float32
+from fleetfl.config import Section, read_with, validate
+from fleetfl.coordinator import Coordinator
+from fleetfl.fleet import FleetConfig
+from fleetfl.identity import Signer
+from sim.config import SimConfig
+from sim.factory import fit_head
+from sim.lockstep import LockstepFleet
+from sim.summary import commit
+from vehicle_agent.config import VehicleConfig
+from vehicle_agent.sensors import AnySensor
+from vehicle_agent.trainer import Trainer
+
+T_975 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
+"""Student's t for a 95 % interval of the mean, by number of seeds."""
+
+
+class Contestant(Section):
+    """A codec to measure."""
+
+    name: str = Field(min_length=1)
+    codec: AnyCodec
+    error_feedback: float = Field(default=0.9, ge=0, le=1)
+    """As `vehicle.error_feedback`."""
+    release: AnyCodec = Float32()
+    """The codec of the way down."""
+    seeds: int | None = Field(default=None, ge=2, le=10)
+    """So many of the bench's seeds, the first ones; None takes all."""
+
+
+class BenchConfig(FleetConfig):
+    updates: int = Field(default=300, ge=1)
+    """Of the whole fleet, in each run."""
+    seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), min_length=2, max_length=10)
+    """Each deals the data, draws the vehicles' speeds and their batches anew; the factory model stays."""
+    sigma: float = Field(default=0.5, ge=0)
+    """Of the log-normal speeds of the vehicles."""
+    last_releases: int = Field(default=3, ge=1)
+    """A run's accuracy is the mean over so many of its last releases."""
+    baseline: str = "float32"
+    """The contestant that `loss_points` counts from."""
+    codecs: tuple[Contestant, ...] = Field(min_length=1)
+
+
+def run(
+    path: Path, overrides: Sequence[str] = (), *, workers: int | None = None
+) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+    """(runs done, runs in all, rows so far) after every run; the last rows are the result.
+
+    A row: codec, kind, num_values, seeds, mqtt_bytes (mean over the updates, with MQTT's header),
+    mqtt_bytes_max, bits_per_value (of the whole packet), body_bytes, release_mqtt_bytes, accuracy_mean
+    and accuracy_ci95 (fractions; half the width of the interval), loss_points and loss_ci95 (percentage
+    points below the baseline on the same seeds). Raises ConfigError, ModelError or SensorError.
+    """
+    tree = read_with(path, overrides)
+    tree.setdefault("transport", {"kind": "mqtt"})
+    config = validate(tree, "bench", BenchConfig, str(path))
+    sim = validate(tree, "sim", SimConfig, str(path))
+    folder = (sim.runs / config.fleet).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    factory = _factory(tree, sim, folder)
+    log = folder / "rate_accuracy.jsonl"
+    known = {line["key"]: line for line in _lines(log)}
+    jobs = [
+        (contestant, seed)
+        for contestant in config.codecs
+        for seed in config.seeds[: contestant.seeds]
+    ]
+    keys = {job: _key(tree, config, *job) for job in jobs}
+    done = {job: known[keys[job]] for job in jobs if keys[job] in known}
+    yield len(done), len(jobs), rows(config, done)
+    waiting = [job for job in jobs if job not in done]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+        futures = {
+            pool.submit(
+                _measure, tree, str(path), job[0].model_dump_json(), job[1], str(factory)
+            ): job
+            for job in waiting
+        }
+        try:
+            for future in as_completed(futures):
+                job = futures[future]
+                done[job] = {"key": keys[job], "commit": commit(), **future.result()}
+                with log.open("a") as file:
+                    file.write(json.dumps(done[job]) + "\n")
+                yield len(done), len(jobs), rows(config, done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed: int) -> str:
+    """Equal for runs that would come out equal."""
+    settings = {part: tree.get(part) for part in ("seed", "model", "server", "vehicle", "sim")}
+    bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
+    mine = contestant.model_dump(mode="json", exclude={"name", "seeds"})
+    text = json.dumps([settings, bench, mine, seed], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
+    """The factory's vector, float32 [P] as .npy, made if this model and data have none yet."""
+    text = json.dumps([tree.get("seed"), tree["model"], tree["sim"]["dataset"]], default=str)
+    path = folder / f"factory_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
+    if not path.exists():
+        model = sim.model.build(seed=sim.seed)
+        fit_head(model, *sim.dataset.factory_frames(seed=sim.seed))
+        np.save(path, model.vector())
+    return path
+
+
+def _measure(
+    tree: dict[str, Any], source: str, contestant_json: str, seed: int, factory: str
+) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    contestant = Contestant.model_validate_json(contestant_json)
+    bench = validate(tree, "bench", BenchConfig, source)
+    sim = validate(tree, "sim", SimConfig, source)
+    with tempfile.TemporaryDirectory(prefix="fleetfl-") as scratch:
+        weathers = sim.weather_of_each()
+        tables = sim.dataset.sensors(weathers, Path(scratch) / "shards", seed=seed)
+        sensors = [
+            TypeAdapter(AnySensor).validate_python(t).build(sim.model.classes) for t in tables
+        ]
+        mine = {"name": "v00", "state": scratch, "sensor": tables[0]}
+        part = {**tree.get("vehicle", {}), **mine}
+        vehicle = validate({**tree, "vehicle": part}, "vehicle", VehicleConfig, source)
+        part = {**tree.get("server", {}), "state": scratch}
+        server = validate({**tree, "server": part}, "server", ServerConfig, source)
+        signer = Signer.from_file(sim.fleet, Path(scratch) / "key.pem")
+    model = sim.model.build(seed=sim.seed)
+    held_out = sim.dataset.held_out(weathers, seed=sim.seed)
+    coordinator = Coordinator(
+        np.load(factory),
+        model.layout,
+        server.aggregator.build(model.layout.size),
+        server.optimizer.build(model.layout.size),
+        release_codec=contestant.release,
+        max_staleness=server.max_staleness,
+    )
+    fleet = LockstepFleet(
+        sim.fleet,
+        coordinator,
+        sensors,
+        [Trainer(vehicle.trainer, model) for _ in sensors],
+        codec=contestant.codec,
+        error_feedback=contestant.error_feedback,
+        signer=signer,
+        seed=seed,
+    )
+    last: dict[int, np.ndarray] = {}
+
+    def keep(_done: int) -> None:
+        last[coordinator.version] = coordinator.published.vector
+        last.pop(coordinator.version - bench.last_releases, None)
+
+    fleet.run(bench.updates, sigma=bench.sigma, each=keep)
+    accuracies = []
+    for vector in last.values():
+        model.load(vector)
+        accuracies.append(held_out.accuracy(model.probabilities(held_out.images).argmax(1))[0])
+    traffic = fleet.traffic
+    return {
+        "codec": contestant.name,
+        "seed": seed,
+        "num_values": model.layout.size,
+        "accuracy": float(np.mean(accuracies)),
+        "accuracies": accuracies,
+        "body_bytes": float(np.mean(traffic.bodies)),
+        "mqtt_bytes": float(np.mean(traffic.packets)),
+        "mqtt_bytes_max": max(traffic.packets),
+        "release_mqtt_bytes": float(np.mean(traffic.releases)) if traffic.releases else None,
+        "release_mqtt_bytes_max": max(traffic.releases, default=None),
+    }
+
+
+def rows(
+    config: BenchConfig, done: dict[tuple[Contestant, int], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One row for each contestant with two runs or more, in the settings' order."""
+    by_name = {
+        c.name: {seed: line for (mine, seed), line in done.items() if mine == c}
+        for c in config.codecs
+    }
+    against = by_name.get(config.baseline, {})
+    found = []
+    for contestant in config.codecs:
+        lines = by_name[contestant.name]
+        if len(lines) < 2:
+            continue
+        every = list(lines.values())
+        mean, interval = mean_ci95([line["accuracy"] for line in every])
+        shared = [seed for seed in lines if seed in against]
+        losses = [100 * (against[s]["accuracy"] - lines[s]["accuracy"]) for s in shared]
+        loss, loss_interval = mean_ci95(losses) if len(losses) > 1 else (None, None)
+        packet = float(np.mean([line["mqtt_bytes"] for line in every]))
+        downs = [line["release_mqtt_bytes"] for line in every if line["release_mqtt_bytes"]]
+        found.append(
+            {
+                "codec": contestant.name,
+                "kind": contestant.codec.kind_name,
+                "release": contestant.release.kind_name,
+                "num_values": every[0]["num_values"],
+                "seeds": len(every),
+                "mqtt_bytes": round(packet, 1),
+                "mqtt_bytes_max": max(line["mqtt_bytes_max"] for line in every),
+                "bits_per_value": round(8 * packet / every[0]["num_values"], 4),
+                "body_bytes": round(float(np.mean([line["body_bytes"] for line in every])), 1),
+                "release_mqtt_bytes": round(float(np.mean(downs)), 1) if downs else None,
+                "accuracy_mean": round(mean, 5),
+                "accuracy_ci95": round(interval, 5),
+                "loss_points": None if loss is None else round(loss, 3),
+                "loss_ci95": None if loss_interval is None else round(loss_interval, 3),
+            }
+        )
+    return found
+
+
+def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its 95 % interval (Student's t), of 2 to 10 values."""
+    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return float(np.mean(values)), T_975[len(values)] * spread

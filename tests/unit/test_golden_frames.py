@@ -1,0 +1,141 @@
+"""Frames kept in tests/golden/frames: what this version reads of them, every later one has to read too.
+
+A new codec or type of message needs one; this writes those that are missing, and leaves the others alone:
+
+    python tests/unit/test_golden_frames.py
+
+A frame that is there is replaced (delete it first) only together with its format number, or with the
+first byte of the body by which its codec knows old bodies: fleets in the field have such frames under way.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fleetfl import chunks, wire
+from fleetfl.codecs import decoder
+from fleetfl.identity import Keyring, Signer
+from fleetfl.inspection import described
+from fleetfl.messages import Receipt, Release, Snapshot, Status, Update
+from fleetfl.plugins import available
+from fleetfl.vectors import Layout, digest
+
+pytestmark = pytest.mark.unit
+FOLDER = Path(__file__).parents[1] / "golden" / "frames"
+EXPECTED = FOLDER / "expected.json"
+SIGNER = Signer("golden", Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+"""Of these frames alone: a private key that everybody knows."""
+LAYOUT = Layout((("head.bias", (10,)), ("head.weight", (10, 24)), ("lora_a", (8, 33))))
+CODECS = available("fleetfl.codecs")
+
+
+def vector() -> np.ndarray:
+    """514 values from -0.01 to 0.01 in no order, and a zero."""
+    numbers = np.arange(LAYOUT.size) * 7919 % 1009 - 504
+    return (numbers / 50_400).astype(np.float32)
+
+
+def packed(kind: str) -> bytes:
+    return decoder(kind, LAYOUT).encode(vector())
+
+
+def update(kind: str) -> bytes:
+    fields = (
+        "drone-01",
+        "x3F-a0",
+        200,
+        41,
+        LAYOUT.fingerprint,
+        320,
+        10,
+        1_700_000_000,
+        1_700_000_060,
+    )
+    return wire.encode(Update(*fields, 0.693, kind, packed(kind)), SIGNER)
+
+
+def release() -> bytes:
+    fields = ("4f2ac01d", 42, 41, LAYOUT.fingerprint, digest(vector()))
+    return wire.encode(Release(*fields, "int8", packed("int8")), SIGNER)
+
+
+def snapshot() -> bytes:
+    fields = ("4f2ac01d", 42, LAYOUT.fingerprint, digest(vector()))
+    return wire.encode(Snapshot(*fields, "float32", packed("float32")), SIGNER)
+
+
+def receipt() -> bytes:
+    return wire.encode(Receipt("drone-01", "x3F-a0", 200, "refused", "stale", 51, 92), SIGNER)
+
+
+def status() -> bytes:
+    fields = ("drone-01", "x3F-a0", "online", 41, 123_456, 654_321, 2, "camera unplugged")
+    return wire.encode(Status(*fields, SIGNER.public), SIGNER)
+
+
+MAKERS: dict[str, Callable[[], bytes]] = {
+    **{f"update-{kind}": lambda kind=kind: update(kind) for kind in CODECS},
+    "release": release,
+    "snapshot": snapshot,
+    "receipt": receipt,
+    "status": status,
+    "unsigned": lambda: wire.encode(wire.decode(receipt())),
+    "chunk": lambda: chunks.split(update("float32"), 1000)[1],
+}
+
+
+def read(frame: bytes, keys: wire.Verifier) -> dict[str, Any]:
+    """All that is in it; of the decoded body the SHA-256."""
+    about = described(frame, keys=keys)
+    if about["kind"] != "Chunk":
+        message: Any = wire.decode(frame)
+        body = getattr(message, "body", b"")
+        if body:
+            about["vector_sha256"] = digest(decoder(message.codec, LAYOUT).decode(body)).hex()
+    return json.loads(json.dumps(about))
+
+
+def keyring(folder: Path) -> Keyring:
+    for name in ("drone-01", "server"):
+        SIGNER.write_public(name, folder)
+    return Keyring(SIGNER.fleet, folder)
+
+
+@pytest.mark.parametrize("name", sorted({*MAKERS, *(p.stem for p in FOLDER.glob("*.bin"))}))
+def test_golden_frame_reads_as_ever(name, tmp_path):
+    path, expected = FOLDER / f"{name}.bin", json.loads(EXPECTED.read_text())
+    assert path.exists(), f"no {path}: run python tests/unit/test_golden_frames.py"
+    about = read(path.read_bytes(), keyring(tmp_path))
+    assert about == expected[name]
+    assert name in ("unsigned", "chunk") or about["signature"] == "valid"
+
+
+def test_the_same_message_is_signed_to_the_same_frame():
+    """Codecs may pack better one day; what is around them stays."""
+    for name in ("receipt", "status", "unsigned"):
+        assert MAKERS[name]() == (FOLDER / f"{name}.bin").read_bytes()
+
+
+def write_missing() -> list[str]:
+    """Names of what was written."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    expected = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
+    missing = [name for name in MAKERS if not (FOLDER / f"{name}.bin").exists()]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in missing:
+            frame = MAKERS[name]()
+            (FOLDER / f"{name}.bin").write_bytes(frame)
+            expected[name] = read(frame, keyring(Path(folder)))
+    EXPECTED.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    return missing
+
+
+if __name__ == "__main__":
+    sys.stdout.write("".join(f"{FOLDER / name}.bin\n" for name in write_missing()))
