@@ -8,7 +8,7 @@ from pydantic import Field
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import AnyCodec
-from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
@@ -53,7 +53,7 @@ class ServerConfig(FleetConfig):
     aggregator: AnyAggregator = FedBuff()
     optimizer: OptimizerConfig = OptimizerConfig()
     """The server's step on what the aggregator gives."""
-    release: AnyCodec = Int8()
+    release: AnyCodec = Spectral(bits_per_value=0.37)
     """How the difference between two versions is packed; what it drops goes out with later ones."""
     max_staleness: int = Field(default=50, ge=0)
     """Versions; an update based on an older one is refused."""

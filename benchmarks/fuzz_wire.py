@@ -177,6 +177,8 @@ class Corpus:
 
     def chunk(self) -> bytes:
         dice = self.dice
+        if dice.random() < 0.2:  # of frames so large that few of them fit into the assembler
+            return dice.choice(LARGE)
         if dice.random() < 0.5:
             pieces = chunks.split(self.frame(*self.body()), dice.choice((600, 4096, 16_384)))
             piece = dice.choice(pieces)
@@ -213,6 +215,7 @@ class Corpus:
         return self.frame(kind, dice.choice((b"", b"\1", start)) + packed)
 
 
+LARGE = chunks.split(random.Random(0).randbytes(ASSEMBLER_BYTES * 3 // 4), 65_536)
 ZEROS = [zstandard.compress(bytes(size)) for size in (10**5, 10**6, 10**8)]
 UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10**8))
 

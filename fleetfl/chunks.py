@@ -76,9 +76,9 @@ class Chunk:
 @dataclass
 class _Transfer:
     touched_s: float
+    cost: int
     data: dict[int, bytes] = field(default_factory=dict)
     """By the chunk's index."""
-    cost: int = TRANSFER_COST
 
 
 class Assembler:
@@ -114,7 +114,7 @@ class Assembler:
         self._drop_late(now_s)
         try:
             chunk = Chunk.read(payload)
-            self._require_room_for(chunk)
+            self._require_room_for(sender, chunk)
         except WireError:
             self.drops["damaged"] += 1
             raise
@@ -130,8 +130,8 @@ class Assembler:
             raise WireError(f"{chunk.count} chunks make {chunk.total} bytes that do not hash right")
         return frame
 
-    def _require_room_for(self, chunk: Chunk) -> None:
-        needed = chunk.total + chunk.count * CHUNK_COST + TRANSFER_COST
+    def _require_room_for(self, sender: str, chunk: Chunk) -> None:
+        needed = chunk.total + chunk.count * CHUNK_COST + 8 * len(sender) + TRANSFER_COST
         if needed > self.max_bytes:
             raise WireError(
                 f"{chunk.count} chunks of {chunk.total} bytes take {needed} bytes of memory, "
@@ -144,8 +144,10 @@ class Assembler:
             mine = [other for other in self.open if other[0] == sender]
             if len(mine) >= self.max_open_per_sender:
                 self._drop(mine[0], "superseded")
-            self.open[key] = _Transfer(now_s)
-            self._hold(sender, TRANSFER_COST)
+            # A name comes from a topic, which may be long: four bytes a character, kept twice.
+            cost = TRANSFER_COST + 8 * len(sender)
+            self.open[key] = _Transfer(now_s, cost)
+            self._hold(sender, cost)
         transfer = self.open[key]
         if chunk.index not in transfer.data:
             transfer.cost += len(chunk.data) + CHUNK_COST

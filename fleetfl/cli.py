@@ -163,6 +163,44 @@ def bench_codec(
         Console().print(table(rows))
 
 
+@bench_app.command("rate-accuracy")
+def bench_rate_accuracy(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the curve into this file.", metavar="FILE.svg")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; one a processor by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run the same fleet, arrivals and seeds with one codec after the other: bytes and accuracy.
+
+    Runs for an hour or more; stopped, it goes on where it was.
+    """
+    import json
+
+    from sim.progress import Progress
+    from sim.rate_accuracy import run, table
+    from sim.report.rate_curve import rate_curve
+
+    rows = []
+    with Progress(Console(stderr=True)) as progress:
+        progress.step("the same arrivals with one codec after the other")
+        for done, in_all, so_far in run(config, overrides or [], workers=workers):
+            rows = so_far
+            progress.fleet(done / in_all, f"{done} of {in_all} runs")
+    if picture is not None:
+        seeds = max(row["seeds"] for row in rows) if rows else 0
+        about = f"{config.name}, up to {seeds} seeds, mean and 95 % interval of the difference"
+        picture.write_text(rate_curve(rows, about=about))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        Console().print(table(rows))
+
+
 @app.command()
 def doctor(
     config: Annotated[

@@ -10,13 +10,14 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field, TypeAdapter
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
 
 from actors.config import ServerConfig
 from fleetfl.codecs import AnyCodec
@@ -48,6 +49,10 @@ class Contestant(Section):
     """The codec of the way down."""
     seeds: int | None = Field(default=None, ge=2, le=10)
     """So many of the bench's seeds, the first ones; None takes all."""
+
+
+Job = tuple[Contestant, int]
+"""A run: the codec, and the seed."""
 
 
 class BenchConfig(FleetConfig):
@@ -93,27 +98,25 @@ def run(
     yield len(done), len(jobs), rows(config, done)
     waiting = [job for job in jobs if job not in done]
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        futures = {
-            pool.submit(
-                _measure, tree, str(path), job[0].model_dump_json(), job[1], str(factory)
-            ): job
-            for job in waiting
-        }
-        try:
-            for future in as_completed(futures):
-                job = futures[future]
-                done[job] = {"key": keys[job], "commit": commit(), **future.result()}
-                with log.open("a") as file:
-                    file.write(json.dumps(done[job]) + "\n")
-                yield len(done), len(jobs), rows(config, done)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with context.Pool(min(workers or os.cpu_count() or 1, max(1, len(waiting)))) as pool:
+        work = [
+            (job, (tree, str(path), job[0].model_dump_json(), job[1], factory)) for job in waiting
+        ]
+        for job, result in pool.imap_unordered(_measured, work):
+            done[job] = {"key": keys[job], "commit": commit(), **result}
+            with log.open("a") as file:
+                file.write(json.dumps(done[job]) + "\n")
+            yield len(done), len(jobs), rows(config, done)
+
+
+def _measured(work: tuple[Job, tuple[Any, ...]]) -> tuple[Job, dict[str, Any]]:
+    return work[0], _measure(*work[1])
 
 
 def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed: int) -> str:
     """Equal for runs that would come out equal."""
-    settings = {part: tree.get(part) for part in ("seed", "model", "server", "vehicle", "sim")}
+    settings = {part: tree.get(part) for part in ("seed", "model", "server", "sim")}
+    settings["trainer"] = tree.get("vehicle", {}).get("trainer")
     bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
     mine = contestant.model_dump(mode="json", exclude={"name", "seeds"})
     text = json.dumps([settings, bench, mine, seed], sort_keys=True, default=str)
@@ -136,7 +139,7 @@ def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
 
 
 def _measure(
-    tree: dict[str, Any], source: str, contestant_json: str, seed: int, factory: str
+    tree: dict[str, Any], source: str, contestant_json: str, seed: int, factory: Path
 ) -> dict[str, Any]:
     torch.set_num_threads(1)
     contestant = Contestant.model_validate_json(contestant_json)
@@ -200,9 +203,7 @@ def _measure(
     }
 
 
-def rows(
-    config: BenchConfig, done: dict[tuple[Contestant, int], dict[str, Any]]
-) -> list[dict[str, Any]]:
+def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each contestant with two runs or more, in the settings' order."""
     by_name = {
         c.name: {seed: line for (mine, seed), line in done.items() if mine == c}
@@ -246,3 +247,32 @@ def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half the width of its 95 % interval (Student's t), of 2 to 10 values."""
     spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
     return float(np.mean(values)), T_975[len(values)] * spread
+
+
+def table(results: Sequence[dict[str, Any]]) -> Table:
+    """`rows` for a terminal."""
+    drawn = Table(box=SIMPLE_HEAD)
+    for heading in (
+        "codec",
+        "seeds",
+        "up, B",
+        "most, B",
+        "down, B",
+        "bits/value",
+        "accuracy",
+        "lost",
+    ):
+        drawn.add_column(heading, justify="left" if heading == "codec" else "right")
+    for row in results:
+        down, lost = row["release_mqtt_bytes"], row["loss_points"]
+        drawn.add_row(
+            row["codec"],
+            str(row["seeds"]),
+            f"{row['mqtt_bytes']:,.0f}",
+            f"{row['mqtt_bytes_max']:,}",
+            "" if down is None else f"{down:,.0f}",
+            f"{row['bits_per_value']:.3f}",
+            f"{row['accuracy_mean']:.1%} ± {100 * row['accuracy_ci95']:.1f}",
+            "" if lost is None else f"{lost:+.2f} ± {row['loss_ci95']:.2f}",
+        )
+    return drawn

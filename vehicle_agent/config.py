@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fleetfl.codecs import AnyCodec
-from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.fleet import FleetConfig
 from fleetfl.messages import VEHICLE_PATTERN
 from vehicle_agent.agent import Config as AgentConfig
@@ -24,7 +24,7 @@ class VehicleConfig(FleetConfig):
     sensor: AnySensor
     """Where frames come from."""
     trainer: TrainerConfig = TrainerConfig()
-    codec: AnyCodec = Int8()
+    codec: AnyCodec = Spectral()
     """How updates are packed."""
     error_feedback: float = Field(default=0.9, ge=0, le=1)
     """Share of what packing dropped that is kept for the next update; 0 forgets it."""

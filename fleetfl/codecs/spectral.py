@@ -5,7 +5,7 @@ lie in one direction of the short side (docs/results.md). So each tensor M [m, n
 written as C V^T: V its strongest right singular vectors at 4 bits an entry, C = M V in steps of ONE size
 for all tensors and directions. That is reverse water-filling (Cover and Thomas, section 10.3): strong
 directions get bits, those under the water none. The step is searched so that the body fills
-`max_bytes`: one update, one packet.
+its budget: one update, one packet.
 
 Numbers of C cluster at zero. They are written as places of those of level 1 and more, among these
 of level 2 and more, and so on: Golomb-Rice gaps, a density for each level of each direction.
@@ -38,8 +38,10 @@ SHIFT = np.float32(1 / 128)
 
 class Config(CodecConfig):
     kind: Literal["spectral"] = "spectral"
-    max_bytes: int = Field(default=1200, ge=64)
-    """Most that a body may take; it fills this to a few bytes."""
+    bits_per_value: float = Field(default=0.25, gt=0, le=8)
+    """What a body may take, all of it; it fills this to a few bytes."""
+    max_bytes: int | None = Field(default=None, ge=64)
+    """Bound in its place, in bytes: one packet, whatever the model."""
     dead_zone: float = Field(default=0.18, ge=0, lt=0.5)
     """Part of a step, besides the half that always is, that is rounded towards zero: fewer places to
     write for little energy."""
@@ -120,6 +122,7 @@ class Spectral:
 
     def __init__(self, config: Config, layout: Layout) -> None:
         self.config, self.size, self.places = config, layout.size, places(layout)
+        self.max_bytes = config.max_bytes or max(64, int(config.bits_per_value * layout.size / 8))
         self.sides = np.array([p.n for p in self.places], np.int64)
 
     def encode(self, vector: np.ndarray) -> bytes:
@@ -151,13 +154,13 @@ class Spectral:
     ) -> tuple[float, bytes]:
         """The finest step between, to 1 %, whose body is within the bound; `high` and nothing if none is."""
         found = body_at(low)
-        if len(found) <= self.config.max_bytes:
+        if len(found) <= self.max_bytes:
             return low, found
         found = b""
         while high > 1.01 * low:
             step = float(np.sqrt(low * high))
             body = body_at(step)
-            if len(body) <= self.config.max_bytes:
+            if len(body) <= self.max_bytes:
                 high, found = step, body
             else:
                 low = step

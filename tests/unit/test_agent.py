@@ -682,7 +682,12 @@ def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(tm
         box = Outbox(tmp_path / "outbox.db")
         broker = memory.Broker()
         async with running(
-            broker, box, trainer=Same(), codec=TopSigns(keep=0.25), error_feedback=1.0, max_waiting=1
+            broker,
+            box,
+            trainer=Same(),
+            codec=TopSigns(keep=0.25),
+            error_feedback=1.0,
+            max_waiting=1,
         ) as (agent, server, uplink):
             await announce(server, server_at(0))
             first = wire.decode((await anext(uplink)).payload)

@@ -101,15 +101,15 @@ def test_what_nothing_came_for_is_dropped():
 
 
 def test_who_holds_most_gives_way_when_memory_is_full():
-    """Room for three transfers of one chunk of 250, not for four: one of the two of `greedy` goes."""
-    one = TRANSFER_COST + CHUNK_COST + 250
+    """Room for three transfers of one chunk of 250, not for four: one of the two of `g` goes."""
+    one = TRANSFER_COST + 8 + CHUNK_COST + 250
     assembler = Assembler(max_bytes=4 * one - 1, max_open_per_sender=9)
     for n in range(2):
-        assembler.add("greedy", split(bytes([n]) * 500, 274)[0], 0.0)
+        assembler.add("g", split(bytes([n]) * 500, 274)[0], 0.0)
     for name in "ab":
         assembler.add(name, split(FRAME, 324)[0], 1.0)
     assert assembler.drops == {"memory": 1}
-    assert [key[0] for key in assembler.open] == ["greedy", "a", "b"]
+    assert [key[0] for key in assembler.open] == ["g", "a", "b"]
     assert assembler.held_bytes == 3 * one == assembler.cost.total()
 
 
@@ -163,9 +163,9 @@ def test_a_limit_too_small_for_the_frame_is_an_error():
         split(bytes(100), 24)
 
 
-@pytest.mark.parametrize("size", [1, 1000])
-def test_memory_stays_within_the_bound_whatever_comes(size):
-    """Tiny chunks cost more to keep than they carry, so their keeping counts as well."""
+@pytest.mark.parametrize(("size", "name"), [(1, "v"), (1000, "v"), (1, "\U0001f697" * 10_000)])
+def test_memory_stays_within_the_bound_whatever_comes(size, name):
+    """Tiny chunks and long names cost more to keep than they carry, so their keeping counts as well."""
     assembler = Assembler(max_bytes=1_000_000, max_open_per_sender=50)
     dice = random.Random(0)
     tracemalloc.start()
@@ -173,7 +173,7 @@ def test_memory_stays_within_the_bound_whatever_comes(size):
         for n in range(4_000):
             transfer, index = dice.randbytes(8) if n % 3 == 0 else b"a" * 8, n % 400
             payload = chunk(dice.randbytes(size), index, 401, 401 * size, transfer=transfer)
-            assembler.add(f"v{n % 7}", payload, 0.0)
+            assembler.add(f"{name}{n % 7}", payload, 0.0)
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,0 +1,106 @@
+"""Bytes against accuracy as one SVG file: a point a codec, its 95 % interval, ours in colour."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sim.report.charts import Scale
+from sim.report.markup import Markup, element, joined
+
+WIDTH, HEIGHT = 860, 430
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 54, 60
+OURS = "spectral"
+STYLE = """
+text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #5b6876; }
+.title { font-size: 16px; font-weight: 650; fill: #16202c; } .strong { fill: #16202c; font-weight: 600; }
+.grid { stroke: #e2e6eb; } .zero { stroke: #9aa6b3; stroke-dasharray: 5 4; }
+.ours { fill: #1f6feb; stroke: #1f6feb; } .theirs { fill: #7d8894; stroke: #7d8894; }
+.whisker { stroke-width: 1.5; stroke-opacity: .45; }
+"""
+
+
+def rate_curve(rows: Sequence[dict[str, Any]], *, about: str) -> str:
+    """SVG of rows as `sim.rate_accuracy.run` gives them; those without `loss_points` are left out."""
+    rows = sorted(
+        (row for row in rows if row["loss_points"] is not None), key=lambda r: r["bits_per_value"]
+    )
+    lows = [-row["loss_points"] - row["loss_ci95"] for row in rows]
+    highs = [-row["loss_points"] + row["loss_ci95"] for row in rows]
+    bottom = max(-12.0, math.floor(min([-1.0, *lows])))
+    top = min(6.0, math.ceil(max([1.0, *highs])))
+    across = Scale(math.log2(0.02), math.log2(40), LEFT, WIDTH - RIGHT)
+    down = Scale(bottom, top, HEIGHT - BOTTOM, TOP)
+    marks = [
+        *_grid(across, down, int(bottom), int(top)),
+        *(_point(row, across, down, number) for number, row in enumerate(rows)),
+        element("text", "Accuracy for bytes", x=LEFT, y=24, class_="title"),
+        element("text", about, x=LEFT, y=42),
+        element("text", "bits per value on the wire, all of the packet", x=LEFT, y=HEIGHT - 12),
+    ]
+    return element(
+        "svg",
+        element("style", Markup(STYLE)),
+        element("rect", width=WIDTH, height=HEIGHT, fill="#fff"),
+        joined(marks),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        width=WIDTH,
+        height=HEIGHT,
+        role="img",
+        aria_label="Points of accuracy gained or lost against bits per value, one mark a codec",
+    )
+
+
+def _grid(across: Scale, down: Scale, bottom: int, top: int) -> list[Markup]:
+    marks = []
+    for points in range(bottom, top + 1):
+        y = down.at(points)
+        class_ = "grid" if points else "zero"
+        marks.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_=class_))
+        label = f"{points:+d}" if points else "float32"
+        marks.append(element("text", label, x=LEFT - 8, y=y + 4, text_anchor="end"))
+    for bits in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32):
+        x = across.at(math.log2(bits))
+        y = HEIGHT - BOTTOM
+        marks.append(element("line", x1=x, x2=x, y1=TOP, y2=y, class_="grid"))
+        marks.append(element("text", f"{bits:g}", x=x, y=y + 18, text_anchor="middle"))
+    return marks
+
+
+def _point(row: dict[str, Any], across: Scale, down: Scale, number: int) -> Markup:
+    x = across.at(math.log2(row["bits_per_value"]))
+    gain, spread = -row["loss_points"], row["loss_ci95"]
+    whose = "ours" if row["kind"] == OURS else "theirs"
+    # Neighbours' words would lie on each other: they stand above and below in turn.
+    beside = -16 if number % 2 else 24
+    return element(
+        "g",
+        element(
+            "line",
+            x1=x,
+            x2=x,
+            y1=down.at(gain - spread),
+            y2=down.at(gain + spread),
+            class_=f"whisker {whose}",
+        ),
+        element("circle", cx=x, cy=down.at(gain), r=5, class_=whose),
+        element(
+            "text",
+            row["codec"],
+            x=x,
+            y=down.at(gain) + beside,
+            text_anchor="middle",
+            class_="strong" if whose == "ours" else None,
+        ),
+        element(
+            "text",
+            _size(row["mqtt_bytes"]),
+            x=x,
+            y=down.at(gain) + beside + 12,
+            text_anchor="middle",
+        ),
+    )
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes:,.0f} B" if num_bytes < 10_000 else f"{num_bytes / 1000:,.0f} KB"
