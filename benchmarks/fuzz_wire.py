@@ -46,8 +46,15 @@ from fleetfl.plugins import available
 from fleetfl.server_optimizer import Config as Optimizer
 from fleetfl.vectors import Layout
 
-LAYOUT = Layout((("blocks", (12, 8, 384)), ("head.bias", (10,)), ("head.weight", (10, 192))))
-"""38,794 values, as the shipped ViT with LoRA of rank 8."""
+LORA = {"a": (8, 192), "b": (576, 8)}
+LAYOUT = Layout(
+    (
+        *((f"blocks.{n}.attn.qkv.lora_{x}", shape) for n in range(6) for x, shape in LORA.items()),
+        ("head.bias", (10,)),
+        ("head.weight", (10, 192)),
+    )
+)
+"""Of the shipped ViT with LoRA of rank 8: 38,794 values."""
 ASSEMBLER_BYTES = 8 * 2**20
 BOUND_BYTES = ASSEMBLER_BYTES + 32 * 2**20
 """The assembler, and what judging one frame needs: bodies of up to 1.2 MB, vectors of 155 KB."""

@@ -6,9 +6,10 @@ Run: OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/ingest.py [--json FILE]
 
 The real Gateway and the real Aggregator in one process, without broker and Ray: an update is read,
 its signature checked, judged, decoded and folded in, its event written, its receipt signed and handed
-to the transport. Every GOAL updates are a step, whose release is coded, signed and handed over as
-well. 64 vehicles take turns. A figure is the median of several rounds; "update alone" has a goal that
-is never reached, so it is the path of an update without its share of a step.
+to the transport. Every GOAL updates are a step, whose release is coded (int8), signed and handed
+over as well. 64 vehicles take turns. A figure is updates by processor time, the median of several
+rounds; "update alone" has a goal that is never reached, so it is the path of an update without its
+share of a step.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ from fleetfl.transport import Packet
 from fleetfl.vectors import Layout
 
 FLEET = "bench"
-LAYOUT = Layout((("blocks", (12, 8, 384)), ("head.bias", (10,)), ("head.weight", (10, 192))))
+LORA = {"a": (8, 192), "b": (576, 8)}
+LAYOUT = Layout(
+    (
+        *((f"blocks.{n}.attn.qkv.lora_{x}", shape) for n in range(6) for x, shape in LORA.items()),
+        ("head.bias", (10,)),
+        ("head.weight", (10, 192)),
+    )
+)
 TARGETS_PER_S = {True: 2_000, False: 5_000}
 NUM_VEHICLES = 64
 GOAL, NEVER = 10, 1_000_000
@@ -122,6 +130,7 @@ async def seconds(prepared: list[Packet], folder: Path, goal: int, *, signed: bo
             "state": folder,
             "initial": folder / "zero.safetensors",
             "aggregator": {"kind": "fedbuff", "goal": goal, "max_held_bytes": 16 * 2**20},
+            "release": {"kind": "int8"},
             "max_staleness": 1_000_000,
         }
     )

@@ -9,9 +9,8 @@ import numpy as np
 from fleetfl.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.chunks import Chunk
 from fleetfl.codecs import decoder
-from fleetfl.messages import Status
 from fleetfl.vectors import Layout
-from fleetfl.wire import FORMAT, Opened, Verifier, WireError, open_frame
+from fleetfl.wire import FORMAT, Opened, Verifier, WireError, objection_to, open_frame
 
 
 def described(
@@ -68,11 +67,7 @@ def _word(value: Any) -> str:
 def _signature(opened: Opened, keys: Verifier | None) -> str:
     if not opened.signature:
         return "none"
-    if keys is None:
-        return "not checked"
-    offered = opened.message.key if isinstance(opened.message, Status) else b""
-    objection = keys.objection(opened.sender, opened.signed, opened.signature, offered=offered)
-    return objection or "valid"
+    return "not checked" if keys is None else objection_to(opened, keys) or "valid"
 
 
 def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:

@@ -85,13 +85,9 @@ def decode(frame: bytes, keys: Verifier | None = None) -> AnyMessage:
     Raises WireError, or SignatureError where only the proof of its sender is missing.
     """
     opened = open_frame(frame)
-    if keys is not None:
-        if not opened.signature:
-            raise SignatureError(f"frame of {opened.sender!r} is not signed", opened.message)
-        offered = opened.message.key if isinstance(opened.message, Status) else b""
-        objection = keys.objection(opened.sender, opened.signed, opened.signature, offered=offered)
-        if objection:
-            raise SignatureError(objection, opened.message)
+    objection = "" if keys is None else objection_to(opened, keys)
+    if objection:
+        raise SignatureError(objection, opened.message)
     return opened.message
 
 
@@ -110,6 +106,14 @@ def open_frame(frame: bytes) -> Opened:
     except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
         raise WireError(f"frame of {len(frame)} bytes: {broken}") from broken
     return Opened(message, frame[:end], frame[end:])
+
+
+def objection_to(opened: Opened, keys: Verifier) -> str:
+    """Why the frame is not shown to be its sender's, in words; empty if it is."""
+    if not opened.signature:
+        return f"frame of {opened.sender!r} is not signed"
+    offered = opened.message.key if isinstance(opened.message, Status) else b""
+    return keys.objection(opened.sender, opened.signed, opened.signature, offered=offered)
 
 
 def _packed(message: AnyMessage) -> bytes:

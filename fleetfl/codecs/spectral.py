@@ -32,6 +32,8 @@ ENTRY_MAX = 2 ** (ENTRY_BITS - 1) - 1
 RANK_BITS = 4
 MAX_RANK = 2**RANK_BITS - 1
 MAX_LEVEL = 127
+LEAST_RMS = 1e-35
+"""Smaller vectors are written as zeros: their steps would not be normal float32 numbers."""
 SHIFT = np.float32(1 / 128)
 """Unit, in steps, of the two numbers that say where values of level 1, and of more, lie on average."""
 
@@ -128,7 +130,7 @@ class Spectral:
     def encode(self, vector: np.ndarray) -> bytes:
         vector = require_finite(vector)
         rms = float(np.sqrt(np.square(vector, dtype=np.float64).mean())) if vector.size else 0.0
-        if not rms:
+        if rms < LEAST_RMS:
             return b""
         spectra = [Spectrum(p.matrix(vector).astype(np.float64)) for p in self.places]
         body = self._fitting(spectra, rms)
