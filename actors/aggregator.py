@@ -87,6 +87,9 @@ class Aggregator:
                 f"{ours.hex()}; to begin anew: --set server.resume=false"
             )
         self.coordinator.restore(state["coordinator"])
+        if not self.journal.number_past(self.counted):
+            log.error("journal %s was LOST: begun anew at row %d", self.journal.path, self.counted)
+            self.events.write("journal_lost", counted=self.counted)
         self.snapshot = self.coordinator.published.whole()
         return self.counted
 

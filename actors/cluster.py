@@ -257,10 +257,15 @@ def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
 def set_aside(config: ServerConfig) -> None:
     """Move what a server would go on from out of its way, for a person to keep or delete."""
     aside = config.state / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    for folder in (config.journal_path.parent, config.checkpoint_folder):
-        if folder.is_dir():
+    # The events too: they tell which rows of that journal were told.
+    for path in (
+        config.journal_path.parent,
+        config.checkpoint_folder,
+        config.state / "events.jsonl",
+    ):
+        if path.exists():
             aside.mkdir(exist_ok=True)
-            folder.rename(aside / folder.name)
+            path.rename(aside / path.name)
 
 
 def with_initial(config: ServerConfig) -> ServerConfig:

@@ -147,6 +147,23 @@ class Journal:
             for row, vehicle, boot, sequence, checksum, frame in found
         ]
 
+    def number_past(self, row: int) -> bool:
+        """Give new rows larger numbers than `row`; False if they would have had others.
+
+        So a journal that was lost does not give numbers anew that were counted. Raises JournalError.
+        """
+        with self._failures():
+            return self.one_thread.submit(self._number_past, row).result()
+
+    def _number_past(self, row: int) -> bool:
+        with _transaction(self.writer):
+            found = self.writer.execute("SELECT seq FROM sqlite_sequence").fetchone()
+            if found is not None and found[0] >= row:
+                return True
+            self.writer.execute("DELETE FROM sqlite_sequence")
+            self.writer.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (row,))
+            return row == 0
+
     def drop(self, row: int) -> None:
         """Forget one row, so that its update is a new one when it comes again. Raises JournalError."""
         with self._failures():

@@ -132,6 +132,14 @@ def test_numbers_are_not_given_again(journal, make_update):
     assert keep(journal, make_update(sequence=2)) == [3]
 
 
+def test_a_journal_that_was_lost_goes_on_with_its_numbers(journal, make_update):
+    assert journal.number_past(0)
+    assert not journal.number_past(7)
+    assert keep(journal, make_update(sequence=0)) == [8]
+    assert journal.number_past(7)
+    assert keep(journal, make_update(sequence=1)) == [9]
+
+
 FILL = """
 import asyncio, random, resource, sys
 from pathlib import Path

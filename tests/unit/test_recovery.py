@@ -39,6 +39,7 @@ def config_in(folder, **settings):
             "initial": folder / "zero.safetensors",
             "aggregator": {"kind": "fedbuff", "goal": 3},
             "optimizer": {"momentum": 0.5},
+            "release": {"kind": "int8"},
             "checkpoint_s": 0,
             **settings,
         }
@@ -203,6 +204,20 @@ def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
     assert end(third.coordinator) == end(second.coordinator)
 
 
+def test_a_lost_journal_costs_only_what_no_checkpoint_had(config, updates, caplog):
+    first = Aggregator(config)
+    for one in updates[:6]:
+        ask(first, *keep(first.journal, [one]))
+    for path in config.journal_path.parent.iterdir():
+        path.unlink()
+    second = Aggregator(config)
+    assert "was LOST" in caplog.text
+    outcomes = ask(second, *keep(second.journal, updates))
+    assert [o.verdict for o in outcomes[:5]] == ["duplicate"] * 5
+    assert [o.verdict for o in outcomes[6:]] == ["accepted"] * 7
+    assert end(second.coordinator) == unbroken(config, updates)
+
+
 def test_a_row_that_is_not_there_is_an_error(config):
     with pytest.raises(JournalError, match="has no row 9"):
         ask(Aggregator(config), 9)
@@ -215,6 +230,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, config):
         Aggregator(config)
     set_aside(config)
     assert Aggregator(config).coordinator.layout == Layout.flat(3)
+    assert [e["version"] for e in told(config, "released")] == [0]
     assert len(list(tmp_path.glob("before-*/checkpoints/*.checkpoint"))) == 1
 
 
