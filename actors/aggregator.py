@@ -1,21 +1,42 @@
-"""The single owner of the model: serializes updates onto one Coordinator, hands out what it releases."""
+"""The single owner of the model: counts the journal's rows, each once and in their order, on one Coordinator.
+
+What it is after a row follows from the rows alone. So a checkpoint is only there to shorten the replay, and
+every method may be called again by whoever got no answer.
+"""
 
 import asyncio
+import logging
+import os
 import secrets
+import time
+from typing import Any
 
 from actors.config import ServerConfig
+from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
-from fleetfl.coordinator import Coordinator, Outcome
+from fleetfl.checkpoints import CheckpointError, Checkpoints
+from fleetfl.coordinator import Coordinator, Outcome, Refusal
+from fleetfl.journal import Journal, JournalError, Kept
 from fleetfl.messages import Release, Snapshot, Update
-from fleetfl.telemetry import EventLog
+from fleetfl.telemetry import EventLog, last_number
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+"""Rows counted before other calls get their turn."""
+REMEMBERED = 10_000
+"""Outcomes kept for whoever asks again."""
 
 
 class Aggregator:
-    """Plain class: `cluster.py` makes it remote. Built from settings, inside the actor."""
+    """Plain class: `cluster.py` makes it remote. Built from settings and the state folder."""
 
     def __init__(self, config: ServerConfig) -> None:
+        """Raises JournalError or CheckpointError for a state folder that it cannot go on from."""
         assert config.initial is not None, "cluster.py writes one where the settings name none"
+        began = time.monotonic()
         layout, params = read_adapter(config.initial)
+        self.config = config
         self.coordinator = Coordinator(
             params,
             layout,
@@ -25,20 +46,155 @@ class Aggregator:
             lineage=secrets.token_hex(4),
             max_staleness=config.max_staleness,
         )
-        self.events = EventLog(config.state / "events.jsonl")
+        log_path = config.state / "events.jsonl"
+        self.events = EventLog(log_path)
+        self.told = last_number(log_path, "row")
+        """The events up to this row of the journal were written before."""
+        self.journal = Journal(config.journal_path)
+        self.checkpoints = Checkpoints(config.checkpoint_folder)
+        self.counted = 0
+        """The last row that was."""
+        self.outcomes: dict[int, Outcome] = {}
+        self.saving: asyncio.Task[None] | None = None
         self.changed = asyncio.Condition()
-        self.snapshot = self._released()
+        self.snapshot = self.coordinator.published.whole()
+        from_row = self._resume()
+        while self._count():
+            pass
+        self.saved_at = time.monotonic()
+        self.events.write(
+            "aggregator_started",
+            pid=os.getpid(),
+            version=self.coordinator.version,
+            lineage=self.coordinator.published.lineage,
+            replayed=self.counted - from_row,
+            seconds=round(time.monotonic() - began, 3),
+        )
 
-    async def submit(self, update: Update, frame_bytes: int) -> Outcome:
-        """Judge one update; `frame_bytes` is its size on the wire."""
-        outcome = self.coordinator.submit(update)
+    def _resume(self) -> int:
+        """Be what the newest checkpoint says; gives its row."""
+        found = self.checkpoints.newest()
+        if found is None:
+            # The lineage is drawn by chance, so nothing that it names may go out before it is on disk.
+            self.checkpoints.write(0, self._state())
+            self._tell_release()
+            return 0
+        self.counted, state = found
+        ours = self.coordinator.layout.fingerprint
+        if state["layout"] != ours:
+            raise CheckpointError(
+                f"{self.checkpoints.folder} has layout {state['layout'].hex()}, the `model` settings ask for "
+                f"{ours.hex()}; to begin anew: --set server.resume=false"
+            )
+        self.coordinator.restore(state["coordinator"])
+        if not self.journal.number_past(self.counted):
+            log.error("journal %s was LOST: begun anew at row %d", self.journal.path, self.counted)
+            self.events.write("journal_lost", counted=self.counted)
+        self.snapshot = self.coordinator.published.whole()
+        return self.counted
+
+    async def outcome(self, row: int) -> Outcome:
+        """What became of the update in this row of the journal.
+
+        Raises JournalError if the row is not there or damaged: the update has to come again.
+        """
+        while row > self.counted:
+            version = self.coordinator.version
+            if not self._count():
+                raise JournalError(f"journal {self.journal.path} has no row {row}")
+            if self.coordinator.version > version:
+                async with self.changed:
+                    self.changed.notify_all()
+            self._save_if_due()
+            await asyncio.sleep(0)
+        return self.outcomes.get(row) or self._outcome_before(row)
+
+    def _count(self) -> int:
+        """Count the next rows of the journal; gives how many."""
+        rows = self.journal.rows(self.counted, BATCH)
+        for kept in rows:
+            update = _update(kept)
+            if update is None:
+                self._pass_over(kept)
+            else:
+                self._judge(kept, update)
+                self.counted = kept.row
+        return len(rows)
+
+    def _judge(self, kept: Kept, update: Update) -> None:
+        try:
+            outcome = self.coordinator.submit(update)
+        except Exception as bug:  # else no row after this one would ever be counted
+            log.exception("row %d of the journal cannot be judged", kept.row)
+            version = self.coordinator.version
+            outcome = Outcome("refused", version, 0, Refusal.BUG, f"{type(bug).__name__}: {bug}")
+        self.outcomes[kept.row] = outcome
+        if len(self.outcomes) > REMEMBERED:
+            del self.outcomes[next(iter(self.outcomes))]
+        if outcome.released:
+            self.snapshot = self.coordinator.published.whole()
+        if kept.row > self.told:
+            self._tell(kept, update, outcome)
+        if outcome.released and kept.row >= self.told:
+            self._tell_release()
+
+    def _pass_over(self, kept: Kept) -> None:
+        """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now.
+
+        Versions may then come again with other bits, so they get another name.
+        """
+        log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
+        self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
+        self.coordinator.published.rename(secrets.token_hex(4))
+        self.snapshot = self.coordinator.published.whole()
+        self.counted = kept.row
+        self.checkpoints.write(self.counted, self._state())
+        self.journal.drop(kept.row)
+
+    def _outcome_before(self, row: int) -> Outcome:
+        """For a repeat of what was counted so long ago, or before a crash, that nothing is remembered."""
+        version = self.coordinator.version
+        for kept in self.journal.rows(row - 1, 1):
+            update = _update(kept)
+            if kept.row == row and update is not None:
+                if self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence):
+                    return Outcome("duplicate", version, version - update.base_version)
+                return Outcome("refused", version, 0, Refusal.EARLIER, "refused before")
+        raise JournalError(f"journal {self.journal.path} has no row {row}")
+
+    def _save_if_due(self) -> None:
+        if self.saving is not None and not self.saving.done():
+            return
+        if time.monotonic() - self.saved_at < self.config.checkpoint_s:
+            return
+        self.saved_at = time.monotonic()
+        save = asyncio.to_thread(self._save, self.counted, self._state())
+        self.saving = asyncio.create_task(save, name="aggregator.save")
+
+    def _save(self, row: int, state: dict[str, Any]) -> None:
+        try:
+            self.checkpoints.write(row, state)
+            self.journal.trim(self.checkpoints.safe_row, self.config.journal)
+        except (CheckpointError, JournalError) as failed:
+            # Nothing is lost: the rows stay, and the next one covers them too.
+            log.error("no checkpoint at row %d: %s", row, failed)
+            self.events.write("checkpoint_failed", detail=str(failed))
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "layout": self.coordinator.layout.fingerprint,
+            "coordinator": self.coordinator.snapshot(),
+        }
+
+    def _tell(self, kept: Kept, update: Update, outcome: Outcome) -> None:
         seen = {
             "vehicle": update.vehicle,
             "boot": update.boot,
             "sequence": update.sequence,
             "base": update.base_version,
             "staleness": outcome.staleness,
-            "bytes": frame_bytes,
+            "bytes": len(kept.frame),
+            "row": kept.row,
         }
         if outcome.reason is not None:
             self.events.write("refused", **seen, reason=outcome.reason.value, detail=outcome.detail)
@@ -46,11 +202,10 @@ class Aggregator:
             self.events.write(
                 outcome.verdict, **seen, loss=update.loss, num_examples=update.num_examples
             )
-        if outcome.released:
-            self.snapshot = self._released()
-            async with self.changed:
-                self.changed.notify_all()
-        return outcome
+
+    def _tell_release(self) -> None:
+        snapshot = self.snapshot
+        self.events.write("released", version=snapshot.version, sha256=snapshot.sha256.hex())
 
     async def newer(self, than: int) -> Snapshot:
         """The newest version, once there is one past `than` (-1 for any)."""
@@ -67,7 +222,13 @@ class Aggregator:
         """The newest version: the actor is up."""
         return self.coordinator.version
 
-    def _released(self) -> Snapshot:
-        snapshot = self.coordinator.published.whole()
-        self.events.write("released", version=snapshot.version, sha256=snapshot.sha256.hex())
-        return snapshot
+
+def _update(kept: Kept) -> Update | None:
+    """None if the row is damaged, or of a format that is no longer read."""
+    if not kept.is_whole:
+        return None
+    try:
+        message = wire.open_frame(kept.frame).message
+    except wire.WireError:
+        return None
+    return message if isinstance(message, Update) else None

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import os
 import shutil
 import signal
@@ -22,12 +23,16 @@ from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
 from fleetfl.identity import Signer
-from fleetfl.messages import SERVER, Release, Snapshot, Update
+from fleetfl.journal import Journal
+from fleetfl.messages import SERVER, Release, Snapshot
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 
 APP = "fleetfl"
+
+LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+"""A killed actor is built again, and asked again what it was asked: also `run`, which never ends."""
 
 
 class ServerError(FleetflError, RuntimeError):
@@ -36,12 +41,15 @@ class ServerError(FleetflError, RuntimeError):
 
 @dataclass(frozen=True)
 class Calls:
-    """The aggregator's methods as coroutines; crosses Ray with its handle."""
+    """The aggregator's methods as coroutines; crosses Ray with its handle.
+
+    All may be asked twice, so while the actor is away Ray holds them back, and asks again what it lost.
+    """
 
     aggregator: Any
 
-    async def submit(self, update: Update, frame_bytes: int) -> Outcome:
-        return await self.aggregator.submit.remote(update, frame_bytes)
+    async def outcome(self, row: int) -> Outcome:
+        return await self.aggregator.outcome.remote(row)
 
     async def newer(self, than: int) -> Snapshot:
         return await self.aggregator.newer.remote(than)
@@ -54,25 +62,34 @@ class GatewayActor:
     """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
 
     def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
-        """Raises IdentityError for keys that cannot be used."""
+        """Raises IdentityError for keys that cannot be used, JournalError for a journal."""
         self.config, self.partition, self.calls = config, partition, calls
         self.keys = config.keys.build(config.fleet, config.state)
         self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
+        self.journal = Journal(config.journal_path)
+        self.events = EventLog(config.state / "events.jsonl")
 
     async def ping(self) -> None:
         """The actor is up."""
 
     async def run(self) -> None:
-        """Until killed. Raises TransportError if the broker does not answer at the start."""
+        """Until killed. Raises TransportError if the broker does not answer at the server's start."""
+        import ray
+
         client_id = f"{self.config.fleet}-gateway-{self.partition}"
-        async with self.config.transport.connect(client_id, clean_session=False) as transport:
+        is_restart = ray.get_runtime_context().was_current_actor_reconstructed
+        self.events.write("gateway_started", pid=os.getpid(), partition=self.partition)
+        async with self.config.transport.connect(
+            client_id, clean_session=False, patience_s=math.inf if is_restart else 10.0
+        ) as transport:
             await Gateway(
                 self.config.fleet,
                 self.partition,
                 transport=transport,
-                submit=self.calls.submit,
+                journal=self.journal,
+                outcome=self.calls.outcome,
                 announcement=self.calls.announcement,
-                events=EventLog(self.config.state / "events.jsonl"),
+                events=self.events,
                 keys=self.keys,
                 signer=self.signer,
                 max_in_flight=self.config.max_in_flight,
@@ -80,7 +97,7 @@ class GatewayActor:
 
 
 class Server:
-    """A running server. `check` raises once a part of it has ended."""
+    """A running server. `check` raises once a part of it has ended that is not built again."""
 
     def __init__(self, config: ServerConfig, aggregator: Any, running: dict[str, Any]) -> None:
         self.config, self.aggregator, self.running = config, aggregator, running
@@ -116,8 +133,10 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     AdapterFileError for an unfit checkpoint, IdentityError for unfit keys, TransportError for an
     unreachable broker.
     """
-    config = with_initial(config.model_copy(update={"state": config.state.absolute()}))
-    config = with_keys(config)
+    config = config.model_copy(update={"state": config.state.absolute()})
+    if not config.resume:
+        set_aside(config)
+    config = with_keys(with_initial(config))
     http = config.http.model_copy(update={"port": free_port(config.http.host, config.http.port)})
     config = config.model_copy(update={"http": http})
     scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
@@ -151,14 +170,14 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     """Aggregator, gateways and evaluator by name, built and answering. Raises ServerError."""
     import ray
 
-    aggregator = ray.remote(Aggregator).options(num_cpus=0).remote(config)
+    aggregator = ray.remote(Aggregator).options(**LASTING).remote(config)
     calls = Calls(aggregator)
     actors: dict[str, Any] = {"aggregator": aggregator}
     for number in range(config.num_partitions):
-        gateway = ray.remote(GatewayActor).options(num_cpus=0)
+        gateway = ray.remote(GatewayActor).options(**LASTING)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
-        evaluator = ray.remote(Evaluator).options(num_cpus=0)
+        evaluator = ray.remote(Evaluator).options(**LASTING)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
         require_up(actor, name)
@@ -233,6 +252,20 @@ def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise ServerError(f"{name} did not start: {cause}") from error
+
+
+def set_aside(config: ServerConfig) -> None:
+    """Move what a server would go on from out of its way, for a person to keep or delete."""
+    aside = config.state / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    # The events too: they tell which rows of that journal were told.
+    for path in (
+        config.journal_path.parent,
+        config.checkpoint_folder,
+        config.state / "events.jsonl",
+    ):
+        if path.exists():
+            aside.mkdir(exist_ok=True)
+            path.rename(aside / path.name)
 
 
 def with_initial(config: ServerConfig) -> ServerConfig:

@@ -12,6 +12,7 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
+from fleetfl.journal import Config as JournalConfig
 from fleetfl.server_optimizer import Config as OptimizerConfig
 
 
@@ -43,8 +44,15 @@ class RayConfig(Section):
 
 class ServerConfig(FleetConfig):
     state: Path
-    """Folder for events.jsonl and what the server keeps: the keys of its vehicles (`keys`), its own
-    (`key.pem`), and that one's public half for the vehicles (`server.pub`)."""
+    """Folder for events.jsonl and what the server keeps: updates (`journal`) and the model (`checkpoints`),
+    the keys of its vehicles (`keys`), its own (`key.pem`), and that one's public half for the vehicles
+    (`server.pub`). Gateways and aggregator need it on one machine."""
+    resume: bool = True
+    """Go on from what `state` holds; false sets that aside and begins with release 0."""
+    journal: JournalConfig = JournalConfig()
+    """How long updates are kept that were counted."""
+    checkpoint_s: float = Field(default=2.0, ge=0)
+    """Seconds between checkpoints while updates come; what came since is counted again after a crash."""
     keys: KeysConfig = KeysConfig()
     """Whose updates are taken."""
     initial: Path | None = None
@@ -64,3 +72,11 @@ class ServerConfig(FleetConfig):
     every release is evaluated; None evaluates none."""
     http: HttpConfig = HttpConfig()
     ray: RayConfig = RayConfig()
+
+    @property
+    def journal_path(self) -> Path:
+        return self.state / "journal" / "updates.sqlite"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.state / "checkpoints"

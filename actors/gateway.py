@@ -1,19 +1,22 @@
-"""The broker on one side, the aggregator on the other. Knows the wire format and nothing of models.
+"""The broker on one side, journal and aggregator on the other. Knows the wire format and nothing of models.
 
-It is given what it talks to -- a connected transport, `submit` and `announcement` -- so the cluster
-passes Ray calls and a test plain ones.
+An update is verified, appended to the journal and only then acknowledged; its receipt goes out when the
+aggregator has counted its row. It is given what it talks to -- a connected transport, a journal, `outcome`
+and `announcement` -- so the cluster passes Ray calls and a test plain ones.
 """
 
 import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from msgspec.structs import replace
+import msgspec
 
 from fleetfl import topics, wire
 from fleetfl.chunks import Assembler, split
 from fleetfl.coordinator import Outcome
+from fleetfl.journal import Journal, JournalError, Place
 from fleetfl.messages import SIGNATURE, Receipt, Release, Snapshot, Status, Update
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
@@ -21,7 +24,8 @@ from fleetfl.transport import Packet, Transport, TransportError
 
 log = logging.getLogger(__name__)
 
-Submit = Callable[[Update, int], Awaitable[Outcome]]
+Judged = Callable[[int], Awaitable[Outcome]]
+"""What became of the update in this row of the journal."""
 Newer = Callable[[int], Awaitable[Snapshot]]
 """The newest version once it is past this one."""
 Announcement = Callable[[int], Awaitable[tuple[Snapshot, list[Release]]]]
@@ -40,16 +44,21 @@ class Gateway:
         partition: int,
         *,
         transport: Transport,
-        submit: Submit,
+        journal: Journal,
+        outcome: Judged,
         announcement: Announcement,
         events: EventLog,
         keys: wire.Verifier | None = None,
         signer: wire.Signer | None = None,
         max_in_flight: int = 32,
+        retry_s: float = 1.0,
     ) -> None:
         self.fleet, self.partition = fleet, partition
-        self.transport, self.submit, self.events = transport, submit, events
-        self.announcement, self.keys, self.signer = announcement, keys, signer
+        self.transport, self.journal, self.events = transport, journal, events
+        self.outcome, self.announcement = outcome, announcement
+        self.keys, self.signer, self.retry_s = keys, signer, retry_s
+        self.is_keeping = True
+        """The journal took the last update."""
         self.assembler = Assembler()
         self.num_chunks: dict[str, int] = {}
         """What is retained, by the topic of its first chunk."""
@@ -75,22 +84,49 @@ class Gateway:
         self.under_way.discard(task)
         self.free.release()
         if not task.cancelled() and (bug := task.exception()) is not None:
-            # Not acknowledged: the broker or the vehicle sends it again.
-            log.error("an update was not judged", exc_info=bug)
+            # The vehicle has no receipt and sends it again.
+            log.error("an update was not answered", exc_info=bug)
 
     async def _take(self, packet: Packet) -> None:
         vehicle, leaf = topics.sender(packet.topic)
+        update, frame = None, None
         try:
             frame = self.assembler.add(vehicle, packet.payload, asyncio.get_running_loop().time())
             if frame is not None:
-                await self._judge(frame, vehicle, leaf)
+                update = await self._believed(frame, vehicle, leaf)
         except wire.WireError as noise:
             self.events.write("noise", vehicle=vehicle, leaf=leaf, detail=str(noise))
-        # Also a chunk that waits for others: were they lost, no receipt would come and all come again.
+        if update is None or frame is None:
+            # Also a chunk that waits for others: were they lost, no receipt would come and all come again.
+            packet.ack()
+            return
+        place = await self._kept(update, frame)
         packet.ack()
+        outcome = await self.outcome(place.row)
+        if outcome.verdict == "accepted" and not place.is_new:
+            outcome = replace(outcome, verdict="duplicate", released=False)
+            self._note_repeat(update, outcome, len(frame))
+        await self._answer(update, outcome)
 
-    async def _judge(self, frame: bytes, vehicle: str, leaf: str) -> None:
-        """Raises WireError for what cannot be answered."""
+    async def _kept(self, update: Update, frame: bytes) -> Place:
+        """Its place on disk; until it has one it is neither acknowledged nor are more than so many read."""
+        while True:
+            try:
+                place = await self.journal.append(update, frame)
+            except JournalError as failed:
+                if self.is_keeping:
+                    log.error("updates are not kept nor acknowledged: %s", failed)
+                    self.events.write("journal_failed", detail=str(failed))
+                self.is_keeping = False
+                await asyncio.sleep(self.retry_s)
+                continue
+            if not self.is_keeping:
+                self.events.write("journal_mended")
+            self.is_keeping = True
+            return place
+
+    async def _believed(self, frame: bytes, vehicle: str, leaf: str) -> Update | None:
+        """The frame's update, if it is one to be judged. Raises WireError for what cannot be answered."""
         forged: wire.SignatureError | None = None
         try:
             message = wire.decode(frame, self.keys)
@@ -108,7 +144,8 @@ class Gateway:
         elif forged is not None:
             await self._refuse(message, len(frame), str(forged))
         else:
-            await self._answer(message, await self.submit(message, len(frame)))
+            return message
+        return None
 
     def _note(self, status: Status) -> None:
         self.events.write(
@@ -120,6 +157,17 @@ class Gateway:
             bytes_down=status.bytes_down,
             waiting=status.waiting,
             note=status.note,
+        )
+
+    def _note_repeat(self, update: Update, outcome: Outcome, frame_bytes: int) -> None:
+        self.events.write(
+            "duplicate",
+            vehicle=update.vehicle,
+            boot=update.boot,
+            sequence=update.sequence,
+            base=update.base_version,
+            staleness=outcome.staleness,
+            bytes=frame_bytes,
         )
 
     async def _refuse(self, update: Update, frame_bytes: int, why: str) -> None:
@@ -183,7 +231,7 @@ class Gateway:
         news = wire.encode(releases[-1], self.signer)
         size = len(news)
         if size > self.transport.max_payload_bytes:
-            news = wire.encode(replace(releases[-1], body=b""), self.signer)
+            news = wire.encode(msgspec.structs.replace(releases[-1], body=b""), self.signer)
             size += len(news)
         await self.transport.publish(topics.release(self.fleet), news, retain=True)
         return {"bytes": size, "snapshot_bytes": len(whole)}

@@ -27,6 +27,8 @@ class Refusal(str, Enum):
     BODY = "body"  # not what its codec packs
     NOT_FINITE = "not_finite"
     STEP = "step"  # the step that it completed has no finite result; all of that step is dropped
+    EARLIER = "earlier"  # refused before; why is no longer known
+    BUG = "bug"  # judging it failed on our side
 
 
 @dataclass(frozen=True)

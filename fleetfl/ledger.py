@@ -24,7 +24,7 @@ class Ledger:
             self.seen[vehicle, boot] = {n for n in numbers if n > floor}
 
     def snapshot(self) -> dict[str, Any]:
-        return {"seen": {key: set(numbers) for key, numbers in self.seen.items()}}
+        return {"seen": [[*key, sorted(numbers)] for key, numbers in self.seen.items()]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.seen = {key: set(numbers) for key, numbers in state["seen"].items()}
+        self.seen = {(vehicle, boot): set(numbers) for vehicle, boot, numbers in state["seen"]}

@@ -94,6 +94,11 @@ class Published:
         """Of the newest RING releases those past `version`, newest last."""
         return [release for release in self.recent if release.version > version]
 
+    def rename(self, lineage: str) -> None:
+        """Count on under another name: these versions may not be those that were published before."""
+        self.lineage = lineage
+        self.recent = deque([self._bare()], RING)
+
     def _bare(self) -> Release:
         return self._release(-1, "", b"")
 

@@ -36,9 +36,11 @@ from vehicle_agent.sensors import AnySensor
 OURS = (
     "adapter.safetensors",
     "broker",
+    "checkpoints",
     "events.jsonl",
     "factory.safetensors",
     "held_out.npz",
+    "journal",
     "key.pem",
     "keys",
     "report.html",

@@ -61,7 +61,7 @@ def endpoint(process: subprocess.Popen, log: Path, patience_s: float = 180) -> s
         text = log.read_text() if log.exists() else ""
         assert process.poll() is None, f"the server ended:\n{text}"
         if "endpoint at http" in text:
-            url = text.split("endpoint at ")[1].split()[0]
+            url = text.split("endpoint at ")[-1].split()[0]
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
                     return url

@@ -14,6 +14,7 @@ from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome, Refusal
 from fleetfl.identity import Keyring, OneKey, Signer
+from fleetfl.journal import Journal, JournalError
 from fleetfl.messages import Receipt, Status
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
@@ -32,6 +33,7 @@ class Scene:
         self.broker, self.submit = memory.Broker(), submit
         self.max_payload_bytes, self.identity = max_payload_bytes, identity
         self.path = tmp_path / "events.jsonl"
+        self.journal = Journal(tmp_path / "journal.sqlite")
         self.published = Published(np.zeros(5, np.float32), LAYOUT, Int8(), lineage="one")
 
     async def play(self, packets, *, max_in_flight=3, wait_s=0.05):
@@ -41,6 +43,10 @@ class Scene:
             while self.published.version <= than:
                 await asyncio.sleep(0.005)
             return self.published.whole(), self.published.since(than)
+
+        async def outcome(row):
+            (kept,) = self.journal.rows(row - 1, 1)
+            return await self.submit(wire.decode(kept.frame), len(kept.frame))
 
         async with (
             self.broker.connect(
@@ -54,10 +60,12 @@ class Scene:
                 FLEET,
                 0,
                 transport=link,
-                submit=self.submit,
+                journal=self.journal,
+                outcome=outcome,
                 announcement=announcement,
                 events=events,
                 max_in_flight=max_in_flight,
+                retry_s=0.01,
                 **self.identity,
             )
             task = asyncio.create_task(gateway.run())
@@ -145,14 +153,57 @@ def test_reads_no_further_than_it_may_have_in_flight(tmp_path, make_update):
     assert most == 3
 
 
-def test_what_was_not_judged_is_not_acknowledged(tmp_path, make_update, caplog):
+def test_what_is_kept_is_acknowledged_and_gets_its_receipt_when_it_is_judged(tmp_path, make_update):
+    """A PUBACK says that it is on disk; without a receipt the vehicle sends it again."""
+
     async def broken(update, size):
         raise ConnectionResetError("the aggregator is gone")
 
     scene = Scene(tmp_path, broken)
+    packets = [(update_topic(), wire.encode(make_update()))]
+    assert asyncio.run(scene.play(packets)) == []
+    assert scene.broker.num_unacknowledged("gateway") == 0
+    assert [kept.frame for kept in scene.journal.rows(0, 9)] == [packets[0][1]]
+    scene.submit = accept
+    (receipt,) = asyncio.run(scene.play(packets))
+    assert receipt.verdict == "duplicate"
+    assert len(scene.journal.rows(0, 9)) == 1
+    assert [e["sequence"] for e in scene.events("duplicate")] == [0]
+
+
+class FullDisk:
+    """A journal that takes nothing until it has been asked so many times."""
+
+    def __init__(self, journal, times):
+        self.journal, self.left = journal, times
+
+    async def append(self, update, frame):
+        self.left -= 1
+        if self.left >= 0:
+            raise JournalError("database or disk is full")
+        return await self.journal.append(update, frame)
+
+    def rows(self, after, limit):
+        return self.journal.rows(after, limit)
+
+
+def test_what_is_not_kept_is_not_acknowledged(tmp_path, make_update, caplog):
+    scene = Scene(tmp_path, accept)
+    scene.journal = FullDisk(scene.journal, times=1_000_000)
     assert asyncio.run(scene.play([(update_topic(), wire.encode(make_update()))])) == []
     assert scene.broker.num_unacknowledged("gateway") == 1
-    assert "the aggregator is gone" in caplog.text
+    assert caplog.text.count("disk is full") == 1
+    assert len(scene.events("journal_failed")) == 1
+
+
+def test_goes_on_by_itself_when_there_is_space_again(tmp_path, make_update):
+    scene = Scene(tmp_path, accept)
+    scene.journal = FullDisk(scene.journal, times=3)
+    packets = [(update_topic(), wire.encode(make_update(sequence=n))) for n in range(5)]
+    receipts = asyncio.run(scene.play(packets, wait_s=0.3))
+    assert sorted(r.sequence for r in receipts) == [0, 1, 2, 3, 4]
+    assert scene.broker.num_unacknowledged("gateway") == 0
+    assert len(scene.events("journal_mended")) == 1
 
 
 def retained(scene):

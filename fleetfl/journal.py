@@ -1,0 +1,233 @@
+"""Updates on disk, in the order in which they are counted. Knows SQLite, and of a frame only whose it is.
+
+A gateway appends, and only then acknowledges; the aggregator reads the rows in their order and counts each
+once. Any number of processes on one machine may hold the same journal.
+"""
+
+import asyncio
+import contextlib
+import functools
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from pydantic import Field
+
+from fleetfl import FleetflError
+from fleetfl.config import Section
+from fleetfl.messages import Update
+
+BUSY_S = 30.0
+"""How long a commit waits for those of other gateways."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS updates (
+    -- AUTOINCREMENT: the number of a deleted row is never given again.
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    vehicle TEXT NOT NULL, boot TEXT NOT NULL, sequence INTEGER NOT NULL,
+    kept_at REAL NOT NULL, checksum INTEGER NOT NULL, frame BLOB NOT NULL,
+    UNIQUE (vehicle, boot, sequence)
+)
+"""
+
+Entry = tuple[str, str, int, float, int, bytes]
+"""A row without its number."""
+
+
+class JournalError(FleetflError, RuntimeError):
+    """The journal cannot be written or read; names the file and why (full, read-only, damaged)."""
+
+
+class Config(Section):
+    """How long rows stay that no recovery needs any more; those that one may need always stay."""
+
+    keep_s: float = Field(default=3600.0, ge=0)
+    """Seconds since they came."""
+    keep_bytes: int = Field(default=64 * 2**20, ge=0)
+    """Of the whole file; beyond, the oldest go sooner."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an update is kept."""
+
+    row: int
+    is_new: bool
+    """It was not there before."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One row, as it is read."""
+
+    row: int
+    frame: bytes
+    is_whole: bool
+    """The checksum fits: these are the bytes that were appended."""
+
+
+class Journal:
+    """Rows are numbered as they are committed: after row n was read, no smaller one can appear."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises JournalError."""
+        self.path = path
+        self.waiting: list[tuple[Entry, asyncio.Future[Place]]] = []
+        self.committing: asyncio.Task[None] | None = None
+        self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        with self._failures():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One to write, by the thread, and one to read: neither sees the other's half-done work.
+            self.writer, self.reader = _connected(path), _connected(path)
+            # What damage has made of a text is for the checksum to notice.
+            self.reader.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
+            with _transaction(self.writer):
+                self.writer.execute(SCHEMA)
+
+    async def append(self, update: Update, frame: bytes) -> Place:
+        """The update's place, once it is on disk; a repeat gets the row that it has already.
+
+        What is appended while a commit is under way shares the next one, and its fsync.
+        Raises JournalError; it is not kept then.
+        """
+        name = (update.vehicle, update.boot, update.sequence)
+        entry = (*name, time.time(), _checksum(name, frame), frame)
+        place = asyncio.get_running_loop().create_future()
+        self.waiting.append((entry, place))
+        if self.committing is None or self.committing.done():
+            self.committing = asyncio.create_task(self._commit_all(), name="journal.commit")
+        return await place
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self.waiting:
+            batch, self.waiting = self.waiting, []
+            entries = [entry for entry, _ in batch]
+            try:
+                places = await loop.run_in_executor(self.one_thread, self._commit, entries)
+            except JournalError as failed:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(failed)
+                continue
+            for (_, future), place in zip(batch, places, strict=True):
+                if not future.done():  # cancelled: whoever waited is gone, the update is kept
+                    future.set_result(place)
+
+    def _commit(self, entries: list[Entry]) -> list[Place]:
+        with self._failures(), _transaction(self.writer):
+            return [self._inserted(entry) for entry in entries]
+
+    def _inserted(self, entry: Entry) -> Place:
+        added = self.writer.execute(
+            "INSERT OR IGNORE INTO updates (vehicle, boot, sequence, kept_at, checksum, frame)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            entry,
+        )
+        if added.rowcount:
+            assert added.lastrowid is not None
+            return Place(added.lastrowid, is_new=True)
+        same = "SELECT row FROM updates WHERE vehicle = ? AND boot = ? AND sequence = ?"
+        return Place(self.writer.execute(same, entry[:3]).fetchone()[0], is_new=False)
+
+    def rows(self, after: int, limit: int) -> list[Kept]:
+        """Up to `limit` rows past row `after`, in their order. Raises JournalError."""
+        with self._failures():
+            found = self.reader.execute(
+                "SELECT row, vehicle, boot, sequence, checksum, CAST(frame AS BLOB) FROM updates"
+                " WHERE row > ? ORDER BY row LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        return [
+            Kept(row, frame, checksum == _checksum((vehicle, boot, sequence), frame))
+            for row, vehicle, boot, sequence, checksum, frame in found
+        ]
+
+    def number_past(self, row: int) -> bool:
+        """Give new rows larger numbers than `row`; False if they would have had others.
+
+        So a journal that was lost does not give numbers anew that were counted. Raises JournalError.
+        """
+        with self._failures():
+            return self.one_thread.submit(self._number_past, row).result()
+
+    def _number_past(self, row: int) -> bool:
+        with _transaction(self.writer):
+            found = self.writer.execute("SELECT seq FROM sqlite_sequence").fetchone()
+            if found is not None and found[0] >= row:
+                return True
+            self.writer.execute("DELETE FROM sqlite_sequence")
+            self.writer.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (row,))
+            return row == 0
+
+    def drop(self, row: int) -> None:
+        """Forget one row, so that its update is a new one when it comes again. Raises JournalError."""
+        with self._failures():
+            self.one_thread.submit(self._delete, "row = ?", row).result()
+
+    def trim(self, upto: int, config: Config) -> None:
+        """Forget of the rows up to `upto` what is older or more than `config` says. Raises JournalError."""
+        with self._failures():
+            self.one_thread.submit(self._trim, upto, config).result()
+
+    def _trim(self, upto: int, config: Config) -> None:
+        self._delete("row <= ? AND kept_at < ?", upto, time.time() - config.keep_s)
+        used = self._pragma("page_size") * (self._pragma("page_count") - self._freed())
+        oldest, newest = self.writer.execute("SELECT min(row), max(row) FROM updates").fetchone()
+        if used > config.keep_bytes and oldest is not None:
+            # As many of the oldest as the excess would be, were all rows of one size.
+            excess = (newest - oldest + 1) * (used - config.keep_bytes) / used
+            self._delete("row <= ? AND row < ?", upto, oldest + excess)
+
+    def _freed(self) -> int:
+        """Pages that new rows will use again."""
+        return self._pragma("freelist_count")
+
+    def _pragma(self, name: str) -> int:
+        return self.writer.execute(f"PRAGMA {name}").fetchone()[0]
+
+    def _delete(self, where: str, *values: float) -> None:
+        with _transaction(self.writer):
+            self.writer.execute(f"DELETE FROM updates WHERE {where}", values)
+
+    def close(self) -> None:
+        self.one_thread.shutdown()
+        self.writer.close()
+        self.reader.close()
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as failed:
+            raise JournalError(f"journal {self.path}: {failed}") from failed
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # With NORMAL, a commit would outlive the process but not the machine's power.
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    # IMMEDIATE: rows get their numbers while no other process writes.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A full disk may have ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _checksum(name: tuple[str, str, int], frame: bytes) -> int:
+    return crc32(repr(name).encode(), crc32(frame))

@@ -1,0 +1,239 @@
+"""An aggregator that dies between any two rows ends with the same bits, and tells each update once."""
+
+import asyncio
+import sqlite3
+
+import numpy as np
+import pytest
+
+from actors.aggregator import Aggregator
+from actors.cluster import set_aside
+from actors.config import ServerConfig
+from fleetfl import wire
+from fleetfl.adapter_file import write_adapter
+from fleetfl.checkpoints import CheckpointError
+from fleetfl.codecs import decoder
+from fleetfl.coordinator import Coordinator
+from fleetfl.journal import Journal, JournalError
+from fleetfl.telemetry import EventReader
+from fleetfl.vectors import Layout
+
+pytestmark = pytest.mark.unit
+LAYOUT = Layout((("w", (5, 4)),))
+NUM = 13
+
+
+@pytest.fixture
+def config(tmp_path):
+    return config_in(tmp_path)
+
+
+def config_in(folder, **settings):
+    write_adapter(folder / "zero.safetensors", LAYOUT, np.zeros(20, np.float32))
+    return ServerConfig.model_validate(
+        {
+            "fleet": "f",
+            "model": {"classes": ["a", "b"]},
+            "transport": {"kind": "memory"},
+            "state": folder,
+            "initial": folder / "zero.safetensors",
+            "aggregator": {"kind": "fedbuff", "goal": 3},
+            "optimizer": {"momentum": 0.5},
+            "release": {"kind": "int8"},
+            "checkpoint_s": 0,
+            **settings,
+        }
+    )
+
+
+@pytest.fixture
+def updates(make_update):
+    """Twelve sound ones, which make four versions, and a stranger's at 5."""
+    rng = np.random.default_rng(3)
+    codec = decoder("int8", LAYOUT)
+    return [
+        make_update(
+            codec="int8",
+            body=codec.encode(rng.normal(size=20).astype(np.float32)),
+            layout=b"another1" if n == 5 else LAYOUT.fingerprint,
+            vehicle=f"v{rng.integers(4)}",
+            sequence=n,
+        )
+        for n in range(NUM)
+    ]
+
+
+def keep(journal, updates):
+    async def append():
+        return [(await journal.append(one, wire.encode(one))).row for one in updates]
+
+    return asyncio.run(append())
+
+
+def ask(aggregator, *rows):
+    async def outcomes():
+        found = [await aggregator.outcome(row) for row in rows]
+        if aggregator.saving is not None:
+            await aggregator.saving
+        return found
+
+    return asyncio.run(outcomes())
+
+
+def end(coordinator):
+    """Version, SHA-256 of what is published, and what is optimized, to the bit."""
+    published = coordinator.published
+    return published.version, published.sha256.hex(), coordinator.params.tobytes()
+
+
+def unbroken(config, updates):
+    """The end of the same arrivals on a Coordinator that knows no file."""
+    coordinator = Coordinator(
+        np.zeros(20, np.float32),
+        LAYOUT,
+        config.aggregator.build(20),
+        config.optimizer.build(20),
+        release_codec=config.release,
+    )
+    for update in updates:
+        coordinator.submit(update)
+    return end(coordinator)
+
+
+def told(config, kind):
+    return [e for e in EventReader(config.state / "events.jsonl").read() if e["event"] == kind]
+
+
+@pytest.mark.parametrize("checkpoint_s", [0, 3600])
+@pytest.mark.parametrize("counted", range(NUM + 1))
+def test_dying_after_any_row_changes_no_bit_and_no_line(tmp_path, updates, counted, checkpoint_s):
+    """With a checkpoint at that row, or with none but the first."""
+    config = config_in(tmp_path, checkpoint_s=checkpoint_s)
+    first = Aggregator(config)
+    ask(first, *keep(first.journal, updates[:counted]))  # and dies: nothing is closed or saved
+    rows = keep(Journal(config.journal_path), updates)
+    second = Aggregator(config)
+    outcomes = ask(second, *rows)
+    assert second.coordinator.published.lineage == first.coordinator.published.lineage
+    assert end(second.coordinator) == unbroken(config, updates)
+    fresh = {o.verdict for n, o in enumerate(outcomes) if n >= counted and n != 5}
+    assert fresh <= {"accepted"}
+    sound = [n for n in range(NUM) if n != 5]
+    assert [e["sequence"] for e in told(config, "accepted")] == sound
+    assert [e["sequence"] for e in told(config, "refused")] == [5]
+    assert {e["version"] for e in told(config, "released")} == set(range(5))
+
+
+def test_dying_after_every_row_changes_no_bit(tmp_path, config, updates):
+    journal = Journal(config.journal_path)
+    for one in updates:
+        (row,) = keep(journal, [one])
+        ask(Aggregator(config), row)
+    assert end(Aggregator(config).coordinator) == unbroken(config, updates)
+
+
+def test_the_same_question_gets_the_same_answer(config, updates):
+    aggregator = Aggregator(config)
+    rows = keep(aggregator.journal, updates)
+    assert ask(aggregator, *rows) == ask(aggregator, *rows)
+
+
+def test_after_a_crash_what_was_counted_is_still_counted_and_what_was_refused_is_not(
+    config, updates
+):
+    first = Aggregator(config)
+    rows = keep(first.journal, updates)
+    ask(first, *rows)
+    outcomes = ask(Aggregator(config), *rows)
+    assert [o.verdict for o in outcomes[:5]] == ["duplicate"] * 5
+    assert (outcomes[5].verdict, outcomes[5].reason.value) == ("refused", "earlier")
+
+
+def test_a_damaged_checkpoint_means_a_longer_replay_to_the_same_bits(tmp_path, config, updates):
+    first = Aggregator(config)
+    for one in updates:
+        ask(first, *keep(first.journal, [one]))
+    newest = max(config.checkpoint_folder.glob("*.checkpoint"))
+    newest.write_bytes(newest.read_bytes()[:-3])
+    assert end(Aggregator(config).coordinator) == unbroken(config, updates)
+    assert told(config, "aggregator_started")[-1]["replayed"] > 0
+
+
+def test_rows_are_trimmed_behind_both_checkpoints_and_a_repeat_is_known_all_the_same(
+    tmp_path, updates
+):
+    config = config_in(tmp_path, journal={"keep_s": 0})
+    aggregator = Aggregator(config)
+    for one in updates:
+        ask(aggregator, *keep(aggregator.journal, [one]))
+    left = [kept.row for kept in aggregator.journal.rows(0, 99)]
+    assert left == [aggregator.checkpoints.safe_row + 1]
+    again = keep(aggregator.journal, [updates[0], updates[5]])
+    assert again == [NUM + 1, NUM + 2]
+    repeat, refused = ask(aggregator, *again)
+    assert (repeat.verdict, refused.verdict, refused.reason.value) == (
+        "duplicate",
+        "refused",
+        "layout",
+    )
+    assert end(Aggregator(config).coordinator) == end(aggregator.coordinator)
+
+
+def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
+    tmp_path, updates, caplog
+):
+    """Counted before the crash and lost after it: version 1 comes again with other bits."""
+    config = config_in(tmp_path, checkpoint_s=3600)
+    first = Aggregator(config)
+    rows = keep(first.journal, updates[:3])
+    assert ask(first, *rows)[-1].released
+    with sqlite3.connect(config.journal_path) as other:
+        other.execute("UPDATE updates SET checksum = checksum + 1 WHERE row = 2")
+    other.close()
+    second = Aggregator(config)
+    assert "row 2" in caplog.text
+    assert "is DAMAGED" in caplog.text
+    assert second.coordinator.published.lineage != first.coordinator.published.lineage
+    with pytest.raises(JournalError, match="has no row 2"):
+        ask(second, rows[1])
+    (again,) = keep(second.journal, [updates[1]])
+    (outcome,) = ask(second, again)
+    assert (outcome.verdict, outcome.released) == ("accepted", True)
+    third = Aggregator(config)
+    assert third.coordinator.published.lineage == second.coordinator.published.lineage
+    assert end(third.coordinator) == end(second.coordinator)
+
+
+def test_a_lost_journal_costs_only_what_no_checkpoint_had(config, updates, caplog):
+    first = Aggregator(config)
+    for one in updates[:6]:
+        ask(first, *keep(first.journal, [one]))
+    for path in config.journal_path.parent.iterdir():
+        path.unlink()
+    second = Aggregator(config)
+    assert "was LOST" in caplog.text
+    outcomes = ask(second, *keep(second.journal, updates))
+    assert [o.verdict for o in outcomes[:5]] == ["duplicate"] * 5
+    assert [o.verdict for o in outcomes[6:]] == ["accepted"] * 7
+    assert end(second.coordinator) == unbroken(config, updates)
+
+
+def test_a_row_that_is_not_there_is_an_error(config):
+    with pytest.raises(JournalError, match="has no row 9"):
+        ask(Aggregator(config), 9)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, config):
+    Aggregator(config)
+    write_adapter(config.initial, Layout.flat(3), np.zeros(3, np.float32))
+    with pytest.raises(CheckpointError, match="begin anew"):
+        Aggregator(config)
+    set_aside(config)
+    assert Aggregator(config).coordinator.layout == Layout.flat(3)
+    assert [e["version"] for e in told(config, "released")] == [0]
+    assert len(list(tmp_path.glob("before-*/checkpoints/*.checkpoint"))) == 1
+
+
+def test_what_came_while_nobody_asked_is_counted_at_the_start(config, updates):
+    keep(Journal(config.journal_path), updates)
+    assert Aggregator(config).counted == NUM
