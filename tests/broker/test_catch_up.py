@@ -11,6 +11,7 @@ import pytest
 from actors.gateway import Gateway
 from fleetfl import wire
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.journal import Journal
 from fleetfl.messages import Release, Snapshot
 from fleetfl.releases import Follower, Published
 from fleetfl.telemetry import EventLog
@@ -56,12 +57,14 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        journal = Journal(self.folder / "journal.sqlite")
         async with self.mqtt.connect("gateway", clean_session=False) as link:
             gateway = Gateway(
                 "f",
                 0,
                 transport=link,
-                submit=lambda *_: asyncio.sleep(60),  # pyright: ignore[reportArgumentType]
+                journal=journal,
+                outcome=lambda _: asyncio.sleep(60),  # pyright: ignore[reportArgumentType]
                 announcement=self.announcement,
                 events=EventLog(self.folder / "events.jsonl"),
             )
@@ -72,6 +75,7 @@ class Server:
             finally:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+                journal.close()
 
 
 class Still:
