@@ -5,9 +5,9 @@ Claim: at least 2,000 signed updates a second of 38,794 values, and 5,000 unsign
 Run: OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/ingest.py [--json FILE]
 
 The real Gateway and the real Aggregator in one process, without broker and Ray: an update is read,
-its signature checked, judged, decoded and folded in, its event written, its receipt signed and handed
-to the transport. Every GOAL updates are a step, whose release is coded, signed and handed over as
-well. 64 vehicles take turns. A figure is the median of several rounds; "update alone" has a goal that
+its signature checked, kept in the journal, judged, decoded and folded in, its event written, its receipt
+signed and handed to the transport. Every GOAL updates are a step, whose release is coded, signed and handed
+over as well. 64 vehicles take turns. A figure is the median of several rounds; "update alone" has a goal that
 is never reached, so it is the path of an update without its share of a step.
 """
 
@@ -111,8 +111,15 @@ def packets(kind: str, count: int, by: list[Signer] | None) -> list[Packet]:
     return made
 
 
-async def seconds(prepared: list[Packet], folder: Path, goal: int, *, signed: bool) -> float:
-    """From the first packet to the last receipt."""
+async def seconds(prepared: list[Packet], keys: Path, goal: int, *, signed: bool) -> float:
+    """From the first packet to the last receipt, with a state folder of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        return await seconds_in(Path(name), prepared, keys, goal, signed=signed)
+
+
+async def seconds_in(
+    folder: Path, prepared: list[Packet], keys: Path, goal: int, *, signed: bool
+) -> float:
     write_adapter(folder / "zero.safetensors", LAYOUT, np.zeros(LAYOUT.size, np.float32))
     config = ServerConfig.model_validate(
         {
@@ -135,7 +142,7 @@ async def seconds(prepared: list[Packet], folder: Path, goal: int, *, signed: bo
         outcome=aggregator.outcome,
         announcement=aggregator.announcement,
         events=events,
-        keys=Keyring(FLEET, folder / "keys") if signed else None,
+        keys=Keyring(FLEET, keys) if signed else None,
         signer=Signer.from_file(FLEET, folder / "key.pem") if signed else None,
     )
     began = time.process_time()
@@ -145,6 +152,9 @@ async def seconds(prepared: list[Packet], folder: Path, goal: int, *, signed: bo
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     events.close()
+    if aggregator.saving is not None:
+        await aggregator.saving
+    aggregator.journal.close()
     accepted = sum(len(seen) for seen in aggregator.coordinator.ledger.seen.values())
     assert accepted == len(prepared), f"{accepted} of {len(prepared)} were counted"
     return took
@@ -152,10 +162,10 @@ async def seconds(prepared: list[Packet], folder: Path, goal: int, *, signed: bo
 
 def per_s(kind: str, goal: int, count: int, rounds: int, *, signed: bool) -> float:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared = packets(kind, count, signers(folder / "keys") if signed else None)
+        keys = Path(name) / "keys"
+        prepared = packets(kind, count, signers(keys) if signed else None)
         took = [
-            asyncio.run(seconds(prepared, folder, goal, signed=signed)) for _ in range(rounds + 1)
+            asyncio.run(seconds(prepared, keys, goal, signed=signed)) for _ in range(rounds + 1)
         ]
     return count / statistics.median(took[1:])
 
