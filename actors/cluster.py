@@ -16,9 +16,7 @@ from typing import Any
 
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
-from actors.evaluator import Evaluator
 from actors.gateway import Gateway
-from actors.serving import ServedModel
 from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
@@ -177,6 +175,9 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
         gateway = ray.remote(GatewayActor).options(**LASTING)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
+        # Here, because a gateway imports this module and needs no torch: it is back sooner.
+        from actors.evaluator import Evaluator
+
         evaluator = ray.remote(Evaluator).options(**LASTING)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
@@ -188,6 +189,8 @@ def deploy(config: ServerConfig, calls: Calls) -> None:
     """The endpoint, answering. Raises ServerError if it does not come up."""
     from ray import serve
     from ray.exceptions import RayError
+
+    from actors.serving import ServedModel  # as above
 
     deployment: Any = serve.deployment(
         serve.ingress()(ServedModel),

@@ -175,7 +175,10 @@ class Journal:
             self.one_thread.submit(self._trim, upto, config).result()
 
     def _trim(self, upto: int, config: Config) -> None:
-        self._delete("row <= ? AND kept_at < ?", upto, time.time() - config.keep_s)
+        # Rows are as good as in order of time: read no further than the first young one.
+        first = "SELECT row FROM updates WHERE kept_at >= ? ORDER BY row LIMIT 1"
+        young = self.writer.execute(first, (time.time() - config.keep_s,)).fetchone()
+        self._delete("row <= ? AND row < ?", upto, upto + 1 if young is None else young[0])
         used = self._pragma("page_size") * (self._pragma("page_count") - self._freed())
         oldest, newest = self.writer.execute("SELECT min(row), max(row) FROM updates").fetchone()
         if used > config.keep_bytes and oldest is not None:

@@ -204,6 +204,24 @@ def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
     assert end(third.coordinator) == end(second.coordinator)
 
 
+def test_without_a_checkpoint_it_goes_on_and_the_next_one_covers_all(config, updates):
+    """Where the folder was there is a file, until there is none."""
+    aggregator = Aggregator(config)
+    for path in config.checkpoint_folder.iterdir():
+        path.unlink()
+    config.checkpoint_folder.rmdir()
+    config.checkpoint_folder.write_bytes(b"")
+    for one in updates[:7]:
+        ask(aggregator, *keep(aggregator.journal, [one]))
+    assert len(told(config, "checkpoint_failed")) == 7
+    assert len(told(config, "accepted")) == 6
+    config.checkpoint_folder.unlink()
+    ask(aggregator, *keep(aggregator.journal, updates))
+    second = Aggregator(config)
+    assert told(config, "aggregator_started")[-1]["replayed"] == 0
+    assert end(second.coordinator) == unbroken(config, updates)
+
+
 def test_a_lost_journal_costs_only_what_no_checkpoint_had(config, updates, caplog):
     first = Aggregator(config)
     for one in updates[:6]:
