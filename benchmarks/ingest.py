@@ -5,12 +5,12 @@ and 5,000 unsigned ones ("path": wire.decode and Coordinator.submit).
 
 Run: OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/ingest.py [--json FILE]
 
-The other columns are a whole server: the real Gateway and Aggregator in one process, without broker and Ray. An update is read,
-its signature checked, kept in the journal, judged, decoded and folded in, its event written, its
-receipt signed and handed to the transport. Every GOAL updates are a step, whose release is coded
-(int8), signed and handed over as well. 64 vehicles take turns. A figure is updates by processor time,
-the median of several rounds; "update alone" has a goal that is never reached, so it is the path of an
-update without its share of a step.
+The other columns are a whole server, the real Gateway and Aggregator in one process, without broker and
+Ray: an update is read, its signature checked, kept in the journal, judged, decoded and folded in, its
+event written, its receipt signed and handed to the transport. Every GOAL updates are a step, whose
+release is coded (int8), signed and handed over as well. 64 vehicles take turns. A figure is updates by
+processor time, the median of several rounds; "update alone" has a goal that is never reached, so it is
+the path of an update without its share of a step.
 """
 
 from __future__ import annotations

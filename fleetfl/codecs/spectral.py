@@ -221,11 +221,10 @@ class Spectral:
         ends = np.cumsum([ENTRY_BITS * -(-num_entries // 8), -(-num_signs // 8)])
         entries = unpack(rest[: ends[0]], ENTRY_BITS, num_entries).astype(np.int64) - ENTRY_MAX
         is_negative = unpack(rest[ends[0] : ends[1]], 1, num_signs).astype(bool)
-        level = read(rest[ends[1] :], spans, counts)
-        value = level.astype(np.float32)
-        value[level == 1] += shifts[0]
-        value[level > 1] += shifts[1]
-        value[np.flatnonzero(level)[is_negative]] *= -1
+        spots, level = read(rest[ends[1] :], spans, counts)
+        magnitude = level.astype(np.float32) + shifts[np.minimum(level, 2) - 1]
+        value = np.zeros(sum(spans), np.float32)
+        value[spots] = np.where(is_negative, -magnitude, magnitude)
         with np.errstate(over="ignore", invalid="ignore"):
             self._put_products(vector, value * step, units(entries, ranks, n), ranks)
         if not np.isfinite(vector).all():
@@ -317,28 +316,39 @@ def read_counts(data: memoryview, spans: list[int]) -> tuple[list[list[int]], me
     return counts, data
 
 
-def read(data: memoryview, spans: list[int], counts: list[list[int]]) -> np.ndarray:
-    """Levels of all directions, int64 [sum of spans]. Raises CodecError."""
-    kinds = []
+def read(
+    data: memoryview, spans: list[int], counts: list[list[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the values that are not zero, counted over all directions, and their levels; int64 both.
+
+    Raises CodecError.
+    """
+    planes = [
+        (most, count, *marks(count, most))
+        for span, mine in zip(spans, counts, strict=True)
+        for most, count in zip([span, *mine], mine, strict=False)
+    ]
+    num_gaps = [count if is_rare else most - count for most, count, is_rare, _ in planes]
+    widths = np.array([width for *_, width in planes], np.uint8).repeat(num_gaps)
+    gaps = _golomb.decode(data, widths, sum(most for most, *_ in planes))
+    ends = np.cumsum(num_gaps).tolist()
+    places, levels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    plane, start = 0, 0
     for span, mine in zip(spans, counts, strict=True):
-        for most, count in zip([span, *mine], mine, strict=False):
-            is_rare, width = marks(count, most)
-            kinds.append((most, is_rare, count if is_rare else most - count, width))
-    num_gaps = [k[2] for k in kinds]
-    widths = np.array([k[3] for k in kinds], np.uint8).repeat(num_gaps)
-    gaps = _golomb.decode(data, widths, sum(k[0] for k in kinds))
-    spots = iter(np.split(gaps, np.cumsum(num_gaps)[:-1])) if kinds else iter(())
-    level = np.zeros(sum(spans), np.int64)
-    kind = iter(kinds)
-    start = 0
-    for span, mine in zip(spans, counts, strict=True):
-        here = np.arange(start, start + span)
-        for _ in mine:
-            most, is_rare, _, _ = next(kind)
-            marked = np.cumsum(next(spots) + 1) - 1
+        here = np.zeros(0, np.int64)
+        for number in range(len(mine)):
+            most, count, is_rare, _ = planes[plane]
+            marked = np.cumsum(gaps[ends[plane] - num_gaps[plane] : ends[plane]] + 1) - 1
             if marked.size and marked[-1] >= most:
                 raise CodecError(f"place {marked[-1]} of {most}")
-            here = here[marked] if is_rare else np.delete(here, marked)
-            level[here] += 1
+            if not is_rare:
+                marked = np.delete(np.arange(most), marked)
+            if number == 0:
+                places.append(marked + start)
+                levels.append(np.ones(count, np.int64))
+            else:  # `here` numbers the values of level 1 and more
+                here = marked if number == 1 else here[marked]
+                levels[-1][here] += 1
+            plane += 1
         start += span
-    return level
+    return np.concatenate(places), np.concatenate(levels)

@@ -11,7 +11,8 @@ WIDTH, HEIGHT = 860, 430
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 54, 60
 OURS = "spectral"
 STYLE = """
-text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #5b6876; }
+text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #5b6876;
+  paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 .title { font-size: 16px; font-weight: 650; fill: #16202c; } .strong { fill: #16202c; font-weight: 600; }
 .grid { stroke: #e2e6eb; } .zero { stroke: #9aa6b3; stroke-dasharray: 5 4; }
 .ours { fill: #1f6feb; stroke: #1f6feb; } .theirs { fill: #7d8894; stroke: #7d8894; }
@@ -72,7 +73,7 @@ def _point(row: dict[str, Any], across: Scale, down: Scale, number: int) -> Mark
     gain, spread = -row["loss_points"], row["loss_ci95"]
     whose = "ours" if row["kind"] == OURS else "theirs"
     # Neighbours' words would lie on each other: they stand above and below in turn.
-    beside = -16 if number % 2 else 24
+    beside = -24 if number % 2 else 20
     return element(
         "g",
         element(
