@@ -16,6 +16,7 @@ _UNTIL_PARENT_DIES = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell that runs us in the background has it ignored
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent died first")
 os.execvp(sys.argv[2], sys.argv[2:])
