@@ -485,7 +485,7 @@ def test_releases_are_applied_while_training_goes_on(outbox):
             await until(lambda: holds(agent, server))
             np.testing.assert_array_equal(bases[0], first)
             go_on.set()
-            await until(lambda: len(bases) == 2)
+            await until(lambda: len(bases) >= 2)  # it may have gone on to the third
             assert bases[1].tobytes() == server.vector.tobytes()
 
     asyncio.run(scene())
