@@ -13,7 +13,8 @@ from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
 from fleetfl.journal import Config as JournalConfig
-from fleetfl.server_optimizer import Config as OptimizerConfig
+from fleetfl.server_optimizers import AnyServerOptimizer
+from fleetfl.server_optimizers.sgd import Config as SGD
 
 
 class HttpConfig(Section):
@@ -59,7 +60,7 @@ class ServerConfig(FleetConfig):
     """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
     from the backbone with an adapter that does nothing."""
     aggregator: AnyAggregator = FedBuff()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: AnyServerOptimizer = SGD()
     """The server's step on what the aggregator gives."""
     release: AnyCodec = Spectral(bits_per_value=0.37)
     """How the difference between two versions is packed; what it drops goes out with later ones."""

@@ -10,7 +10,7 @@ All compute the mean of the same updates, weighted by their numbers of examples:
 - floor: `weights @ buffer` on one float32 [K, P]: BLAS, all cores. Nobody receives updates in this form, and
   its bits differ from one processor to the next.
 - fleetfl: FedBuff.add, K times. No weight is 1, so that no product is saved. "with step" adds the server's
-  step: ServerSGD.apply, rate 1, no momentum.
+  step: SGD.apply, rate 1, no momentum.
 - flower: `aggregate` of flwr.server.strategy, one tensor an update. "messages" is `aggregate_arrayrecords`,
   what its FedAvg calls today; there updates are serialized arrays.
 
@@ -68,18 +68,19 @@ def fleetfl(size: int) -> Folding:
 
     def fold() -> np.ndarray:
         for update, num_examples in zip(updates, examples, strict=True):
-            step = buffer.add(update, num_examples=num_examples, staleness=0)
+            step = buffer.add(update, vehicle="v", num_examples=num_examples, staleness=0)
         assert step is not None
-        return step
+        return step.change
 
     return fold
 
 
 def fleetfl_with_step(size: int) -> Folding:
-    from fleetfl.server_optimizer import Config
+    from fleetfl.aggregators import Step
+    from fleetfl.server_optimizers.sgd import Config
 
     fold, optimizer, params = fleetfl(size), Config().build(size), np.zeros(size, np.float32)
-    return lambda: optimizer.apply(params, fold())
+    return lambda: optimizer.apply(params, Step(fold(), ()))
 
 
 def flower(size: int) -> Folding:

@@ -43,7 +43,7 @@ from fleetfl.coordinator import Coordinator
 from fleetfl.identity import Keyring, Signer
 from fleetfl.messages import Receipt, Release, Snapshot, Status, Update
 from fleetfl.plugins import available
-from fleetfl.server_optimizer import Config as Optimizer
+from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
 
 LORA = {"a": (8, 192), "b": (576, 8)}

@@ -41,7 +41,7 @@ from fleetfl.coordinator import Coordinator
 from fleetfl.identity import Keyring, Signer
 from fleetfl.messages import Update
 from fleetfl.plugins import available
-from fleetfl.server_optimizer import Config as Optimizer
+from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet
 from fleetfl.vectors import Layout

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fleetfl.aggregators import Aggregator
+from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.ledger import Ledger
 from fleetfl.messages import Update
 from fleetfl.releases import Published, ReleaseError
-from fleetfl.server_optimizer import ServerSGD
+from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
 
 
@@ -26,6 +26,7 @@ class Refusal(str, Enum):
     STALE = "stale"  # older than max_staleness versions
     BODY = "body"  # not what its codec packs
     NOT_FINITE = "not_finite"
+    DECLINED = "declined"  # the aggregator has no use for it: its round has ended, for instance
     STEP = "step"  # the step that it completed has no finite result; all of that step is dropped
     EARLIER = "earlier"  # refused before; why is no longer known
     BUG = "bug"  # judging it failed on our side
@@ -58,7 +59,7 @@ class Coordinator:
         params: np.ndarray,
         layout: Layout,
         aggregator: Aggregator,
-        optimizer: ServerSGD,
+        optimizer: ServerOptimizer,
         *,
         release_codec: CodecConfig,
         lineage: str = "",
@@ -70,6 +71,7 @@ class Coordinator:
         self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
         self.max_staleness = max_staleness
         self.published = Published(self.params, layout, release_codec, lineage=lineage)
+        aggregator.released(self.published.vector)
         self.ledger = Ledger()
 
     @property
@@ -85,8 +87,16 @@ class Coordinator:
         delta = self._delta(update, staleness)
         if isinstance(delta, Outcome):
             return delta
+        try:
+            step = self.aggregator.add(
+                delta,
+                vehicle=update.vehicle,
+                num_examples=update.num_examples,
+                staleness=staleness,
+            )
+        except Declined as why:
+            return Outcome("refused", self.version, staleness, Refusal.DECLINED, str(why))
         self.ledger.add(update.vehicle, update.boot, update.sequence)
-        step = self.aggregator.add(delta, num_examples=update.num_examples, staleness=staleness)
         if step is None:
             return Outcome("accepted", self.version, staleness)
         try:
@@ -95,7 +105,7 @@ class Coordinator:
             return Outcome("refused", self.version, staleness, Refusal.STEP, str(unfit))
         return Outcome("accepted", self.version, staleness, released=True)
 
-    def _release(self, step: np.ndarray) -> None:
+    def _release(self, step: Step) -> None:
         """Raises ReleaseError, with params, optimizer and version as they were."""
         before = self.optimizer.snapshot()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -106,6 +116,7 @@ class Coordinator:
             self.optimizer.restore(before)
             raise
         self.params = params
+        self.aggregator.released(self.published.vector)
 
     def _delta(self, update: Update, staleness: int) -> np.ndarray | Outcome:
         def refused(reason: Refusal, detail: str) -> Outcome:

@@ -24,13 +24,13 @@ class PluginConfig(BaseModel):
         return type(self).model_fields["kind"].default
 
 
-def chosen_from(package: str) -> BeforeValidator:
-    """Validate a table with the `Config` of the module that its `kind` names."""
+def chosen_from(package: str, *, default: str | None = None) -> BeforeValidator:
+    """Validate a table with the `Config` of the module that its `kind` names; without one, of `default`."""
 
     def choose(raw: Any) -> Any:
         if isinstance(raw, PluginConfig):
             return raw
-        kind = raw.get("kind") if isinstance(raw, dict) else None
+        kind = raw.get("kind", default) if isinstance(raw, dict) else None
         if not isinstance(kind, str) or not kind:
             raise ValueError(f"needs `kind`, one of {available(package)}, got {raw!r}")
         name = kind if "." in kind else f"{package}.{kind}"

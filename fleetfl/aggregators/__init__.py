@@ -1,20 +1,39 @@
 """Aggregators fold vehicles' updates into one server step. They never see a clock, a socket or a model."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import numpy as np
 from pydantic import SerializeAsAny
 
+from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig, chosen_from
 
 
+class Declined(FleetflError, ValueError):
+    """An update that the aggregator has no use for, such as one of a round that has ended; says why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a server optimizer makes the next version of."""
+
+    change: np.ndarray
+    """float32 [P]: where the updates want the model to go. Nobody writes to it afterwards."""
+    staleness: tuple[int, ...]
+    """Of each update that came since the last step, in the order of arrival."""
+
+
 class Aggregator(Protocol):
-    """Explicit state in, state out; deltas are float32 [P]."""
+    """Explicit state in, state out; deltas are float32 [P]. Implementations name it as their base."""
 
-    def add(self, delta: np.ndarray, *, num_examples: int, staleness: int) -> np.ndarray | None:
-        """Fold in one update; give the mean step, float32 [P], when one is due, else None.
+    def add(
+        self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int
+    ) -> Step | None:
+        """Fold in one update; give the step when one is due, else None.
 
-        `delta` may be read-only. It may be kept until the step, so nobody may change it afterwards.
+        `delta` may be read-only. It may be kept for as long as wanted, so nobody may change it afterwards.
+        Raises Declined, with everything as it was, for an update that is not to be counted.
         """
         ...
 
@@ -22,6 +41,10 @@ class Aggregator(Protocol):
     def buffered(self) -> int:
         """Updates folded in since the last step."""
         ...
+
+    def released(self, vector: np.ndarray) -> None:
+        """Told of each version as everyone has it, float32 [P], version 0 included. Few need it."""
+        return
 
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on as if never stopped."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fleetfl.aggregators import AggregatorConfig
+from fleetfl.aggregators import Aggregator, AggregatorConfig, Step
 from fleetfl.aggregators._weighted_sum import weighted_sum
 from fleetfl.staleness import AnyStalenessRule
 from fleetfl.staleness.polynomial import Config as Polynomial
@@ -35,7 +35,7 @@ class Config(AggregatorConfig):
         return FedBuff(self, size)
 
 
-class FedBuff:
+class FedBuff(Aggregator):
     """The buffer: updates held as they came, and the sum of those that are held no more.
 
     Every value is summed in the order of arrival, so the same arrivals give the same bits, whenever a part
@@ -48,9 +48,16 @@ class FedBuff:
         self.held_weights: list[float] = []
         self.total: np.ndarray | None = None
         self.weights = 0.0
-        self.buffered = 0
+        self.staleness: list[int] = []
+        """Of all that is buffered."""
 
-    def add(self, delta: np.ndarray, *, num_examples: int, staleness: int) -> np.ndarray | None:
+    @property
+    def buffered(self) -> int:
+        return len(self.staleness)
+
+    def add(
+        self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int
+    ) -> Step | None:
         """Raises ValueError for another shape or dtype."""
         if delta.shape != (self.size,) or delta.dtype != np.float32:
             # Summed later: what does not fit has to fail where it comes in.
@@ -61,17 +68,17 @@ class FedBuff:
         self.held.append(delta)
         self.held_weights.append(weight)
         self.weights += weight
-        self.buffered += 1
+        self.staleness.append(staleness)
         if self.buffered >= self.config.goal:  # more, where a restart lowered the goal
             return self._step()
         if len(self.held) * delta.nbytes > self.config.max_held_bytes:
             self.total = self._sum()
         return None
 
-    def _step(self) -> np.ndarray:
+    def _step(self) -> Step:
         divisor = self.buffered if self.config.normalize == "count" else self.weights
-        step = self._sum(divisor)
-        self.total, self.weights, self.buffered = None, 0.0, 0
+        step = Step(self._sum(divisor), tuple(self.staleness))
+        self.total, self.weights, self.staleness = None, 0.0, []
         return step
 
     def _sum(self, divisor: float = 1.0) -> np.ndarray:
@@ -84,10 +91,10 @@ class FedBuff:
         if self.held:
             self.total = self._sum()
         total = np.zeros(self.size, np.float32) if self.total is None else self.total.copy()
-        return {"total": total, "weights": self.weights, "buffered": self.buffered}
+        return {"total": total, "weights": self.weights, "staleness": [*self.staleness]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.weights, self.buffered = state["weights"], state["buffered"]
+        self.weights, self.staleness = state["weights"], [*state["staleness"]]
         # A sum begins with its first product: begun from zeros, -0.0 would turn into 0.0.
         self.total = state["total"].copy() if self.buffered else None
         self.held, self.held_weights = [], []

@@ -5,6 +5,8 @@ import importlib
 import numpy as np
 import pytest
 
+from fleetfl.aggregators import Declined
+from fleetfl.checkpoints import Checkpoints
 from fleetfl.plugins import available
 
 pytestmark = pytest.mark.contracts
@@ -14,71 +16,146 @@ SIZE = 5
 @pytest.fixture(params=available("fleetfl.aggregators"))
 def build(request):
     module = importlib.import_module(f"fleetfl.aggregators.{request.param}")
-    return lambda: module.Config().build(SIZE)
+    return lambda: Server(module.Config().build(SIZE))
 
 
-def feed(aggregator, updates):
-    steps = [aggregator.add(d, num_examples=n, staleness=s) for d, n, s in updates]
-    return [step for step in steps if step is not None]
+class Server:
+    """As the Coordinator does: each step makes a version, and the aggregator is told of it."""
+
+    def __init__(self, aggregator):
+        self.aggregator, self.version, self.vector = aggregator, 0, np.zeros(SIZE, np.float32)
+        aggregator.released(self.vector)
+
+    def feed(self, updates):
+        """The changes of all steps."""
+        changes = []
+        for delta, vehicle, num_examples, staleness in updates:
+            about = {"vehicle": vehicle, "num_examples": num_examples}
+            late = min(staleness, self.version)
+            try:
+                step = self.aggregator.add(delta, **about, staleness=late)
+            except Declined:
+                continue
+            if step is not None:
+                changes.append(step.change)
+                self.version, self.vector = self.version + 1, self.vector + step.change
+                self.aggregator.released(self.vector)
+        return changes
+
+    def snapshot(self):
+        return {"version": self.version, "vector": self.vector, "a": self.aggregator.snapshot()}
+
+    def restore(self, state):
+        self.version, self.vector = state["version"], state["vector"]
+        self.aggregator.restore(state["a"])
 
 
 def updates(n, seed=0):
     rng = np.random.default_rng(seed)
     return [
-        (rng.normal(size=SIZE).astype(np.float32), 8, int(rng.integers(0, 4))) for _ in range(n)
+        (
+            rng.normal(size=SIZE).astype(np.float32),
+            f"v{rng.integers(6)}",
+            int(rng.integers(1, 9)),
+            int(rng.integers(0, 4)),
+        )
+        for _ in range(n)
     ]
 
 
-def test_restore_goes_on_as_if_never_stopped(build):
+def test_restore_goes_on_as_if_never_stopped(build, tmp_path):
+    """By way of a file, as after a crash."""
     whole, first, second = build(), build(), build()
-    stream = updates(37)
-    expected = feed(whole, stream)
-    steps = feed(first, stream[:17])
-    second.restore(first.snapshot())
-    steps += feed(second, stream[17:])
+    stream = updates(97)
+    expected = whole.feed(stream)
+    changes = first.feed(stream[:37])
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write(37, first.snapshot())
+    found = checkpoints.newest()
+    assert found is not None
+    second.restore(found[1])
+    assert second.aggregator.buffered == first.aggregator.buffered
+    changes += second.feed(stream[37:])
     assert expected
-    np.testing.assert_array_equal(steps, expected)
+    np.testing.assert_array_equal(changes, expected)
 
 
 def test_taking_a_snapshot_changes_nothing(build):
     watched, alone = build(), build()
-    stream, steps = updates(37), []
+    stream, changes = updates(97), []
     for update in stream:
-        steps += feed(watched, [update])
+        changes += watched.feed([update])
         watched.snapshot()
-    np.testing.assert_array_equal(steps, feed(alone, stream))
+    np.testing.assert_array_equal(changes, alone.feed(stream))
 
 
 def test_a_snapshot_stays_as_it_was_taken(build):
-    aggregator, stream = build(), updates(37)
-    feed(aggregator, stream[:17])
-    state = aggregator.snapshot()
-    expected = feed(aggregator, stream[17:])
+    server, stream = build(), updates(97)
+    server.feed(stream[:37])
+    state = server.snapshot()
+    expected = server.feed(stream[37:])
     restored = build()
     restored.restore(state)
-    feed(restored, stream[17:])
-    aggregator.restore(state)
-    np.testing.assert_array_equal(feed(aggregator, stream[17:]), expected)
+    restored.feed(stream[37:])
+    server.restore(state)
+    np.testing.assert_array_equal(server.feed(stream[37:]), expected)
 
 
 def test_stale_update_never_counts_more_than_a_fresh_one(build):
+    """A hundred releases in which nothing moved, then as many equal updates as the first step takes."""
+
     def size_of_step(staleness):
-        return np.linalg.norm(feed(build(), [(np.ones(SIZE, np.float32), 8, staleness)] * 100)[0])
+        server = build()
+        for _ in range(100):
+            server.version += 1
+            server.aggregator.released(server.vector)
+        late = [(np.ones(SIZE, np.float32), f"v{n}", 8, staleness) for n in range(100)]
+        return max([np.linalg.norm(change) for change in server.feed(late)[:1]], default=0.0)
 
     sizes = [size_of_step(s) for s in range(6)]
     assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 0
 
 
 def test_deltas_are_left_as_they_are(build):
     delta = np.ones(SIZE, np.float32)
     delta.flags.writeable = False  # as arrays that crossed Ray are
-    feed(build(), [(delta, 8, 0)] * 100)
+    build().feed([(delta, f"v{n}", 8, 0) for n in range(100)])
 
 
 def test_steps_are_float32_and_never_changed_afterwards(build):
-    aggregator = build()
-    first, *_ = feed(aggregator, updates(100))
+    server = build()
+    first, *_ = server.feed(updates(100))
     copy = first.copy()
-    feed(aggregator, updates(100, seed=1))
+    server.feed(updates(100, seed=1))
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, copy)
+
+
+def test_a_step_says_how_stale_its_updates_were(build):
+    """As many of them as came since the last step, a step of one kind after so many, of another after one."""
+    server, told, taken = build(), [], []
+    for delta, vehicle, num_examples, _ in updates(100):
+        late = 0 if server.version == 0 else len(taken) % 2
+        about = {"vehicle": vehicle, "num_examples": num_examples, "staleness": late}
+        try:
+            step = server.aggregator.add(delta, **about)
+        except Declined:
+            continue
+        taken.append(late)
+        assert server.aggregator.buffered == (0 if step else len(taken) - len(told))
+        if step is not None:
+            told += step.staleness
+            assert told == taken
+            server.version += 1
+            server.aggregator.released(server.vector)
+    assert told
+
+
+@pytest.mark.parametrize("delta", [np.ones(SIZE - 1, np.float32), np.ones(SIZE)])
+def test_an_update_that_does_not_fit_changes_nothing(build, delta):
+    server = build()
+    with pytest.raises(ValueError, match=r"expected float32 \(5,\)"):
+        server.aggregator.add(delta, vehicle="v", num_examples=1, staleness=0)
+    assert server.aggregator.buffered == 0
+    np.testing.assert_array_equal(server.feed(updates(50)), build().feed(updates(50)))

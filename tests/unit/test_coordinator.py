@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.aggregators.fedbuff import Config
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator, Refusal
-from fleetfl.server_optimizer import Config as OptimizerConfig
+from fleetfl.server_optimizers.sgd import Config as OptimizerConfig
 from fleetfl.vectors import Layout, digest
 
 pytestmark = pytest.mark.unit
@@ -18,11 +19,11 @@ def coordinator():
     return new_coordinator()
 
 
-def new_coordinator(goal=2, max_staleness=3):
+def new_coordinator(goal=2, max_staleness=3, aggregator=None):
     return Coordinator(
         np.zeros(5, np.float32),
         LAYOUT,
-        Config(goal=goal).build(5),
+        aggregator or Config(goal=goal).build(5),
         OptimizerConfig(momentum=0.5).build(5),
         release_codec=Int8(),
         max_staleness=max_staleness,
@@ -153,6 +154,38 @@ def test_step_without_a_finite_result_is_dropped_whole(update):
     np.testing.assert_array_equal(coordinator.params, params)
     np.testing.assert_array_equal(coordinator.optimizer.snapshot()["velocity"], velocity)
     assert coordinator.submit(update(np.full(5, -3e38), sequence=2)).released
+
+
+class OneRound(Aggregator):
+    """Takes fresh updates only, and writes down what it is told."""
+
+    buffered = 0
+
+    def __init__(self):
+        self.added, self.versions = [], []
+
+    def add(self, delta, *, vehicle, num_examples, staleness):
+        if staleness:
+            raise Declined(f"version {staleness} back")
+        self.added.append((vehicle, num_examples))
+        return Step(delta, (staleness,))
+
+    def released(self, vector):
+        self.versions.append(vector.tolist())
+
+
+def test_what_the_aggregator_declines_is_refused_and_may_come_again(update):
+    """It learns each update's vehicle, and every version as it was published, the first one too."""
+    aggregator = OneRound()
+    coordinator = new_coordinator(aggregator=aggregator)
+    assert coordinator.submit(update(np.full(5, 127), sequence=0, vehicle="v7")).released
+    late = update(np.full(5, 127), sequence=1, vehicle="v8")
+    for _ in range(2):
+        outcome = coordinator.submit(late)
+        assert (outcome.verdict, outcome.reason) == ("refused", Refusal.DECLINED)
+        assert outcome.detail == "version 1 back"
+    assert [vehicle for vehicle, _ in aggregator.added] == ["v7"]
+    assert aggregator.versions == [[0.0] * 5, [127.0] * 5]
 
 
 def test_ledger_stays_bounded(update):

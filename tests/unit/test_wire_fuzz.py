@@ -22,7 +22,7 @@ from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described, lines
 from fleetfl.messages import Receipt, Release, Snapshot, Status, Update
 from fleetfl.plugins import available
-from fleetfl.server_optimizer import Config as Optimizer
+from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit
