@@ -9,37 +9,27 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleetfl import topics, wire
-from fleetfl.chunks import Assembler, split
+from fleetfl.chunks import split
 from fleetfl.codecs import CodecConfig, CodecError
 from fleetfl.identity import Signer
-from fleetfl.messages import (
-    MAX_NOTE,
-    SIGNATURE,
-    AnyMessage,
-    Receipt,
-    Release,
-    Snapshot,
-    Status,
-    Update,
-)
-from fleetfl.releases import Follower, Held, ReleaseError
+from fleetfl.messages import MAX_NOTE, SIGNATURE, AnyMessage, Receipt, Status, Update
+from fleetfl.releases import Held
 from fleetfl.tasks import together
-from fleetfl.transport import Packet, Transport, TransportError
+from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
+from vehicle_agent.adoption import Adoption
 from vehicle_agent.feedback import ErrorFeedback
 from vehicle_agent.outbox import Outbox, Waiting
 from vehicle_agent.sensors import Frames, SensorError, SensorSource
 from vehicle_agent.trainer import LocalTraining
 
 log = logging.getLogger(__name__)
-
-News = TypeVar("News", Release, Snapshot)
 
 
 class Config(BaseModel):
@@ -128,13 +118,20 @@ class Agent:
         self.residual_lock = asyncio.Lock()
         self.frames_per_update, self.outbox, self.work = frames_per_update, outbox, work
         self.server_key = server_key
-        self.follower = Follower(layout)
+        self.adoption = Adoption(
+            identity.fleet,
+            layout,
+            transport=transport,
+            server_key=server_key,
+            fetch_s=config.fetch_s,
+            retry_s=config.resend_s,
+            tell=self._tell,
+        )
         self.sequence = 0
         self.partly_sent: dict[tuple[str, int], int] = {}
         """Chunks the broker has, of an update that a broken link cut off."""
-        self.bytes_up = self.bytes_down = 0
+        self.bytes_up = 0
         self.note = ""
-        self.release_came = asyncio.Event()
         self.outbox_changed = asyncio.Event()
         self.room = asyncio.Event()
 
@@ -143,130 +140,28 @@ class Agent:
         # First of all: a server that notes keys at their first use has to see ours.
         await self.report("online")
         await together(
-            releases=self._take_releases(),
+            releases=self.adoption.run(),
             training=self._train(),
             delivery=self._deliver(),
             receipts=self._take_receipts(),
             status=self._report_often(),
         )
 
-    async def _take_releases(self) -> None:
-        topic, reached = topics.release(self.identity.fleet), True
-        release: Release | None = None
-        # QoS 0: a broker queues nothing for a vehicle that is away, and on its return the retained
-        # newest tells how far it is behind.
-        async with self.transport.subscribe(topic, qos=0) as packets:
-            while True:
-                try:
-                    patience_s = None if reached else self.config.resend_s
-                    packet = await asyncio.wait_for(anext(packets), patience_s)
-                    release = self._message(self._payload(packet), Release)
-                except asyncio.TimeoutError:
-                    pass  # no news: try the last again
-                except wire.WireError as noise:
-                    self._hindered(f"release dropped: {noise}")
-                    continue
-                except StopAsyncIteration:
-                    return
-                assert release is not None
-                reached = await self._reach(release)
-
-    def _payload(self, packet: Packet) -> bytes:
-        packet.ack()
-        self.bytes_down += len(packet.payload)
-        return packet.payload
-
-    def _message(self, frame: bytes, kind: type[News]) -> News:
-        """Raises WireError for anything else, or if the server has not signed it."""
-        message = wire.decode(frame, self.server_key)
-        if not isinstance(message, kind):
-            raise wire.WireError(f"a {type(message).__name__}, expected a {kind.__name__}")
-        return message
-
-    async def _reach(self, release: Release) -> bool:
-        """Whether this release is done with; if not, to be tried again."""
-        try:
-            if not self.follower.has(release):
-                await self._follow(release)
-        except (ReleaseError, wire.WireError) as unfit:
-            self._hindered(f"release dropped: {unfit}")
-            return True
-        except TransportError as broken:
-            self._hindered(f"version {release.version} is out of reach: {broken}")
-            return False
-        self.note = ""
-        self.release_came.set()
-        return True
-
-    async def _follow(self, release: Release) -> None:
-        """By differences if that is possible and cheaper, else by the newest snapshot.
-
-        Raises ReleaseError or WireError for unfit messages, TransportError if nothing came.
-        """
-        missing = self.follower.missing(release)
-        if missing is not None:
-            try:
-                for version in missing:
-                    self.follower.apply(await self._difference(version))
-                self.follower.apply(await self._with_body(release))
-                return
-            except (ReleaseError, wire.WireError, TransportError) as broken:
-                log.error("no way to version %d but the snapshot: %s", release.version, broken)
-        self.follower.adopt(await self._snapshot())
-        if not self.follower.has(release) and self.follower.missing(release) == range(0):
-            self.follower.apply(await self._with_body(release))
-
-    async def _with_body(self, release: Release) -> Release:
-        return release if release.body else await self._difference(release.version)
-
-    async def _difference(self, version: int) -> Release:
-        """This release from its slot at the broker."""
-        slot = topics.release_slot_chunks(self.identity.fleet, version)
-        return await self._retained(slot, Release, f"release {version}")
-
-    async def _snapshot(self) -> Snapshot:
-        """The newest one."""
-        topic = topics.snapshot_chunks(self.identity.fleet)
-        return await self._retained(topic, Snapshot, "a snapshot")
-
-    async def _retained(self, topic_filter: str, kind: type[News], what: str) -> News:
-        """What the retained chunks make.
-
-        Raises WireError for anything else, TransportError after `fetch_s`.
-        """
-        # Among the chunks there may be some that older frames left.
-        assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
-
-        async def frame() -> bytes:
-            async with self.transport.subscribe(topic_filter, qos=0) as packets:
-                async for packet in packets:
-                    whole = assembler.add("server", self._payload(packet), clock())
-                    if whole is not None:
-                        return whole
-            raise TransportError(f"the link was closed before {what} came")
-
-        try:
-            return self._message(await asyncio.wait_for(frame(), self.config.fetch_s), kind)
-        except asyncio.TimeoutError as late:
-            raise TransportError(
-                f"waited {self.config.fetch_s:g} s for {what}: is it retained at the broker?"
-            ) from late
-
     async def _train(self) -> None:
         while True:
-            await self.release_came.wait()
+            await self.adoption.came.wait()
             while len(self.outbox) >= self.config.max_waiting:
                 self.room.clear()
                 await self.room.wait()
             try:
                 frames = await self.work(self.sensor.read, self.frames_per_update)
-                base = self.follower.held
+                base = self.adoption.held
                 assert base is not None
                 seed = self.identity.seed * 1_000_003 + self.sequence
                 trained = await self.work(self.trainer.train, base.vector, frames, seed=seed)
                 await self._post(base, frames, trained)
             except (SensorError, CodecError) as unfit:
-                self._hindered(f"no update: {unfit}")
+                self._tell(f"no update: {unfit}")
                 await asyncio.sleep(self.config.resend_s)
             await asyncio.sleep(self.config.pause_s)
 
@@ -321,7 +216,7 @@ class Agent:
                 try:
                     await self._send(item)
                 except TransportError as broken:
-                    self._hindered(str(broken))
+                    self._tell(str(broken))
                     break
                 tries[name] = tries.get(name, 0) + 1
                 due[name] = loop.time() + self.config.resend_s * 2 ** min(tries[name] - 1, 6)
@@ -356,7 +251,7 @@ class Agent:
                 if not isinstance(receipt, Receipt):
                     continue
                 if receipt.reason == SIGNATURE:
-                    self._hindered("the server does not know our signature: see its log")
+                    self._tell("the server does not know our signature: see its log")
                     continue
                 if await self._forget(receipt):
                     log.info(
@@ -407,18 +302,21 @@ class Agent:
             log.warning("status not sent: %s", broken)
 
     def status(self, state: Literal["online", "offline"] = "online") -> Status:
+        held = self.adoption.held
         return Status(
             vehicle=self.identity.vehicle,
             boot=self.identity.boot,
             state=state,
-            version=-1 if self.follower.held is None else self.follower.held.version,
+            version=-1 if held is None else held.version,
             bytes_up=self.bytes_up,
-            bytes_down=self.bytes_down,
+            bytes_down=self.adoption.num_bytes,
             waiting=len(self.outbox),
             note=self.note[:MAX_NOTE],
             key=self.identity.key,
         )
 
-    def _hindered(self, note: str) -> None:
+    def _tell(self, note: str) -> None:
+        """What hinders; empty if nothing does."""
         self.note = note
-        log.warning("%s", note)
+        if note:
+            log.warning("%s", note)

@@ -96,7 +96,7 @@ async def vehicle(server: Server, follower: Follower | None = None) -> AsyncIter
     outbox = Outbox(server.folder / "outbox.db")
     async with server.mqtt.connect("v1", clean_session=False) as link:
         agent = make_agent(link, outbox)
-        agent.follower = follower or agent.follower
+        agent.adoption.follower = follower or agent.adoption.follower
         task = asyncio.create_task(agent.run())
         try:
             yield agent
@@ -122,7 +122,7 @@ def make_agent(link: Transport, outbox: Outbox) -> Agent:
 
 async def until_level(agent: Agent, server: Server) -> None:
     """Both hold the same version, and the same bits."""
-    while (held := agent.follower.held) is None or held.version < server.published.version:
+    while (held := agent.adoption.held) is None or held.version < server.published.version:
         await asyncio.sleep(0.01)
     assert held.vector.tobytes() == server.published.vector.tobytes()
 
@@ -138,20 +138,20 @@ def test_vehicle_that_comes_and_goes_ends_with_the_servers_bits(
                 await until_level(agent, server)
                 await server.release(20)  # live, one by one
                 await until_level(agent, server)
-                follower = agent.follower
+                follower = agent.adoption.follower
 
             await server.release(3)
             steps = sum(len(wire.encode(r)) for r in server.published.since(23))
             async with vehicle(server, follower) as agent:
                 await until_level(agent, server)
-                assert agent.bytes_down == steps  # of the ring
+                assert agent.adoption.num_bytes == steps  # of the ring
 
             await server.release(60)
             whole = len(wire.encode(server.published.whole()))
             news = len(wire.encode(server.published.since(85)[0]))
             async with vehicle(server, follower) as agent:
                 await until_level(agent, server)
-                assert whole <= agent.bytes_down <= whole + news
+                assert whole <= agent.adoption.num_bytes <= whole + news
                 await asyncio.to_thread(broker.restart)
                 await server.release(2)
                 await until_level(agent, server)

@@ -99,7 +99,7 @@ async def running(
         server.subscribe("fleetfl/1/f/up/#") as uplink,
     ):
         config = Config(**{"resend_s": 0.05, "status_s": 60, "max_waiting": 3, **settings})
-        follower = agent and agent.follower
+        follower = agent and agent.adoption.follower
         agent = Agent(
             config,
             me,
@@ -114,7 +114,7 @@ async def running(
             server_key=server_key,
             work=work,
         )
-        agent.follower = follower or agent.follower
+        agent.adoption.follower = follower or agent.adoption.follower
         task = asyncio.create_task(agent.run())
         try:
             yield agent, server, uplink
@@ -237,7 +237,7 @@ def test_unfit_releases_and_snapshots_are_dropped_and_reported(outbox, topic, fr
                 news = wire.encode(server_at(1).since(0)[0])
                 await server.publish(topics.release("f"), news, retain=True)
             await asyncio.sleep(0.05)
-            assert agent.follower.held is None
+            assert agent.adoption.held is None
             return agent.status().note
 
     assert says in asyncio.run(scene())
@@ -293,7 +293,7 @@ async def until(condition, patience_s=5.0):
 
 
 def holds(agent, server):
-    held = agent.follower.held
+    held = agent.adoption.held
     return held is not None and held.vector.tobytes() == server.vector.tobytes()
 
 
@@ -338,9 +338,11 @@ def test_vehicle_that_slept_through_500_releases_takes_one_snapshot(outbox):
         server = big_server()
         async with awake(memory.Broker(), outbox, server, 500) as (agent, link):
             await until(lambda: holds(agent, server))
-            assert agent.follower.held.version == 500
+            assert agent.adoption.held.version == 500
             whole = len(wire.encode(server.whole()))
-            assert whole < agent.bytes_down <= whole + len(wire.encode(server.since(499)[0]))
+            assert (
+                whole < agent.adoption.num_bytes <= whole + len(wire.encode(server.since(499)[0]))
+            )
             server.advance(server.vector + np.float32(1))
             await announce(link, server, slots_since=500)
             await until(lambda: holds(agent, server))
@@ -353,7 +355,7 @@ def test_gap_of_three_is_closed_by_two_slots_of_the_ring(outbox):
         server = big_server()
         async with awake(memory.Broker(), outbox, server, 3, since=40) as (agent, _):
             await until(lambda: holds(agent, server))
-            assert agent.bytes_down == sum(len(wire.encode(r)) for r in server.since(40))
+            assert agent.adoption.num_bytes == sum(len(wire.encode(r)) for r in server.since(40))
 
     asyncio.run(scene())
 
@@ -405,7 +407,7 @@ def test_forged_news_of_a_far_version_cost_a_snapshot_and_change_nothing(outbox)
             server.advance(server.vector + np.float32(1))
             await announce(link, server)
             await until(lambda: holds(agent, server))
-            assert agent.follower.held.version == 3
+            assert agent.adoption.held.version == 3
 
     asyncio.run(scene())
 
@@ -420,7 +422,7 @@ def test_restarted_server_of_lower_version_is_followed(outbox, num_releases):
                 restarted.advance(restarted.vector + np.float32(2))
             await announce(link, restarted)
             await until(lambda: holds(agent, restarted))
-            assert agent.follower.held.lineage == "two"
+            assert agent.adoption.held.lineage == "two"
 
     asyncio.run(scene())
 
@@ -429,14 +431,14 @@ def test_repeated_and_old_news_cost_nothing_more(outbox):
     async def scene():
         server = big_server()
         async with awake(memory.Broker(), outbox, server, 0, since=3) as (agent, link):
-            await until(lambda: agent.bytes_down > 0)
-            before, sent = agent.bytes_down, 0
+            await until(lambda: agent.adoption.num_bytes > 0)
+            before, sent = agent.adoption.num_bytes, 0
             for release in (*server.since(-1), *server.since(-1)):
                 frame = wire.encode(release)
                 sent += len(frame)
                 await link.publish(topics.release("f"), frame, retain=True)
-            await until(lambda: agent.bytes_down >= before + sent)
-            assert agent.bytes_down == before + sent
+            await until(lambda: agent.adoption.num_bytes >= before + sent)
+            assert agent.adoption.num_bytes == before + sent
             assert holds(agent, server)
 
     asyncio.run(scene())
@@ -552,7 +554,7 @@ def test_with_a_server_key_only_the_server_is_believed(outbox, tmp_path):
             await until(lambda: "frame of 'server' is not signed" in agent.note)
             await announce(server, server_at(3), by=signer(1))
             await until(lambda: "does not fit the frame and the key" in agent.note)
-            assert agent.follower.held is None
+            assert agent.adoption.held is None
             await announce(server, server_at(3), by=signer(9))
             update = await next_update(uplink)
             assert update.base_version == 3

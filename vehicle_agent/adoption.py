@@ -1,0 +1,152 @@
+"""A vehicle's way to the newest release: by differences, or by a snapshot. Knows nothing of training.
+
+What it holds is always a whole version, with the SHA-256 that the server named.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from fleetfl import topics, wire
+from fleetfl.chunks import Assembler
+from fleetfl.messages import Release, Snapshot
+from fleetfl.releases import Follower, Held, ReleaseError
+from fleetfl.transport import Packet, Transport, TransportError
+from fleetfl.vectors import Layout
+
+log = logging.getLogger(__name__)
+
+News = TypeVar("News", Release, Snapshot)
+
+
+class Adoption:
+    """Follows one fleet's releases until cancelled.
+
+    `tell` gets what is in the way, in words, and nothing ("") once a release is reached. With
+    `server_key` it believes only what its server has signed.
+    """
+
+    def __init__(
+        self,
+        fleet: str,
+        layout: Layout,
+        *,
+        transport: Transport,
+        server_key: wire.Verifier | None,
+        fetch_s: float,
+        retry_s: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.fleet, self.transport, self.server_key = fleet, transport, server_key
+        self.fetch_s, self.retry_s, self.tell = fetch_s, retry_s, tell
+        self.follower = Follower(layout)
+        self.num_bytes = 0
+        """Of release and snapshot frames received."""
+        self.came = asyncio.Event()
+        """A release is held."""
+
+    @property
+    def held(self) -> Held | None:
+        return self.follower.held
+
+    async def run(self) -> None:
+        topic, reached = topics.release(self.fleet), True
+        release: Release | None = None
+        # QoS 0: a broker queues nothing for a vehicle that is away, and on its return the retained
+        # newest tells how far it is behind.
+        async with self.transport.subscribe(topic, qos=0) as packets:
+            while True:
+                try:
+                    patience_s = None if reached else self.retry_s
+                    packet = await asyncio.wait_for(anext(packets), patience_s)
+                    release = self._message(self._payload(packet), Release)
+                except asyncio.TimeoutError:
+                    pass  # no news: try the last again
+                except wire.WireError as noise:
+                    self.tell(f"release dropped: {noise}")
+                    continue
+                except StopAsyncIteration:
+                    return
+                assert release is not None
+                reached = await self._reach(release)
+
+    def _payload(self, packet: Packet) -> bytes:
+        packet.ack()
+        self.num_bytes += len(packet.payload)
+        return packet.payload
+
+    def _message(self, frame: bytes, kind: type[News]) -> News:
+        """Raises WireError for anything else, or if the server has not signed it."""
+        message = wire.decode(frame, self.server_key)
+        if not isinstance(message, kind):
+            raise wire.WireError(f"a {type(message).__name__}, expected a {kind.__name__}")
+        return message
+
+    async def _reach(self, release: Release) -> bool:
+        """Whether this release is done with; if not, to be tried again."""
+        try:
+            if not self.follower.has(release):
+                await self._follow(release)
+        except (ReleaseError, wire.WireError) as unfit:
+            self.tell(f"release dropped: {unfit}")
+            return True
+        except TransportError as broken:
+            self.tell(f"version {release.version} is out of reach: {broken}")
+            return False
+        self.tell("")
+        self.came.set()
+        return True
+
+    async def _follow(self, release: Release) -> None:
+        """By differences if that is possible and cheaper, else by the newest snapshot.
+
+        Raises ReleaseError or WireError for unfit messages, TransportError if nothing came.
+        """
+        missing = self.follower.missing(release)
+        if missing is not None:
+            try:
+                for version in missing:
+                    self.follower.apply(await self._difference(version))
+                self.follower.apply(await self._with_body(release))
+                return
+            except (ReleaseError, wire.WireError, TransportError) as broken:
+                log.error("no way to version %d but the snapshot: %s", release.version, broken)
+        self.follower.adopt(await self._snapshot())
+        if not self.follower.has(release) and self.follower.missing(release) == range(0):
+            self.follower.apply(await self._with_body(release))
+
+    async def _with_body(self, release: Release) -> Release:
+        return release if release.body else await self._difference(release.version)
+
+    async def _difference(self, version: int) -> Release:
+        """This release from its slot at the broker."""
+        slot = topics.release_slot_chunks(self.fleet, version)
+        return await self._retained(slot, Release, f"release {version}")
+
+    async def _snapshot(self) -> Snapshot:
+        """The newest one."""
+        return await self._retained(topics.snapshot_chunks(self.fleet), Snapshot, "a snapshot")
+
+    async def _retained(self, topic_filter: str, kind: type[News], what: str) -> News:
+        """What the retained chunks make.
+
+        Raises WireError for anything else, TransportError after `fetch_s`.
+        """
+        # Among the chunks there may be some that older frames left.
+        assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
+
+        async def frame() -> bytes:
+            async with self.transport.subscribe(topic_filter, qos=0) as packets:
+                async for packet in packets:
+                    whole = assembler.add("server", self._payload(packet), clock())
+                    if whole is not None:
+                        return whole
+            raise TransportError(f"the link was closed before {what} came")
+
+        try:
+            return self._message(await asyncio.wait_for(frame(), self.fetch_s), kind)
+        except asyncio.TimeoutError as late:
+            raise TransportError(
+                f"waited {self.fetch_s:g} s for {what}: is it retained at the broker?"
+            ) from late
