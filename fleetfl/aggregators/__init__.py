@@ -39,8 +39,8 @@ class Aggregator(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Updates folded in since the last step."""
-        ...
+        """Updates folded in since the last step: none, where every arrival makes one."""
+        return 0
 
     def released(self, vector: np.ndarray) -> None:
         """Told of each version as everyone has it, float32 [P], version 0 included. Few need it."""

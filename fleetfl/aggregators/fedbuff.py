@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.aggregators import Aggregator, AggregatorConfig, Step
+from fleetfl.aggregators._fit import require_fit
 from fleetfl.aggregators._weighted_sum import weighted_sum
 from fleetfl.staleness import AnyStalenessRule
 from fleetfl.staleness.polynomial import Config as Polynomial
@@ -59,9 +60,7 @@ class FedBuff(Aggregator):
         self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int
     ) -> Step | None:
         """Raises ValueError for another shape or dtype."""
-        if delta.shape != (self.size,) or delta.dtype != np.float32:
-            # Summed later: what does not fit has to fail where it comes in.
-            raise ValueError(f"{delta.dtype} {delta.shape}, expected float32 ({self.size},)")
+        require_fit(delta, self.size)
         weight = self.config.staleness.weight(staleness)
         if self.config.weigh_examples:
             weight *= num_examples

@@ -55,7 +55,7 @@ def updates(n, seed=0):
     return [
         (
             rng.normal(size=SIZE).astype(np.float32),
-            f"v{rng.integers(6)}",
+            f"v{rng.integers(20)}",
             int(rng.integers(1, 9)),
             int(rng.integers(0, 4)),
         )
