@@ -14,6 +14,11 @@ def matches(topic_filter: str, topic: str) -> bool:
     return len(wanted) == len(given)
 
 
+def is_wild(topic_filter: str) -> bool:
+    """It may match other topics than the one it spells."""
+    return "+" in topic_filter or "#" in topic_filter
+
+
 def checked_topic(topic: str) -> str:
     """The topic itself. Raises ValueError if nothing can be published there."""
     if not 0 < len(topic.encode()) <= 65_535 or set(topic) & set("+#\0"):

@@ -1,11 +1,13 @@
 """A broker that is a dict in this process: for tests and for simulated fleets.
 
 No thread, no socket and no clock, so it runs on a virtual-time event loop as well. It keeps what a
-session (`clean_session=False`) has not acknowledged, as a real broker does.
+session (`clean_session=False`) has not acknowledged, as a real broker does. What a packet costs depends
+on who takes it, not on how many clients there are.
 """
 
 import asyncio
 import functools
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +16,13 @@ from typing import Literal
 from pydantic import Field
 
 from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
-from fleetfl.transport._filters import checked_filter, checked_payload, checked_topic, matches
+from fleetfl.transport._filters import (
+    checked_filter,
+    checked_payload,
+    checked_topic,
+    is_wild,
+    matches,
+)
 from fleetfl.transport._inbox import Inbox
 
 
@@ -45,7 +53,7 @@ class Config(TransportConfig):
             yield client
 
 
-@dataclass
+@dataclass(eq=False)
 class _Session:
     """What the broker knows of one client id."""
 
@@ -53,11 +61,6 @@ class _Session:
     unacknowledged: dict[int, Packet] = field(default_factory=dict)
     num_delivered: int = 0
     client: "Client | None" = None
-
-    def qos_for(self, topic: str) -> QoS | None:
-        """The highest of the matching filters; None if none matches."""
-        matching: list[QoS] = [qos for f, qos in self.filters.items() if matches(f, topic)]
-        return max(matching) if matching else None
 
     def deliver(
         self, topic: str, payload: bytes, *, to: "list[Inbox]", retained: bool, qos: QoS
@@ -75,10 +78,72 @@ class _Session:
         self.unacknowledged.pop(number, None)
 
 
+class _Subscriptions:
+    """Who takes a topic: found at once by its name, or by trying each wildcard filter."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[_Session, QoS]] = {}
+        self._wild: dict[str, dict[_Session, QoS]] = {}
+
+    def set(self, session: _Session, topic_filter: str, qos: QoS) -> None:
+        session.filters[topic_filter] = qos
+        self._of(topic_filter).setdefault(topic_filter, {})[session] = qos
+
+    def remove(self, session: _Session, topic_filter: str) -> None:
+        if session.filters.pop(topic_filter, None) is not None:
+            takers = self._of(topic_filter)[topic_filter]
+            del takers[session]
+            if not takers:
+                del self._of(topic_filter)[topic_filter]
+
+    def remove_all(self, session: _Session) -> None:
+        for topic_filter in list(session.filters):
+            self.remove(session, topic_filter)
+
+    def takers(self, topic: str) -> dict[_Session, QoS]:
+        """Each with the highest QoS of its matching filters."""
+        found = dict(self._exact.get(topic, ()))
+        for topic_filter, takers in self._wild.items():
+            if matches(topic_filter, topic):
+                for session, qos in takers.items():
+                    found[session] = max(qos, found.get(session, qos))
+        return found
+
+    def _of(self, topic_filter: str) -> dict[str, dict[_Session, QoS]]:
+        return self._wild if is_wild(topic_filter) else self._exact
+
+
+class _Retained(dict[str, bytes]):
+    """The newest payload by topic. Topics below one parent are found without a look at the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._below: defaultdict[str, dict[str, None]] = defaultdict(dict)
+
+    def keep(self, topic: str, payload: bytes) -> None:
+        self[topic] = payload
+        self._below[topic.rpartition("/")[0]][topic] = None
+
+    def clear_topic(self, topic: str) -> None:
+        if self.pop(topic, None) is not None:
+            del self._below[topic.rpartition("/")[0]][topic]
+
+    def matching(self, topic_filter: str) -> list[tuple[str, bytes]]:
+        parent, _, leaf = topic_filter.rpartition("/")
+        if not is_wild(topic_filter):
+            topics = [topic_filter] if topic_filter in self else []
+        elif leaf == "+" and parent and not is_wild(parent):
+            topics = self._below.get(parent, {})
+        else:
+            topics = [topic for topic in self if matches(topic_filter, topic)]
+        return [(topic, self[topic]) for topic in topics]
+
+
 class Broker:
     def __init__(self) -> None:
-        self.retained: dict[str, bytes] = {}
+        self.retained = _Retained()
         self.sessions: dict[str, _Session] = {}
+        self.subscriptions = _Subscriptions()
 
     def num_unacknowledged(self, client_id: str) -> int:
         """Packets the client has or will get, and has not acknowledged."""
@@ -99,6 +164,7 @@ class Broker:
         if session.client is not None:
             raise TransportError(f"memory broker: {client_id!r} is connected already")
         if clean_session:
+            self.subscriptions.remove_all(session)
             session = _Session()
         self.sessions[client_id] = session
         client = session.client = Client(
@@ -112,17 +178,15 @@ class Broker:
         finally:
             client.close()
             if clean_session:
+                self.subscriptions.remove_all(session)
                 del self.sessions[client_id]
 
     def publish(self, topic: str, payload: bytes, *, retain: bool) -> None:
         if retain and payload:
-            self.retained[topic] = payload
+            self.retained.keep(topic, payload)
         elif retain:
-            self.retained.pop(topic, None)
-        for session in list(self.sessions.values()):
-            qos = session.qos_for(topic)
-            if qos is None:
-                continue
+            self.retained.clear_topic(topic)
+        for session, qos in self.subscriptions.takers(topic).items():
             inboxes = session.client.inboxes if session.client else []
             takers = [inbox for inbox in inboxes if matches(inbox.topic_filter, topic)]
             session.deliver(topic, payload, to=takers, retained=False, qos=qos)
@@ -169,12 +233,11 @@ class Client:
             # What the session kept; what another inbox of this client has is not sent again.
             if matches(topic_filter, packet.topic) and not self._is_claimed(packet.topic):
                 inbox.put(packet)
-        for topic, payload in list(self._broker.retained.items()):
-            if matches(topic_filter, topic):
-                self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
-        filters = self._session.filters
+        for topic, payload in self._broker.retained.matching(topic_filter):
+            self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
         is_shared = any(other.topic_filter == topic_filter for other in self.inboxes)
-        filters[topic_filter] = max(qos, filters[topic_filter]) if is_shared else qos
+        highest = max(qos, self._session.filters[topic_filter]) if is_shared else qos
+        self._broker.subscriptions.set(self._session, topic_filter, highest)
         self.inboxes.append(inbox)
         try:
             yield inbox
@@ -182,7 +245,7 @@ class Client:
             self.inboxes.remove(inbox)
             if self._clean_session or not qos:
                 if all(other.topic_filter != topic_filter for other in self.inboxes):
-                    self._session.filters.pop(topic_filter, None)
+                    self._broker.subscriptions.remove(self._session, topic_filter)
                 for packet in inbox.take_all():
                     packet.ack()
 
