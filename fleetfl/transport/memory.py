@@ -106,7 +106,7 @@ class _Subscriptions:
         for topic_filter, takers in self._wild.items():
             if matches(topic_filter, topic):
                 for session, qos in takers.items():
-                    found[session] = max(qos, found.get(session, qos))
+                    found[session] = 1 if qos or found.get(session) else 0
         return found
 
     def _of(self, topic_filter: str) -> dict[str, dict[_Session, QoS]]:
@@ -236,7 +236,7 @@ class Client:
         for topic, payload in self._broker.retained.matching(topic_filter):
             self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
         is_shared = any(other.topic_filter == topic_filter for other in self.inboxes)
-        highest = max(qos, self._session.filters[topic_filter]) if is_shared else qos
+        highest: QoS = 1 if qos or (is_shared and self._session.filters[topic_filter]) else 0
         self._broker.subscriptions.set(self._session, topic_filter, highest)
         self.inboxes.append(inbox)
         try:
