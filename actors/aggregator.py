@@ -6,12 +6,16 @@ every method may be called again by whoever got no answer.
 
 import asyncio
 import logging
+import math
 import os
 import secrets
 import time
 from typing import Any
 
+from prometheus_client.metrics_core import Metric
+
 from actors.config import ServerConfig
+from actors.metrics import Metrics
 from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
@@ -47,7 +51,8 @@ class Aggregator:
             max_staleness=config.max_staleness,
         )
         log_path = config.state / "events.jsonl"
-        self.events = EventLog(log_path)
+        self.metrics = Metrics()
+        self.events = EventLog(log_path, watch=self.metrics.heard)
         self.told = last_number(log_path, "row")
         """The events up to this row of the journal were written before."""
         self.journal = Journal(config.journal_path)
@@ -61,7 +66,8 @@ class Aggregator:
         from_row = self._resume()
         while self._count():
             pass
-        self.saved_at = time.monotonic()
+        self.saved_at = self.durable_at = time.monotonic()
+        self._show()
         self.events.write(
             "aggregator_started",
             pid=os.getpid(),
@@ -174,6 +180,7 @@ class Aggregator:
     def _save(self, row: int, state: dict[str, Any]) -> None:
         try:
             self.checkpoints.write(row, state)
+            self.durable_at = time.monotonic()
             self.journal.trim(self.checkpoints.safe_row, self.config.journal)
         except (CheckpointError, JournalError) as failed:
             # Nothing is lost: the rows stay, and the next one covers them too.
@@ -217,6 +224,39 @@ class Aggregator:
         """As `newer`, with the releases past `than` that vehicles may ask for, newest last."""
         snapshot = await self.newer(than)
         return snapshot, self.coordinator.published.since(than)
+
+    def _show(self) -> None:
+        for name, about, value in (
+            ("version", "The newest release.", lambda: self.coordinator.version),
+            ("counted_row", "The journal's last row that was counted.", lambda: self.counted),
+            ("journal_lag_rows", "Kept and not counted yet.", self._lag),
+            (
+                "buffered_updates",
+                "Folded in since the last release.",
+                lambda: self.coordinator.aggregator.buffered,
+            ),
+            (
+                "checkpoint_age_seconds",
+                "Since the newest checkpoint was written.",
+                lambda: time.monotonic() - self.durable_at,
+            ),
+            (
+                "event_lines_missing",
+                "That events.jsonl did not take since it last took one.",
+                lambda: self.events.missing,
+            ),
+        ):
+            self.metrics.gauge(f"fleetfl_{name}", about, value)
+
+    def _lag(self) -> float:
+        try:
+            return self.journal.newest_row() - self.counted
+        except JournalError:
+            return math.nan
+
+    async def measured(self) -> list[Metric]:
+        """What it counts and measures."""
+        return self.metrics.collected()
 
     async def ping(self) -> int:
         """The newest version: the actor is up."""

@@ -1,36 +1,49 @@
 """Composition root: the one place that makes classes remote and wires them. Ray and Serve start here."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.metrics_core import Metric
+
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
+from actors.metrics import Metrics
+from actors.monitor import Monitor
 from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
 from fleetfl.identity import Signer
 from fleetfl.journal import Journal
 from fleetfl.messages import SERVER, Release, Snapshot
+from fleetfl.roster import Roster, Sighting
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 
 APP = "fleetfl"
+NAMESPACE = "fleetfl"
 
 LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """A killed actor is built again, and asked again what it was asked: also `run`, which never ends."""
+
+
+ANSWER_S = 3.0
+"""How long the monitor waits for a part."""
 
 
 class ServerError(FleetflError, RuntimeError):
@@ -39,12 +52,23 @@ class ServerError(FleetflError, RuntimeError):
 
 @dataclass(frozen=True)
 class Calls:
-    """The aggregator's methods as coroutines; crosses Ray with its handle.
+    """The aggregator's methods as coroutines; crosses Ray by the actor's name.
 
     All may be asked twice, so while the actor is away Ray holds them back, and asks again what it lost.
     """
 
-    aggregator: Any
+    name: str
+
+    @functools.cached_property
+    def aggregator(self) -> Any:
+        """Looked up where it is used.
+
+        A handle among an actor's arguments would lie in the object store, and without the node of that
+        store the actor could not be built again.
+        """
+        import ray
+
+        return ray.get_actor(self.name, namespace=NAMESPACE)
 
     async def outcome(self, row: int) -> Outcome:
         return await self.aggregator.outcome.remote(row)
@@ -64,11 +88,21 @@ class GatewayActor:
         self.config, self.partition, self.calls = config, partition, calls
         self.keys = config.keys.build(config.fleet, config.state)
         self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
-        self.journal = Journal(config.journal_path)
-        self.events = EventLog(config.state / "events.jsonl")
+        self.metrics = Metrics()
+        self.journal = Journal(config.journal_path, committed=self.metrics.committed)
+        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.roster = Roster()
 
     async def ping(self) -> None:
         """The actor is up."""
+
+    async def measured(self) -> list[Metric]:
+        """What it counts and measures."""
+        return self.metrics.collected()
+
+    async def sightings(self) -> dict[str, Sighting]:
+        """Its vehicles."""
+        return self.roster.sightings
 
     async def run(self) -> None:
         """Until killed. Raises TransportError if the broker does not answer at the server's start."""
@@ -80,7 +114,7 @@ class GatewayActor:
         async with self.config.transport.connect(
             client_id, clean_session=False, patience_s=math.inf if is_restart else 10.0
         ) as transport:
-            await Gateway(
+            gateway = Gateway(
                 self.config.fleet,
                 self.partition,
                 transport=transport,
@@ -91,14 +125,19 @@ class GatewayActor:
                 keys=self.keys,
                 signer=self.signer,
                 max_in_flight=self.config.max_in_flight,
-            ).run()
+            )
+            gateway.measured_by(self.metrics)
+            self.roster = gateway.roster
+            await gateway.run()
 
 
 class Server:
     """A running server. `check` raises once a part of it has ended that is not built again."""
 
-    def __init__(self, config: ServerConfig, aggregator: Any, running: dict[str, Any]) -> None:
-        self.config, self.aggregator, self.running = config, aggregator, running
+    def __init__(
+        self, config: ServerConfig, actors: dict[str, Any], running: dict[str, Any], endpoint: Any
+    ) -> None:
+        self.config, self.actors, self.running, self.endpoint = config, actors, running, endpoint
         self.url = f"http://{config.http.host}:{config.http.port}"
 
     def check(self) -> None:
@@ -120,7 +159,47 @@ class Server:
         """The newest release, whole."""
         import ray
 
-        return ray.get(self.aggregator.newer.remote(-1), timeout=30)
+        return ray.get(self.actors["aggregator"].newer.remote(-1), timeout=30)
+
+    def measured(self) -> dict[str, list[Metric] | None]:
+        """What each part measures, None for one that does not answer."""
+        parts: dict[str, list[Metric] | None] = dict.fromkeys(self.actors)
+        parts |= self._asked(self.actors, "measured")
+        try:
+            replicas = self.endpoint.broadcast("measured").results(timeout_s=ANSWER_S)
+        except Exception as failed:  # Serve, asyncio or Ray: whatever it is, the page says so
+            log.warning("the endpoint's replicas do not answer: %s", failed)
+            replicas = []
+        for number in range(max(self.config.http.replicas, len(replicas))):
+            found = replicas[number] if number < len(replicas) else None
+            parts[f"replica {number}"] = found
+        return parts
+
+    def fleet(self) -> dict[str, Sighting]:
+        """The vehicles by name, as far as their gateways answer."""
+        gateways = {n: actor for n, actor in self.actors.items() if n.startswith("gateway")}
+        found: dict[str, Sighting] = {}
+        for sightings in self._asked(gateways, "sightings").values():
+            found |= sightings
+        return found
+
+    def _asked(self, actors: dict[str, Any], method: str) -> dict[str, Any]:
+        """The answers of those that answer in time."""
+        import ray
+        from ray.exceptions import RayError
+
+        # No retries: the call does not wait for an actor that is away.
+        calls = {
+            name: getattr(actor, method).options(max_task_retries=0).remote()
+            for name, actor in actors.items()
+        }
+        ready, _ = ray.wait(list(calls.values()), num_returns=len(calls), timeout=ANSWER_S)
+        answers = {}
+        for name, call in calls.items():
+            if call in ready:
+                with contextlib.suppress(RayError):
+                    answers[name] = ray.get(call)
+        return answers
 
 
 @contextlib.contextmanager
@@ -135,8 +214,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     if not config.resume:
         set_aside(config)
     config = with_keys(with_initial(config))
-    http = config.http.model_copy(update={"port": free_port(config.http.host, config.http.port)})
-    config = config.model_copy(update={"http": http})
+    config = with_ports(config)
     scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
     os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
     import ray
@@ -149,12 +227,16 @@ def serving(config: ServerConfig) -> Iterator[Server]:
             "include_dashboard": False,
             "object_store_memory": config.ray.object_store_bytes,
         }
-    ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    with kept_sigterm():
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
         actors, calls = start_actors(config)
-        deploy(config, calls)
+        endpoint = deploy(config, calls)
         running = {name: a.run.remote() for name, a in actors.items() if name != "aggregator"}
-        yield Server(config, actors["aggregator"], running)
+        server = Server(config, actors, running, endpoint)
+        monitor = Monitor(server.url, server.measured, server.fleet)
+        with monitor.answering(config.monitor.host, config.monitor_port):
+            yield server
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
         if config.ray.address is not None:
@@ -164,12 +246,26 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def kept_sigterm() -> Iterator[None]:
+    """Whatever is done within, SIGTERM means what it meant: Ray takes it to print a stack and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    meaning = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, meaning)
+
+
 def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     """Aggregator, gateways and evaluator by name, built and answering. Raises ServerError."""
     import ray
 
-    aggregator = ray.remote(Aggregator).options(**LASTING).remote(config)
-    calls = Calls(aggregator)
+    calls = Calls(f"aggregator-{secrets.token_hex(4)}")  # a cluster may have several servers
+    named = ray.remote(Aggregator).options(**LASTING, name=calls.name, namespace=NAMESPACE)
+    aggregator = named.remote(config)
     actors: dict[str, Any] = {"aggregator": aggregator}
     for number in range(config.num_partitions):
         gateway = ray.remote(GatewayActor).options(**LASTING)
@@ -185,8 +281,8 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     return actors, calls
 
 
-def deploy(config: ServerConfig, calls: Calls) -> None:
-    """The endpoint, answering. Raises ServerError if it does not come up."""
+def deploy(config: ServerConfig, calls: Calls) -> Any:
+    """The handle of the endpoint, which answers. Raises ServerError if it does not come up."""
     from ray import serve
     from ray.exceptions import RayError
 
@@ -205,7 +301,7 @@ def deploy(config: ServerConfig, calls: Calls) -> None:
     http_options = {"host": config.http.host, "port": config.http.port}
     try:
         serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
-        serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
+        return serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
     except (RuntimeError, RayError) as failed:
         raise ServerError(f"the endpoint did not come up: {failed}") from failed
 
@@ -231,8 +327,8 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port("127.0.0.1", 0)),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port("127.0.0.1", 0)),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port("haproxy", "127.0.0.1", 0)),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port("haproxy", "127.0.0.1", 0)),
         }
     return environment
 
@@ -296,7 +392,16 @@ def with_keys(config: ServerConfig) -> ServerConfig:
     return config.model_copy(update={"keys": config.keys.model_copy(update={"folder": folder})})
 
 
-def free_port(host: str, port: int) -> int:
+def with_ports(config: ServerConfig) -> ServerConfig:
+    """The settings with ports that are free. Raises ServerError if one is taken."""
+    http, monitor = config.http, config.monitor
+    http = http.model_copy(update={"port": free_port("server.http", http.host, http.port)})
+    port = free_port("server.monitor", monitor.host, config.monitor_port)
+    monitor = monitor.model_copy(update={"port": port})
+    return config.model_copy(update={"http": http, "monitor": monitor})
+
+
+def free_port(what: str, host: str, port: int) -> int:
     """The port, or a free one for 0.
 
     Raises ServerError if something listens there: Ray Serve would only say so in its logs.
@@ -308,8 +413,8 @@ def free_port(host: str, port: int) -> int:
             return probe.getsockname()[1]
         except OSError as taken:
             raise ServerError(
-                f"server.http {host}:{port} cannot be listened on ({taken.strerror}); "
-                "choose another with --set server.http.port=N"
+                f"{what} {host}:{port} cannot be listened on ({taken.strerror}); "
+                f"choose another with --set {what}.port=N"
             ) from taken
 
 

@@ -34,6 +34,14 @@ class HttpConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
+class MonitorConfig(Section):
+    """`/metrics` and `/fleet`: how the server is, for whoever runs it. Not for the public."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65_535)
+    """TCP port, 0 for a free one; None is the one after the endpoint's."""
+
+
 class RayConfig(Section):
     """Where the actors run."""
 
@@ -72,7 +80,19 @@ class ServerConfig(FleetConfig):
     """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which
     every release is evaluated; None evaluates none."""
     http: HttpConfig = HttpConfig()
+    monitor: MonitorConfig = MonitorConfig()
     ray: RayConfig = RayConfig()
+
+    @property
+    def monitor_port(self) -> int:
+        if self.monitor.port is not None:
+            return self.monitor.port
+        return self.http.port and self.http.port + 1
+
+    @property
+    def monitor_url(self) -> str:
+        """Where a server of these settings says how it is."""
+        return f"http://{self.monitor.host}:{self.monitor_port}"
 
     @property
     def journal_path(self) -> Path:

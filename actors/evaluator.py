@@ -1,11 +1,14 @@
 """Scores every release on held-out frames. Skips releases that were overtaken while it was busy."""
 
 import asyncio
+import math
 
 import torch
+from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
 from actors.gateway import Newer
+from actors.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.held_out import read_held_out
 from fleetfl.telemetry import EventLog
@@ -20,10 +23,18 @@ class Evaluator:
         self.model = config.model.build(seed=config.seed)
         self.held_out = read_held_out(config.held_out, len(config.model.classes))
         self.newer = newer
-        self.events = EventLog(config.state / "events.jsonl")
+        self.metrics = Metrics()
+        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.version, self.accuracy = -1, math.nan
+        self.metrics.gauge("fleetfl_evaluated_version", "The last.", lambda: self.version)
+        self.metrics.gauge("fleetfl_accuracy_ratio", "Of it, held out.", lambda: self.accuracy)
 
     async def ping(self) -> None:
         """The actor is up."""
+
+    async def measured(self) -> list[Metric]:
+        """What it counts and measures."""
+        return self.metrics.collected()
 
     async def run(self) -> None:
         version = -1
@@ -34,6 +45,7 @@ class Evaluator:
             self.model.load(params)
             scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
             accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))
+            self.version, self.accuracy = version, accuracy
             self.events.write(
                 "evaluated", version=version, accuracy=accuracy, by_condition=by_condition
             )

@@ -8,16 +8,19 @@ and `announcement` -- so the cluster passes Ray calls and a test plain ones.
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
 
+from actors.metrics import Metrics
 from fleetfl import topics, wire
 from fleetfl.chunks import Assembler, split
 from fleetfl.coordinator import Outcome
 from fleetfl.journal import Journal, JournalError, Place
 from fleetfl.messages import SIGNATURE, Receipt, Release, Snapshot, Status, Update
+from fleetfl.roster import Roster
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, Transport, TransportError
@@ -59,11 +62,24 @@ class Gateway:
         self.keys, self.signer, self.retry_s = keys, signer, retry_s
         self.is_keeping = True
         """The journal took the last update."""
+        self.roster = Roster()
+        """The partition's vehicles."""
+        self.max_in_flight = max_in_flight
         self.assembler = Assembler()
         self.num_chunks: dict[str, int] = {}
         """What is retained, by the topic of its first chunk."""
         self.free = asyncio.Semaphore(max_in_flight)
         self.under_way: set[asyncio.Task[None]] = set()
+
+    def measured_by(self, metrics: Metrics) -> None:
+        """Have what it is shown by `metrics`."""
+        for name, about, value in (
+            ("in_flight_updates", "Updates under judgement.", lambda: len(self.under_way)),
+            ("in_flight_limit", "More of them wait in the broker.", lambda: self.max_in_flight),
+            ("journal_keeps", "0 while the journal takes no update.", lambda: self.is_keeping),
+            ("broker_connected", "0 while the link is down.", lambda: self.transport.is_connected),
+        ):
+            metrics.gauge(f"fleetfl_{name}", about, value)
 
     async def run(self) -> None:
         """Until cancelled. Reads no further packet while `max_in_flight` are being judged."""
@@ -93,7 +109,7 @@ class Gateway:
         try:
             frame = self.assembler.add(vehicle, packet.payload, asyncio.get_running_loop().time())
             if frame is not None:
-                update = await self._believed(frame, vehicle, leaf)
+                update = await self._believed(frame, vehicle, leaf, retained=packet.retained)
         except wire.WireError as noise:
             self.events.write("noise", vehicle=vehicle, leaf=leaf, detail=str(noise))
         if update is None or frame is None:
@@ -125,7 +141,9 @@ class Gateway:
             self.is_keeping = True
             return place
 
-    async def _believed(self, frame: bytes, vehicle: str, leaf: str) -> Update | None:
+    async def _believed(
+        self, frame: bytes, vehicle: str, leaf: str, *, retained: bool
+    ) -> Update | None:
         """The frame's update, if it is one to be judged. Raises WireError for what cannot be answered."""
         forged: wire.SignatureError | None = None
         try:
@@ -140,14 +158,16 @@ class Gateway:
         if isinstance(message, Status):
             if forged is not None:
                 raise forged
-            self._note(message)
+            self._note(message, retained=retained)
         elif forged is not None:
             await self._refuse(message, len(frame), str(forged))
         else:
+            self.roster.hear(vehicle, at=time.time())
             return message
         return None
 
-    def _note(self, status: Status) -> None:
+    def _note(self, status: Status, *, retained: bool) -> None:
+        self.roster.note(status, at=time.time(), retained=retained)
         self.events.write(
             status.state,
             vehicle=status.vehicle,

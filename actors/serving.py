@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from fastapi import FastAPI, HTTPException, Request, Response
 from PIL import Image, UnidentifiedImageError
+from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel, Field
 
 import fleetfl
 from actors.config import ServerConfig
 from actors.gateway import Newer
+from actors.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.messages import Snapshot
 from fleetfl.telemetry import EventLog
@@ -66,17 +68,28 @@ class ServedModel:
         self.card: ModelCard | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.following: asyncio.Task[None] | None = None
-        self.events = EventLog(config.state / "events.jsonl")
+        self.metrics = Metrics()
+        self.requests = self.metrics.counter("fleetfl_requests", "Answers by status code.", "code")
+        self.seconds = self.metrics.histogram("fleetfl_request_seconds", "From body to answer.")
+        self.metrics.gauge("fleetfl_served_version", "Loaded; -1 before the first.", self._version)
+        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
         self.events.write("replica_started", pid=os.getpid(), replicas=config.http.replicas)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the application under this name."""
         return build_app(self)
 
+    def _version(self) -> int:
+        return -1 if self.card is None else self.card.model_version
+
+    async def measured(self) -> list[Metric]:
+        """What it counts and measures."""
+        return self.metrics.collected()
+
     async def follow(self) -> None:
         """Load each newest release until cancelled."""
         while True:
-            version = -1 if self.card is None else self.card.model_version
+            version = self._version()
             try:
                 snapshot = await self.newer(version)
                 await self.in_turn(self._load, snapshot)
@@ -147,6 +160,17 @@ def build_app(served: ServedModel) -> FastAPI:
     app = FastAPI(
         title="fleetfl", version=fleetfl.__version__, description=__doc__ or "", lifespan=lifespan
     )
+
+    @app.middleware("http")
+    async def counted(request: Request, answer: Any) -> Response:
+        began, code = time.monotonic(), 500
+        try:
+            response: Response = await answer(request)
+            code = response.status_code
+        finally:
+            served.requests.labels(code).inc()
+            served.seconds.observe(time.monotonic() - began)
+        return response
 
     def ready() -> ModelCard:
         if served.card is None:

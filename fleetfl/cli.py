@@ -69,6 +69,7 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
         with console.status("server starts"):
             server = stack.enter_context(serving(settings))
         console.print(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
+        console.print(f"how it is: [bold]fleetfl status --url {server.config.monitor_url}[/]")
         console.print(f"events in {settings.state / 'events.jsonl'}; Ctrl-C stops the server")
         run_until_stopped(server)
 
@@ -214,6 +215,49 @@ def doctor(
 
     if not examine(Console(), config, overrides or []):
         raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    config: Annotated[
+        Path, typer.Argument(help="The server's settings: where its monitor is.", metavar="CONFIG")
+    ] = CONFIGS / "server.yaml",
+    overrides: Overrides = None,
+    url: Annotated[
+        str | None, typer.Option(help="The monitor's address, as the server prints it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
+) -> None:
+    """Say how a running server and its vehicles are."""
+    import time
+
+    import msgspec
+    from rich.live import Live
+
+    from actors.status import look, summary
+    from actors.status_table import rendered
+    from fleetfl.config import load
+
+    if url is None:
+        from actors.config import ServerConfig
+
+        url = load(config, "server", ServerConfig, overrides or []).monitor_url
+    before = look(url)
+    time.sleep(1.0)
+    now = look(url)
+    if as_json:
+        typer.echo(msgspec.json.encode(summary(now, before)).decode())  # NaN is null there
+        return
+    console = Console()
+    if not watch:
+        console.print(rendered(summary(now, before)))
+        return
+    with Live(rendered(summary(now, before)), console=console, screen=console.is_terminal) as live:
+        while True:
+            time.sleep(2.0)
+            before, now = now, look(url)
+            live.update(rendered(summary(now, before)), refresh=True)
 
 
 @app.command()

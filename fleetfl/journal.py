@@ -9,7 +9,7 @@ import contextlib
 import functools
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +73,11 @@ class Kept:
 class Journal:
     """Rows are numbered as they are committed: after row n was read, no smaller one can appear."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises JournalError."""
-        self.path = path
+    def __init__(
+        self, path: Path, *, committed: Callable[[int, float], None] | None = None
+    ) -> None:
+        """`committed` is told of each commit: how many updates, and seconds. Raises JournalError."""
+        self.path, self.committed = path, committed
         self.waiting: list[tuple[Entry, asyncio.Future[Place]]] = []
         self.committing: asyncio.Task[None] | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -119,8 +121,12 @@ class Journal:
                     future.set_result(place)
 
     def _commit(self, entries: list[Entry]) -> list[Place]:
+        began = time.monotonic()
         with self._failures(), _transaction(self.writer):
-            return [self._inserted(entry) for entry in entries]
+            places = [self._inserted(entry) for entry in entries]
+        if self.committed is not None:
+            self.committed(len(entries), time.monotonic() - began)
+        return places
 
     def _inserted(self, entry: Entry) -> Place:
         added = self.writer.execute(
@@ -146,6 +152,12 @@ class Journal:
             Kept(row, frame, checksum == _checksum((vehicle, boot, sequence), frame))
             for row, vehicle, boot, sequence, checksum, frame in found
         ]
+
+    def newest_row(self) -> int:
+        """The last number that was given; 0 before the first. Raises JournalError."""
+        with self._failures():
+            found = self.reader.execute("SELECT seq FROM sqlite_sequence").fetchone()
+            return 0 if found is None else found[0]
 
     def number_past(self, row: int) -> bool:
         """Give new rows larger numbers than `row`; False if they would have had others.

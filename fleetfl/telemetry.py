@@ -4,39 +4,63 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[str, Mapping[str, Any]], None]
+"""Hears of each event: its name and fields."""
+
 
 class EventLog:
-    """Appends {"time": UTC seconds, "event": name, ...} lines.
+    """Appends {"time": UTC seconds, "event": name, ...} lines, and tells each to `watch` as well.
 
     Each line is one write to a file opened for appending, so processes on one machine may share it.
-    A full disk costs lines, and is no reason to stop what they tell of.
+    A disk that takes none (full, read-only) costs lines, and is no reason to stop what they tell of: the
+    first one after says how many are missing.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    def __init__(self, path: Path, *, watch: Watch | None = None) -> None:
+        self.path, self.watch = path, watch
+        self.file: int | None = None
+        self.missing = 0
+        """Lines since the last one that was written."""
         self.is_torn = False
 
     def write(self, event: str, **fields: Any) -> None:
-        line = (
-            json.dumps({"time": round(time.time(), 3), "event": event, **fields}).encode() + b"\n"
-        )
-        if self.is_torn:
-            line = b"\n" + line
+        if self.watch is not None:
+            self.watch(event, fields)
+        if self.missing and self._append("events_missing", {"lines": self.missing}):
+            log.error("%d events are missing in %s", self.missing, self.path)
+            self.missing = 0
+        if self.missing or not self._append(event, fields):
+            self.missing += 1
+
+    def _append(self, event: str, fields: Mapping[str, Any]) -> bool:
+        """Whether the whole line is in the file."""
+        about = {"time": round(time.time(), 3), "event": event, **fields}
+        line = b"\n" * self.is_torn + json.dumps(about).encode() + b"\n"
         try:
-            written = os.write(self.file, line)
-        except OSError as full:
-            log.error("event %s is not in the log: %s", event, full)
-            written = 0
-        self.is_torn = written < len(line) and (written > 0 or self.is_torn)
+            written = os.write(self._opened(), line)
+        except OSError as failed:
+            if not self.missing:
+                log.error("events are not written to %s: %s", self.path, failed)
+            return False
+        self.is_torn = written < len(line)
+        return not self.is_torn
+
+    def _opened(self) -> int:
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        return self.file
 
     def close(self) -> None:
-        os.close(self.file)
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
 
 
 class EventReader:
@@ -66,6 +90,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 def last_number(path: Path, field: str, block: int = 2**20) -> int:
     """The value of this field in the newest event that has it, 0 if none has. Reads from the end."""
     key = json.dumps(field).encode() + b": "
+    if not path.exists():
+        return 0
     with path.open("rb") as file:
         at, later = file.seek(0, os.SEEK_END), b""
         while at > 0:

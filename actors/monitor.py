@@ -1,0 +1,178 @@
+"""How the server is, over HTTP: `/metrics` for Prometheus, `/fleet` for the vehicles. Knows no Ray.
+
+It runs in the server's own process and asks the parts when it is asked, so it answers while they do not.
+"""
+
+import json
+import logging
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from actors.metrics import merged
+from fleetfl.roster import Sighting
+
+log = logging.getLogger(__name__)
+
+Parts = Mapping[str, "list[Metric] | None"]
+"""What each part measures; None for one that did not answer."""
+
+
+class Monitor:
+    """Asks `parts` and `fleet` for what it shows, and the endpoint at `url` as any client would."""
+
+    def __init__(
+        self, url: str, parts: Callable[[], Parts], fleet: Callable[[], Mapping[str, Sighting]]
+    ) -> None:
+        self.url, self.parts, self.fleet = url, parts, fleet
+        self.births: dict[str, float] = {}
+        self.restarts: dict[str, int] = {}
+        self.lock = threading.Lock()
+
+    def metrics(self) -> bytes:
+        """The page in Prometheus' text format."""
+        answers = self.parts()
+        with self.lock:
+            self._note_restarts(answers)
+        own = [
+            self._up(answers),
+            self._restarted(),
+            self._ready(),
+            *vehicle_metrics(self.fleet(), answers),
+        ]
+        there = {part: metrics for part, metrics in answers.items() if metrics is not None}
+        return generate_latest(_Collected([*own, *merged(there)]))
+
+    def vehicles(self) -> bytes:
+        """A JSON array: a vehicle's status and when it was heard."""
+        now = time.time()
+        shown = []
+        for sighting in self.fleet().values():
+            about = msgspec.structs.asdict(sighting.status)
+            about["key"] = sighting.status.key.hex()
+            heard = sighting.heard_at
+            shown.append({**about, "silent_s": None if heard is None else round(now - heard, 1)})
+        return json.dumps(sorted(shown, key=lambda each: each["vehicle"])).encode()
+
+    @contextmanager
+    def answering(self, host: str, port: int) -> Iterator[None]:
+        """Over HTTP, from threads, until the context is left. Raises OSError if the port is taken."""
+        pages = {
+            "/metrics": (self.metrics, CONTENT_TYPE_LATEST),
+            "/fleet": (self.vehicles, "application/json"),
+        }
+
+        class Handler(_Handler):
+            def do_GET(self) -> None:
+                self.answer(pages)
+
+        with ThreadingHTTPServer((host, port), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, name="monitor", daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+
+    def _note_restarts(self, answers: Parts) -> None:
+        for part, metrics in answers.items():
+            born = first(metrics or [], "process_start_time_seconds")
+            if born is None or part.startswith("replica"):  # they come in any order
+                continue
+            # A process is another one if it began at another time; the clock's resolution is 10 ms.
+            if abs(self.births.get(part, born) - born) > 0.5:
+                self.restarts[part] = self.restarts.get(part, 0) + 1
+            self.births[part] = born
+
+    def _up(self, answers: Parts) -> Metric:
+        up = GaugeMetricFamily("fleetfl_up", "1 if the part answers.", labels=["part"])
+        for part, metrics in answers.items():
+            up.add_metric([part], metrics is not None)
+        return up
+
+    def _restarted(self) -> Metric:
+        about = "Times that the part was another process than at the look before."
+        family = CounterMetricFamily("fleetfl_restarts", about, labels=["part"])
+        for part in self.births:
+            family.add_metric([part], self.restarts.get(part, 0))
+        return family
+
+    def _ready(self) -> Metric:
+        about = "1 if the endpoint is ready, asked over HTTP."
+        return GaugeMetricFamily("fleetfl_endpoint_ready", about, is_ready(self.url))
+
+
+def is_ready(url: str, timeout_s: float = 2.0) -> bool:
+    """The endpoint there has a release loaded and follows newer ones."""
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=timeout_s) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+class _Collected:
+    def __init__(self, metrics: list[Metric]) -> None:
+        self.metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self.metrics
+
+
+def first(metrics: list[Metric], name: str) -> float | None:
+    """The value of the first sample of this name."""
+    found = (s.value for metric in metrics for s in metric.samples if s.name == name)
+    return next(found, None)
+
+
+def vehicle_metrics(fleet: Mapping[str, Sighting], answers: Parts) -> Iterator[Metric]:
+    """Sums over the fleet: a series for each vehicle would be too many; `/fleet` has those."""
+    statuses = [sighting.status for sighting in fleet.values()]
+    states = GaugeMetricFamily("fleetfl_vehicles", "By their last word.", labels=["state"])
+    for state in ("online", "offline"):
+        states.add_metric([state], sum(status.state == state for status in statuses))
+    yield states
+    online = [status for status in statuses if status.state == "online"]
+    yield GaugeMetricFamily(
+        "fleetfl_vehicles_hindered",
+        "Online, with something that hinders them.",
+        sum(bool(status.note) for status in online),
+    )
+    yield GaugeMetricFamily(
+        "fleetfl_vehicle_updates_waiting",
+        "Updates without a receipt in the outboxes of all.",
+        sum(status.waiting for status in statuses),
+    )
+    newest = first(answers.get("aggregator") or [], "fleetfl_version")
+    lags = [newest - status.version for status in online if status.version >= 0] if newest else []
+    yield GaugeMetricFamily(
+        "fleetfl_vehicle_lag_versions_max",
+        "How far the online vehicle that is furthest behind is behind the newest version.",
+        max(lags, default=0),
+    )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def answer(self, pages: Mapping[str, tuple[Callable[[], bytes], str]]) -> None:
+        page = pages.get(self.path.split("?")[0])
+        if page is None:
+            self.send_error(404, f"expected one of {', '.join(pages)}")
+            return
+        content, kind = page[0](), page[1]
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not each look is news."""

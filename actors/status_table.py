@@ -1,0 +1,109 @@
+"""The summary of `status.py` for people: what is wrong stands out, what is unknown is a dash."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+
+def rendered(about: Mapping[str, Any]) -> RenderableType:
+    return Group(_server(about), "", _vehicles(about["vehicles"]))
+
+
+def _server(about: Mapping[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    aggregator, endpoint = about["aggregator"], about["endpoint"]
+    table.add_row(*_part(aggregator), _aggregator(aggregator))
+    for gateway in about["gateways"]:
+        table.add_row(*_part(gateway), _gateway(gateway))
+    if (evaluator := about["evaluator"]) is not None:
+        score = (
+            f"version {_number(evaluator['version'])}: {_number(100 * evaluator['accuracy'], 1)} %"
+        )
+        table.add_row(*_part(evaluator), score)
+    for replica in endpoint["replicas"]:
+        table.add_row(*_part(replica), _replica(replica))
+    ready = "[green]ready[/]" if endpoint["is_ready"] else "[red]NOT READY[/]"
+    table.add_row("endpoint", ready, "")
+    return table
+
+
+def _part(about: Mapping[str, Any]) -> tuple[str, str]:
+    up = "[green]up[/]" if about["is_up"] else "[red]AWAY[/]"
+    restarts = about.get("restarts", 0)
+    if restarts and not math.isnan(restarts):
+        up += f" [yellow]{_number(restarts)} restarts[/]"
+    return about["part"], up
+
+
+def _aggregator(about: Mapping[str, Any]) -> str:
+    refused = ", ".join(f"{reason} {_number(n)}" for reason, n in about["refused"].items())
+    verdicts = about["verdicts"]
+    lines = [
+        f"version {_number(about['version'])}, {_number(about['buffered'])} updates towards the next; "
+        f"row {_number(about['counted_row'])} counted, {_number(about['lag_rows'])} behind the journal; "
+        f"{_number(about['updates_per_s'], 1)} updates/s",
+        f"accepted {_number(verdicts.get('accepted', 0))}, "
+        f"duplicate {_number(verdicts.get('duplicate', 0))}, "
+        f"refused {_number(verdicts.get('refused', 0))}{f' ({refused})' if refused else ''}; "
+        f"staleness {_within(about['staleness'], '', 1)}",
+        f"checkpoint {_number(about['checkpoint_age_s'], 1)} s ago"
+        + _alarm(about["checkpoints_failed"], "checkpoints failed")
+        + _alarm(about["event_lines_missing"], "lines missing in events.jsonl"),
+    ]
+    return "\n".join(lines)
+
+
+def _gateway(about: Mapping[str, Any]) -> str:
+    said = (
+        f"{_number(about['updates_per_s'], 1)} updates/s, {_number(about['in_flight'])} in flight, "
+        f"commit {_within(about['commit_s'], ' ms', 1000)}, noise {_number(about['noise'])}"
+    )
+    if about["is_up"] and not about["is_connected"]:
+        said += ", [red]NO BROKER[/]"
+    return said if about["is_keeping"] else said + ", [red]THE JOURNAL TAKES NOTHING[/]"
+
+
+def _replica(about: Mapping[str, Any]) -> str:
+    return (
+        f"version {_number(about['version'])}, {_number(about['requests'])} requests, "
+        f"{_within(about['request_s'], ' ms', 1000)}" + _alarm(about["server_errors"], "failed")
+    )
+
+
+def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("vehicle", "", "version", "behind", "waiting", "dropped", "heard", "note"):
+        table.add_column(heading)
+    for about in vehicles:
+        online = about["state"] == "online"
+        dropped = about.get("dropped") or {}
+        table.add_row(
+            about["vehicle"],
+            "[green]online[/]" if online else "[red]offline[/]",
+            _number(about["version"]) if about["version"] >= 0 else "-",
+            _number(about["behind"]),
+            str(about["waiting"]),
+            escape(", ".join(f"{reason} {n}" for reason, n in dropped.items() if n)) or "-",
+            "-" if about["silent_s"] is None else f"{about['silent_s']:.0f} s ago",
+            escape(about["note"]),
+        )
+    return table
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+
+
+def _within(histogram: Mapping[str, float], unit: str, scale: float) -> str:
+    if not histogram["count"]:
+        return "-"
+    half, most = (f"≤ {scale * histogram[key]:g}{unit}" for key in ("p50", "p99"))
+    return f"{half} (half), {most} (99 %)"
+
+
+def _alarm(count: float, what: str) -> str:
+    return f", [red]{count:,.0f} {what}[/]" if count and not math.isnan(count) else ""

@@ -1,0 +1,146 @@
+"""A real scrape of the monitor, read by Prometheus' own parser, and the status made of it."""
+
+import contextlib
+import io
+import socket
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from actors.metrics import Metrics
+from actors.monitor import Monitor
+from actors.status import StatusError, look, summary
+from actors.status_table import rendered
+from fleetfl.messages import Status
+from fleetfl.roster import Roster
+from fleetfl.telemetry import EventLog
+
+pytestmark = pytest.mark.unit
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def roster():
+    fleet = Roster()
+    now = time.time()
+    fleet.note(Status("v1", "b", "online", 5, 10, 20, 1, "", b""), at=now - 3)
+    fleet.note(Status("v2", "b", "online", 2, 10, 20, 4, "no release [yet]", b""), at=now)
+    fleet.note(Status("v3", "b", "offline", -1, 0, 0, 0, "", b""), at=now, retained=True)
+    return fleet
+
+
+@pytest.fixture
+def aggregator(tmp_path):
+    metrics = Metrics()
+    log = EventLog(tmp_path / "events.jsonl", watch=metrics.heard)
+    seen = {"vehicle": "v1", "bytes": 1400}
+    for staleness in (0, 0, 3):
+        log.write("accepted", **seen, staleness=staleness)
+    log.write("refused", **seen, staleness=60, reason="stale")
+    log.write("checkpoint_failed", detail="full")
+    metrics.gauge("fleetfl_version", "The newest.", lambda: 7)
+    log.close()
+    return metrics
+
+
+@contextlib.contextmanager
+def answering(parts, roster):
+    """A monitor over HTTP; the endpoint that it asks is not there."""
+    monitor = Monitor(f"http://127.0.0.1:{free_port()}", parts, lambda: roster.sightings)
+    port = free_port()
+    with monitor.answering("127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_scrape_holds_every_part_and_one_family_of_each_name(aggregator, roster):
+    gateways = {f"gateway {n}": Metrics() for n in range(2)}
+    gateways["gateway 1"].committed(9, 0.0015)
+
+    def parts():
+        found = {name: metrics.collected() for name, metrics in gateways.items()}
+        return {"aggregator": aggregator.collected(), **found, "evaluator": None}
+
+    with answering(parts, roster) as url:
+        now = look(url)
+    assert now.by("part", "fleetfl_up") == {
+        "aggregator": 1,
+        "gateway 0": 1,
+        "gateway 1": 1,
+        "evaluator": 0,
+    }
+    assert now.by("verdict", "fleetfl_updates_total") == {"accepted": 3, "refused": 1}
+    assert now.by("reason", "fleetfl_updates_total") == {"stale": 1}
+    assert now.value("fleetfl_update_bytes_total") == 4 * 1400
+    assert now.by("part", "fleetfl_kept_updates_total")["gateway 1"] == 9
+    assert now.by("state", "fleetfl_vehicles") == {"online": 2, "offline": 1}
+    assert now.value("fleetfl_vehicle_lag_versions_max") == 7 - 2
+    assert now.value("fleetfl_vehicle_updates_waiting") == 1 + 4
+    assert now.value("fleetfl_endpoint_ready") == 0
+
+
+def test_the_page_is_what_prometheus_reads(aggregator, roster):
+    """Each name is declared once, with its type; histograms have their buckets, sum and count."""
+    parts = {"aggregator": aggregator.collected(), "gateway 0": Metrics().collected()}
+    monitor = Monitor("http://127.0.0.1:9", lambda: parts, lambda: roster.sightings)
+    page = monitor.metrics().decode()
+    declared = [line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")]
+    assert len(declared) == len(set(declared))
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    assert families["fleetfl_updates"].type == "counter"
+    staleness = families["fleetfl_update_staleness_versions"]
+    assert staleness.type == "histogram"
+    of_aggregator = [s for s in staleness.samples if s.labels["part"] == "aggregator"]
+    found = {s.name: s.value for s in of_aggregator if "le" not in s.labels}
+    assert found == {
+        "fleetfl_update_staleness_versions_count": 3,
+        "fleetfl_update_staleness_versions_sum": 3,
+    }
+
+
+def test_a_part_that_is_another_process_is_counted_as_restarted(roster):
+    born = iter([100.0, 100.0, 230.0])
+
+    def parts():
+        metrics = Metrics()
+        metrics.registry = type(metrics.registry)()
+        at = next(born)
+        metrics.gauge("process_start_time_seconds", "As ProcessCollector.", lambda: at)
+        return {"gateway 0": metrics.collected()}
+
+    with answering(parts, roster) as url:
+        found = [look(url).value("fleetfl_restarts_total", part="gateway 0") for _ in range(3)]
+    assert found == [0, 0, 1]
+
+
+def test_the_status_says_who_is_away_and_what_hinders(aggregator, roster):
+    def parts():
+        return {"aggregator": aggregator.collected(), "gateway 0": None, "replica 0": None}
+
+    with answering(parts, roster) as url:
+        before, now = look(url), look(url)
+    about = summary(now, before)
+    assert [(v["vehicle"], v["state"], v["behind"]) for v in about["vehicles"][:2]] == [
+        ("v1", "online", 2),
+        ("v2", "online", 5),
+    ]
+    assert about["aggregator"]["refused"] == {"stale": 1}
+    assert about["aggregator"]["staleness"] == {"count": 3, "p50": 0, "p99": 3}
+    assert about["aggregator"]["updates_per_s"] == 0
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(rendered(about))
+    said = screen.getvalue()
+    for words in ("AWAY", "NOT READY", "no release [yet]", "1 checkpoints failed", "stale 1"):
+        assert words in said
+
+
+def test_a_silent_monitor_is_named():
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(StatusError, match=f"no server answers at {url}/metrics"):
+        look(url)

@@ -1,0 +1,56 @@
+"""The roster: what each vehicle last said, through restarts, last wills and what a broker kept."""
+
+import pytest
+
+from fleetfl import roster
+from fleetfl.messages import Status
+from fleetfl.roster import Roster
+
+pytestmark = pytest.mark.unit
+
+
+def status(vehicle="v1", boot="b", state="online", version=4, waiting=2):
+    return Status(vehicle, boot, state, version, 10, 20, waiting, "", b"")
+
+
+def will(boot="b"):
+    """As the broker has it from the moment when the vehicle connected."""
+    return status(boot=boot, state="offline", version=-1, waiting=0)
+
+
+def test_a_last_will_changes_the_state_and_keeps_what_was_said_before():
+    fleet = Roster()
+    fleet.note(status(), at=5.0)
+    fleet.note(will(), at=9.0)
+    seen = fleet.sightings["v1"]
+    assert (seen.status.state, seen.status.version, seen.status.waiting) == ("offline", 4, 2)
+    assert seen.heard_at == 9.0
+
+
+def test_the_last_will_of_a_process_before_does_not_put_its_successor_offline():
+    fleet = Roster()
+    fleet.note(status(boot="old"), at=1.0)
+    fleet.note(status(boot="new"), at=2.0)
+    fleet.note(will(boot="old"), at=3.0)
+    assert fleet.sightings["v1"].status.state == "online"
+    fleet.note(will(boot="new"), at=4.0)
+    assert fleet.sightings["v1"].status.state == "offline"
+
+
+def test_what_the_broker_kept_is_no_sign_of_life():
+    fleet = Roster()
+    fleet.note(status(), at=5.0, retained=True)
+    assert fleet.sightings["v1"].heard_at is None
+    fleet.hear("v1", at=7.0)
+    fleet.note(status(), at=9.0, retained=True)
+    assert fleet.sightings["v1"].heard_at == 7.0
+    fleet.hear("stranger", at=7.0)
+    assert set(fleet.sightings) == {"v1"}
+
+
+def test_of_too_many_the_longest_silent_is_forgotten(monkeypatch):
+    monkeypatch.setattr(roster, "MOST", 2)
+    fleet = Roster()
+    for at, name in enumerate(("v1", "v2", "v1", "v3")):
+        fleet.note(status(name), at=at)
+    assert set(fleet.sightings) == {"v1", "v3"}
