@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import secrets
+import threading
 import time
 from typing import Any
 
@@ -19,9 +20,14 @@ from actors.metrics import Metrics
 from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
+from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator, Outcome, Refusal
 from fleetfl.journal import Journal, JournalError, Kept
+from fleetfl.ledger import Contribution
 from fleetfl.messages import Release, Snapshot, Update
+from fleetfl.registrar import Registrar
+from fleetfl.registry import RegistryError
+from fleetfl.release_file import Record, named
 from fleetfl.telemetry import EventLog, last_number
 
 log = logging.getLogger(__name__)
@@ -30,6 +36,8 @@ BATCH = 64
 """Rows counted before other calls get their turn."""
 REMEMBERED = 10_000
 """Outcomes kept for whoever asks again."""
+TICK_S = 0.5
+"""Between two looks at what nobody asks about."""
 
 
 class Aggregator:
@@ -57,10 +65,14 @@ class Aggregator:
         """The events up to this row of the journal were written before."""
         self.journal = Journal(config.journal_path)
         self.checkpoints = Checkpoints(config.checkpoint_folder)
+        self.registrar = Registrar(config.releases, config.registry, config.recipe())
         self.counted = 0
         """The last row that was."""
         self.outcomes: dict[int, Outcome] = {}
+        self.saved = 0
+        """The last row that a checkpoint has, or is about to have."""
         self.saving: asyncio.Task[None] | None = None
+        self.one_save = threading.Lock()
         self.changed = asyncio.Condition()
         self.snapshot = self.coordinator.published.whole()
         from_row = self._resume()
@@ -82,10 +94,12 @@ class Aggregator:
         found = self.checkpoints.newest()
         if found is None:
             # The lineage is drawn by chance, so nothing that it names may go out before it is on disk.
-            self.checkpoints.write(0, self._state())
+            self._register(time.time(), row=0, parent=None)
+            self._keep(0, self._state())
             self._tell_release()
             return 0
         self.counted, state = found
+        self.saved = self.counted
         ours = self.coordinator.layout.fingerprint
         if state["layout"] != ours:
             raise CheckpointError(
@@ -97,7 +111,15 @@ class Aggregator:
             log.error("journal %s was LOST: begun anew at row %d", self.journal.path, self.counted)
             self.events.write("journal_lost", counted=self.counted)
         self.snapshot = self.coordinator.published.whole()
+        # It is there, and stays as it was made, unless somebody has deleted or damaged it.
+        self._register(time.time(), row=self.counted, parent=None)
         return self.counted
+
+    async def run(self) -> None:
+        """Until killed: save what was counted, also when no more updates come."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._save_if_due()
 
     async def outcome(self, row: int) -> Outcome:
         """What became of the update in this row of the journal.
@@ -139,6 +161,10 @@ class Aggregator:
             del self.outcomes[next(iter(self.outcomes))]
         if outcome.released:
             self.snapshot = self.coordinator.published.whole()
+            parent = named(self.snapshot.lineage, self.snapshot.version - 1)
+            self._register(
+                kept.kept_at, row=kept.row, parent=parent, updates=self.coordinator.made_of
+            )
         if kept.row > self.told:
             self._tell(kept, update, outcome)
         if outcome.released and kept.row >= self.told:
@@ -151,10 +177,12 @@ class Aggregator:
         """
         log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
         self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
+        was = named(self.snapshot.lineage, self.snapshot.version)
         self.coordinator.published.rename(secrets.token_hex(4))
         self.snapshot = self.coordinator.published.whole()
         self.counted = kept.row
-        self.checkpoints.write(self.counted, self._state())
+        self._register(kept.kept_at, row=kept.row, parent=was)
+        self._keep(self.counted, self._state())
         self.journal.drop(kept.row)
 
     def _outcome_before(self, row: int) -> Outcome:
@@ -168,24 +196,61 @@ class Aggregator:
                 return Outcome("refused", version, 0, Refusal.EARLIER, "refused before")
         raise JournalError(f"journal {self.journal.path} has no row {row}")
 
+    def _register(
+        self,
+        created: float,
+        *,
+        row: int,
+        parent: str | None,
+        updates: tuple[Contribution, ...] | None = None,
+    ) -> None:
+        """The newest version, for the registry; it is written before the next checkpoint is."""
+        published = self.coordinator.published
+        record = Record(
+            lineage=published.lineage,
+            version=published.version,
+            parent=parent,
+            sha256=published.sha256.hex(),
+            layout=published.layout.fingerprint.hex(),
+            num_values=published.layout.size,
+            created=created,
+            row=row,
+            updates=updates,
+            config=self.registrar.fingerprint,
+            code=code_version(),
+        )
+        self.registrar.add(record, published.layout, published.vector)
+
     def _save_if_due(self) -> None:
         if self.saving is not None and not self.saving.done():
             return
+        if self.counted == self.saved and not self.registrar.waiting:
+            return
         if time.monotonic() - self.saved_at < self.config.checkpoint_s:
             return
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved = time.monotonic(), self.counted
         save = asyncio.to_thread(self._save, self.counted, self._state())
         self.saving = asyncio.create_task(save, name="aggregator.save")
 
     def _save(self, row: int, state: dict[str, Any]) -> None:
         try:
-            self.checkpoints.write(row, state)
+            self._keep(row, state)
             self.durable_at = time.monotonic()
             self.journal.trim(self.checkpoints.safe_row, self.config.journal)
-        except (CheckpointError, JournalError) as failed:
+        except (CheckpointError, RegistryError, JournalError) as failed:
             # Nothing is lost: the rows stay, and the next one covers them too.
             log.error("no checkpoint at row %d: %s", row, failed)
+            self.saved = -1
             self.events.write("checkpoint_failed", detail=str(failed))
+
+    def _keep(self, row: int, state: dict[str, Any]) -> None:
+        """A checkpoint, and first all releases up to it: a replay that starts there does not make them.
+
+        Raises RegistryError or CheckpointError.
+        """
+        with self.one_save:
+            self.registrar.flush()
+            self.checkpoints.write(row, state)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -232,7 +232,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     try:
         actors, calls = start_actors(config)
         endpoint = deploy(config, calls)
-        running = {name: a.run.remote() for name, a in actors.items() if name != "aggregator"}
+        running = {name: actor.run.remote() for name, actor in actors.items()}
         server = Server(config, actors, running, endpoint)
         monitor = Monitor(server.url, server.measured, server.fleet)
         with monitor.answering(config.monitor.host, config.monitor_port):
@@ -360,6 +360,7 @@ def set_aside(config: ServerConfig) -> None:
     for path in (
         config.journal_path.parent,
         config.checkpoint_folder,
+        config.releases.folder,
         config.state / "events.jsonl",
     ):
         if path.exists():

@@ -1,7 +1,7 @@
 """Settings of the server: what the fleet shares, and the part `server`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
 from fleetfl.journal import Config as JournalConfig
+from fleetfl.registry import Registry
+from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
 
@@ -51,17 +53,37 @@ class RayConfig(Section):
     """Shared memory of a cluster of our own."""
 
 
+AROUND = {
+    "transport",
+    "num_partitions",
+    "state",
+    "resume",
+    "journal",
+    "checkpoint_s",
+    "registry",
+    "keys",
+    "initial",
+    "max_in_flight",
+    "held_out",
+    "http",
+    "ray",
+}
+"""Settings that no bit of a release follows from."""
+
+
 class ServerConfig(FleetConfig):
     state: Path
-    """Folder for events.jsonl and what the server keeps: updates (`journal`) and the model (`checkpoints`),
-    the keys of its vehicles (`keys`), its own (`key.pem`), and that one's public half for the vehicles
-    (`server.pub`). Gateways and aggregator need it on one machine."""
+    """Folder for events.jsonl and what the server keeps: updates (`journal`), the model (`checkpoints`), its
+    releases (`registry`), the keys of its vehicles (`keys`), its own (`key.pem`), and that one's public half
+    for the vehicles (`server.pub`). Gateways and aggregator need it on one machine."""
     resume: bool = True
     """Go on from what `state` holds; false sets that aside and begins with release 0."""
     journal: JournalConfig = JournalConfig()
     """How long updates are kept that were counted."""
     checkpoint_s: float = Field(default=2.0, ge=0)
     """Seconds between checkpoints while updates come; what came since is counted again after a crash."""
+    registry: RetentionConfig = RetentionConfig()
+    """Which releases stay on disk."""
     keys: KeysConfig = KeysConfig()
     """Whose updates are taken."""
     initial: Path | None = None
@@ -101,3 +123,11 @@ class ServerConfig(FleetConfig):
     @property
     def checkpoint_folder(self) -> Path:
         return self.state / "checkpoints"
+
+    @property
+    def releases(self) -> Registry:
+        return Registry.of_server(self.state)
+
+    def recipe(self) -> dict[str, Any]:
+        """What releases are made with, in plain values. No password is among them."""
+        return self.model_dump(mode="json", exclude=AROUND)

@@ -1,6 +1,7 @@
 """Scores every release on held-out frames. Skips releases that were overtaken while it was busy."""
 
 import asyncio
+import logging
 import math
 
 import torch
@@ -11,7 +12,11 @@ from actors.gateway import Newer
 from actors.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.held_out import read_held_out
+from fleetfl.messages import Snapshot
+from fleetfl.registry import RegistryError, Scores
 from fleetfl.telemetry import EventLog
+
+log = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -22,7 +27,7 @@ class Evaluator:
         torch.set_num_threads(1)
         self.model = config.model.build(seed=config.seed)
         self.held_out = read_held_out(config.held_out, len(config.model.classes))
-        self.newer = newer
+        self.newer, self.registry = newer, config.releases
         self.metrics = Metrics()
         self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
         self.version, self.accuracy = -1, math.nan
@@ -48,4 +53,14 @@ class Evaluator:
             self.version, self.accuracy = version, accuracy
             self.events.write(
                 "evaluated", version=version, accuracy=accuracy, by_condition=by_condition
+            )
+            self._keep(snapshot, accuracy, by_condition)
+
+    def _keep(self, snapshot: Snapshot, accuracy: float, by_condition: dict[str, float]) -> None:
+        scores = Scores(snapshot.sha256.hex(), accuracy, by_condition)
+        try:
+            self.registry.score(snapshot.lineage, snapshot.version, scores)
+        except RegistryError as failed:
+            log.error(
+                "scores of version %d are only in the log of events: %s", snapshot.version, failed
             )

@@ -8,7 +8,6 @@ Arrays are read as they were written, to the bit.
 """
 
 import logging
-import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
+from fleetfl.durable import write_durably
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +40,8 @@ class Checkpoints:
         """Returns once it is on disk under its name. Raises CheckpointError; the others are as before."""
         content = _encoder.encode(state)
         path = self.folder / f"{row:020d}.checkpoint"
-        partial = self.folder / "partial"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(MAGIC + sha256(content).digest() + content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync(self.folder)
+            write_durably(path, MAGIC + sha256(content).digest() + content)
             for old in self._paths()[:-KEPT]:
                 old.unlink()
         except OSError as failed:
@@ -90,15 +83,6 @@ def _state(path: Path) -> Any:
     if whole[:4] != MAGIC or whole[4:36] != sha256(content).digest():
         raise CheckpointError(f"checkpoint {path} of {len(whole)} bytes is damaged")
     return _decoder.decode(content)
-
-
-def _sync(folder: Path) -> None:
-    """Until then a rename may be undone by a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _packed(value: Any) -> msgspec.msgpack.Ext:

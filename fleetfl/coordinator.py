@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
-from fleetfl.ledger import Ledger
+from fleetfl.ledger import Contribution, Ledger
 from fleetfl.messages import Update
 from fleetfl.releases import Published, ReleaseError
 from fleetfl.server_optimizers import ServerOptimizer
@@ -73,6 +74,10 @@ class Coordinator:
         self.published = Published(self.params, layout, release_codec, lineage=lineage)
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
+        self.pending: list[Contribution] = []
+        """Counted since the newest release."""
+        self.made_of: tuple[Contribution, ...] = ()
+        """What the newest release was made of, if it was released by `submit`."""
 
     @property
     def version(self) -> int:
@@ -96,9 +101,12 @@ class Coordinator:
             )
         except Declined as why:
             return Outcome("refused", self.version, staleness, Refusal.DECLINED, str(why))
-        self.ledger.add(update.vehicle, update.boot, update.sequence)
+        name = (update.vehicle, update.boot, update.sequence)
+        self.ledger.add(*name)
+        self.pending.append(Contribution(*name, staleness, update.num_examples))
         if step is None:
             return Outcome("accepted", self.version, staleness)
+        self.made_of, self.pending = tuple(self.pending), []
         try:
             self._release(step)
         except ReleaseError as unfit:
@@ -149,6 +157,7 @@ class Coordinator:
             "ledger": self.ledger.snapshot(),
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
+            "pending": [msgspec.structs.astuple(each) for each in self.pending],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -157,3 +166,4 @@ class Coordinator:
         self.ledger.restore(state["ledger"])
         self.aggregator.restore(state["aggregator"])
         self.optimizer.restore(state["optimizer"])
+        self.pending = [Contribution(*each) for each in state["pending"]]

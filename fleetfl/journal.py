@@ -68,6 +68,8 @@ class Kept:
     frame: bytes
     is_whole: bool
     """The checksum fits: these are the bytes that were appended."""
+    kept_at: float
+    """When they were, UTC seconds."""
 
 
 class Journal:
@@ -144,13 +146,13 @@ class Journal:
         """Up to `limit` rows past row `after`, in their order. Raises JournalError."""
         with self._failures():
             found = self.reader.execute(
-                "SELECT row, vehicle, boot, sequence, checksum, CAST(frame AS BLOB) FROM updates"
-                " WHERE row > ? ORDER BY row LIMIT ?",
+                "SELECT row, vehicle, boot, sequence, checksum, CAST(frame AS BLOB), kept_at"
+                " FROM updates WHERE row > ? ORDER BY row LIMIT ?",
                 (after, limit),
             ).fetchall()
         return [
-            Kept(row, frame, checksum == _checksum((vehicle, boot, sequence), frame))
-            for row, vehicle, boot, sequence, checksum, frame in found
+            Kept(row, frame, checksum == _checksum((vehicle, boot, sequence), frame), kept_at)
+            for row, vehicle, boot, sequence, checksum, frame, kept_at in found
         ]
 
     def newest_row(self) -> int:

@@ -2,8 +2,20 @@
 
 from typing import Any
 
+import msgspec
+
 WINDOW = 256
 """Sequence numbers remembered below the highest one of a (vehicle, boot)."""
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """An update that was counted, in the record of the release that it went into."""
+
+    vehicle: str
+    boot: str
+    sequence: int
+    staleness: int
+    num_examples: int
 
 
 class Ledger:

@@ -20,6 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from actors.config import ServerConfig
+from fleetfl.code_version import commit
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.config import Section, read_with, validate
@@ -29,7 +30,6 @@ from fleetfl.identity import Signer
 from sim.config import SimConfig
 from sim.factory import fit_head
 from sim.lockstep import LockstepFleet
-from sim.summary import commit
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer

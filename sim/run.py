@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from actors.cluster import Server, serving
 from actors.config import ServerConfig
 from fleetfl.adapter_file import write_adapter
+from fleetfl.code_version import commit
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.held_out import HeldOut
@@ -27,7 +28,7 @@ from sim.config import CeilingConfig, SimConfig
 from sim.factory import fit_head
 from sim.progress import Progress
 from sim.report import write_report
-from sim.summary import commit, summarize
+from sim.summary import summarize
 from sim.tally import Tally
 from sim.vehicles import VehicleProcesses, write_files
 from vehicle_agent.config import VehicleConfig
@@ -43,6 +44,7 @@ OURS = (
     "journal",
     "key.pem",
     "keys",
+    "registry",
     "report.html",
     "server",
     "server.pub",

@@ -1,10 +1,8 @@
 """What a run came to, from its events. Knows the schema of summary.json and nothing of how it ran."""
 
 import platform
-import subprocess
 from collections import Counter, defaultdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,20 +163,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def commit() -> str:
-    """Of the source tree this package lies in, with `+` if it was changed; else `unknown`."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()

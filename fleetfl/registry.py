@@ -1,0 +1,203 @@
+"""Releases on disk, where they come from and how they scored. Knows no server and no model.
+
+    {lineage}/{version}.safetensors     tensors and record: release_file.py
+    {lineage}/{version}.scores.json     how it did on held-out frames
+    configs/{fingerprint}.json          settings, once for all releases that were made with them
+
+The aggregator writes releases (registrar.py), the evaluator scores; anybody may read meanwhile.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleetfl import FleetflError
+from fleetfl.durable import write_durably
+from fleetfl.release_file import Record, ReleaseFileError, named, read_release
+from fleetfl.vectors import Layout
+
+log = logging.getLogger(__name__)
+
+
+class RegistryError(FleetflError, RuntimeError):
+    """A release that is not there or cannot be kept; names it, and what there is."""
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """How a release did on held-out frames; shares of 1."""
+
+    sha256: str
+    """Of the vector that was scored."""
+    accuracy: float
+    by_condition: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A release as it lies on disk."""
+
+    lineage: str
+    version: int
+    path: Path
+    num_bytes: int
+    made_at: float
+    """UTC seconds."""
+    record: Record | None
+    """None if it is damaged."""
+    damage: str
+    scores: Scores | None
+
+    @property
+    def name(self) -> str:
+        return named(self.lineage, self.version)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A release whose digests fit."""
+
+    record: Record
+    layout: Layout
+    vector: np.ndarray
+    """float32 [P]."""
+
+
+class Registry:
+    """The releases in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of_server(cls, state: Path) -> "Registry":
+        """In a server's state folder."""
+        return cls(state / "registry")
+
+    def path(self, lineage: str, version: int) -> Path:
+        """Where this release is, if it is there."""
+        return self.folder / lineage / f"{version:08d}.safetensors"
+
+    def paths(self, lineage: str) -> dict[int, Path]:
+        """Of this lineage's releases, by version."""
+        found = (self.folder / lineage).glob("[0-9]*.safetensors")
+        return {int(path.stem): path for path in sorted(found)}
+
+    def entries(self) -> list[Entry]:
+        """All releases, oldest first; each is read whole, so that damage shows."""
+        lineages = sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+        found = []
+        for lineage in lineages:
+            for version in self.paths(lineage):
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                    found.append(self._entry(lineage, version))
+        return sorted(found, key=lambda entry: (entry.made_at, entry.version))
+
+    def _entry(self, lineage: str, version: int) -> Entry:
+        path, record, damage, scores = self.path(lineage, version), None, "", None
+        there = path.stat()
+        try:
+            record = read_release(path)[0]
+            scores = self.scores(record)
+        except ReleaseFileError as damaged:
+            log.error("%s", damaged)
+            damage = str(damaged)
+        made_at = there.st_mtime if record is None else record.created
+        return Entry(lineage, version, path, there.st_size, made_at, record, damage, scores)
+
+    def load(self, name: str) -> Loaded:
+        """By VERSION of the newest lineage, LINEAGE/VERSION, `newest` or `best`.
+
+        Raises RegistryError if it is not there, ReleaseFileError if it is damaged.
+        """
+        entries = self.entries()
+        if not entries:
+            raise RegistryError(f"there are no releases in {self.folder}")
+        entry = _chosen(entries, name)
+        if entry is None:
+            raise RegistryError(f"{name} is not in {self.folder}: {_summary(entries)}")
+        return Loaded(*read_release(entry.path))
+
+    def scores(self, record: Record) -> Scores | None:
+        """Of this release, if it was scored with these bits."""
+        found = self._read_scores(self._scores_path(record.lineage, record.version))
+        return found if found is not None and found.sha256 == record.sha256 else None
+
+    def all_scores(self, lineage: str) -> Iterator[tuple[int, Scores]]:
+        """By version."""
+        for path in (self.folder / lineage).glob("*.scores.json"):
+            found = self._read_scores(path)
+            if found is not None:
+                yield int(path.name.split(".")[0]), found
+
+    def _read_scores(self, path: Path) -> Scores | None:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Scores)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as damaged:
+            log.error("%s is DAMAGED: %s", path, damaged)
+            return None
+
+    def score(self, lineage: str, version: int, scores: Scores) -> None:
+        """Keep them, over older ones. Raises RegistryError."""
+        path = self._scores_path(lineage, version)
+        try:
+            write_durably(path, msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
+        except OSError as failed:
+            raise RegistryError(f"{path} cannot be written: {failed.strerror}") from failed
+
+    def delete(self, lineage: str, version: int) -> None:
+        """With its scores."""
+        self.path(lineage, version).unlink(missing_ok=True)
+        self._scores_path(lineage, version).unlink(missing_ok=True)
+
+    def config_path(self, fingerprint: str) -> Path:
+        return self.folder / "configs" / f"{fingerprint}.json"
+
+    def config(self, fingerprint: str) -> dict[str, Any]:
+        """The settings of that fingerprint. Raises RegistryError if they are gone or damaged."""
+        path = self.config_path(fingerprint)
+        try:
+            content = path.read_bytes()
+        except OSError as missing:
+            raise RegistryError(f"settings {path}: {missing.strerror}") from missing
+        if fingerprint_of(content) != fingerprint:
+            raise RegistryError(f"settings {path} are DAMAGED: SHA-256 is another one")
+        return msgspec.json.decode(content)
+
+    def _scores_path(self, lineage: str, version: int) -> Path:
+        return self.folder / lineage / f"{version:08d}.scores.json"
+
+
+def fingerprint_of(content: bytes) -> str:
+    """16 hexadecimal digits."""
+    return sha256(content).hexdigest()[:16]
+
+
+def best_of(entries: list[Entry]) -> Entry | None:
+    """The best-scored one, the newest of equals; None if none was scored."""
+    scored = [(e.scores.accuracy, at) for at, e in enumerate(entries) if e.scores is not None]
+    return entries[max(scored)[1]] if scored else None
+
+
+def _chosen(entries: list[Entry], name: str) -> Entry | None:
+    if name == "newest":
+        return entries[-1]
+    if name == "best":
+        return best_of(entries)
+    full = name if "/" in name else f"{entries[-1].lineage}/{name}"
+    return next((entry for entry in entries if entry.name == full), None)
+
+
+def _summary(entries: list[Entry]) -> str:
+    names = [entry.name for entry in entries]
+    shown = names if len(names) <= 6 else [*names[:3], "...", *names[-3:]]
+    scored = "" if best_of(entries) else ", none of them scored"
+    return f"there are {', '.join(shown)}{scored}"

@@ -1,0 +1,97 @@
+"""A release on disk: its tensors as safetensors, and in the header the record of where it comes from.
+
+The vector has to have the SHA-256 that the release named, and the record one of its own. A file whose
+digests do not fit is never loaded.
+"""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleetfl import FleetflError
+from fleetfl.adapter_file import AdapterFileError, read_about, read_adapter, write_adapter
+from fleetfl.ledger import Contribution
+from fleetfl.vectors import Layout, digest
+
+
+class ReleaseFileError(FleetflError, ValueError):
+    """A file that is not the release it should be; names it and what is wrong."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a release comes from. The same rows of the journal give the same record."""
+
+    lineage: str
+    version: int
+    parent: str | None
+    """LINEAGE/VERSION of the one before; None for the first of all, or if it is no longer known."""
+    restores: str | None = None
+    """LINEAGE/VERSION of the one whose bits this one has, after a rollback."""
+    reason: str = ""
+    """Why, as whoever rolled back put it."""
+    sha256: str
+    """Of the float32 vector, as the release named it."""
+    layout: str
+    num_values: int
+    created: float
+    """UTC seconds: when the update that completed it was kept."""
+    row: int
+    """Of the journal: that update's."""
+    updates: tuple[Contribution, ...] | None
+    """What it was made of, in the order in which it was counted; None if that is no longer known."""
+    config: str
+    """Fingerprint of the settings that it was made with."""
+    code: str
+    """Version, and commit if known, of the code that made it."""
+
+    @property
+    def name(self) -> str:
+        return named(self.lineage, self.version)
+
+
+def named(lineage: str, version: int) -> str:
+    """What tells a release from all others."""
+    return f"{lineage}/{version}"
+
+
+def write_release(path: Path, record: Record, layout: Layout, vector: np.ndarray) -> None:
+    """Whole or not at all; the same arguments give the same bytes. Raises OSError."""
+    content = msgspec.to_builtins(record)
+    write_adapter(path, layout, vector, fleetfl={"record": content, "sha256": _digest(content)})
+
+
+def read_release(path: Path) -> tuple[Record, Layout, np.ndarray]:
+    """With the vector, float32 [P]. Raises ReleaseFileError if the file is missing or not as written."""
+    record = read_record(path)
+    try:
+        layout, vector = read_adapter(path)
+    except AdapterFileError as unfit:
+        raise ReleaseFileError(f"release {path} is DAMAGED: {unfit}") from unfit
+    for what, found, expected in (
+        ("layout", layout.fingerprint.hex(), record.layout),
+        ("SHA-256", digest(vector).hex(), record.sha256),
+    ):
+        if found != expected:
+            raise ReleaseFileError(f"release {path} is DAMAGED: {what} {found}, not {expected}")
+    return record, layout, vector
+
+
+def read_record(path: Path) -> Record:
+    """The record alone; the tensors are not looked at. Raises ReleaseFileError as above."""
+    try:
+        about = json.loads(read_about(path)["fleetfl"])
+        content, expected = about["record"], about["sha256"]
+        record = msgspec.convert(content, Record)
+    except (AdapterFileError, KeyError, TypeError, ValueError) as odd:
+        raise ReleaseFileError(f"release {path} has no record that can be read: {odd}") from odd
+    if (found := _digest(content)) != expected:
+        raise ReleaseFileError(f"release {path} is DAMAGED: record {found}, not {expected}")
+    return record
+
+
+def _digest(content: Any) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
