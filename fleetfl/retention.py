@@ -25,7 +25,7 @@ class Config(Section):
 def retained(num_bytes: Mapping[int, int], protected: Set[int], config: Config) -> set[int]:
     """Of the versions, whose sizes these are, the ones that stay."""
     newest = max(num_bytes, default=0)
-    safe = (protected | {newest}) & num_bytes.keys()
+    safe = {version for version in num_bytes if version == newest or version in protected}
     staying = safe | {version for version in num_bytes if config.outlives(version, newest)}
     used = sum(num_bytes[version] for version in staying)
     for version in sorted(staying - safe):
