@@ -66,6 +66,7 @@ AROUND = {
     "max_in_flight",
     "held_out",
     "http",
+    "monitor",
     "ray",
 }
 """Settings that no bit of a release follows from."""
