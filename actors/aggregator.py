@@ -22,9 +22,10 @@ from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator, Outcome, Refusal
+from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalError, Kept
 from fleetfl.ledger import Contribution
-from fleetfl.messages import Release, Snapshot, Update
+from fleetfl.messages import SERVER, Release, Rollback, Snapshot, Update
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named
@@ -116,9 +117,14 @@ class Aggregator:
         return self.counted
 
     async def run(self) -> None:
-        """Until killed: save what was counted, also when no more updates come."""
+        """Until killed: count what no gateway asks about, and save also when no more comes."""
         while True:
             await asyncio.sleep(TICK_S)
+            try:
+                while await self._count_on():
+                    pass
+            except JournalError as failed:  # the disk may come back
+                log.error("nothing is counted: %s", failed)
             self._save_if_due()
 
     async def outcome(self, row: int) -> Outcome:
@@ -127,25 +133,33 @@ class Aggregator:
         Raises JournalError if the row is not there or damaged: the update has to come again.
         """
         while row > self.counted:
-            version = self.coordinator.version
-            if not self._count():
+            if not await self._count_on():
                 raise JournalError(f"journal {self.journal.path} has no row {row}")
-            if self.coordinator.version > version:
-                async with self.changed:
-                    self.changed.notify_all()
-            self._save_if_due()
-            await asyncio.sleep(0)
         return self.outcomes.get(row) or self._outcome_before(row)
+
+    async def _count_on(self) -> int:
+        """As `_count`, with word to those who wait for a version, and their turn."""
+        version = self.coordinator.version
+        num_rows = self._count()
+        if self.coordinator.version > version:
+            async with self.changed:
+                self.changed.notify_all()
+        self._save_if_due()
+        await asyncio.sleep(0)
+        return num_rows
 
     def _count(self) -> int:
         """Count the next rows of the journal; gives how many."""
         rows = self.journal.rows(self.counted, BATCH)
         for kept in rows:
-            update = _update(kept)
-            if update is None:
+            message = _message(kept)
+            if message is None:
                 self._pass_over(kept)
+            elif isinstance(message, Rollback):
+                self._roll_back(kept, message)
+                self.counted = kept.row
             else:
-                self._judge(kept, update)
+                self._judge(kept, message)
                 self.counted = kept.row
         return len(rows)
 
@@ -170,6 +184,47 @@ class Aggregator:
         if outcome.released and kept.row >= self.told:
             self._tell_release()
 
+    def _roll_back(self, kept: Kept, rollback: Rollback) -> None:
+        """As whoever holds the server's key has asked for in this row."""
+        outcome = self._rolled_back(kept, rollback)
+        restores = named(rollback.lineage, rollback.version)
+        if outcome.released:
+            self.snapshot = self.coordinator.published.whole()
+            self._register(
+                kept.kept_at,
+                row=kept.row,
+                parent=named(self.snapshot.lineage, self.snapshot.version - 1),
+                updates=(),
+                restores=restores,
+                reason=rollback.reason,
+            )
+        if kept.row <= self.told:
+            return
+        told = {"row": kept.row, "restores": restores}
+        if outcome.released:
+            sha256 = self.snapshot.sha256.hex()
+            log.warning("row %d: rolled back to %s as %d", kept.row, restores, outcome.version)
+            self.events.write(
+                "rolled_back",
+                **told,
+                version=outcome.version,
+                sha256=sha256,
+                why=rollback.reason,
+            )
+            self._tell_release()
+        else:
+            log.error("row %d: NOT rolled back to %s: %s", kept.row, restores, outcome.detail)
+            self.events.write("rollback_refused", **told, detail=outcome.detail)
+
+    def _rolled_back(self, kept: Kept, rollback: Rollback) -> Outcome:
+        version = self.coordinator.version
+        try:
+            key = OneKey(self.config.fleet, self.config.state / f"{SERVER}.pub")
+            wire.decode(kept.frame, key)
+        except (IdentityError, wire.WireError) as forged:
+            return Outcome("refused", version, 0, detail=str(forged))
+        return self.coordinator.roll_back(rollback)
+
     def _pass_over(self, kept: Kept) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now.
 
@@ -189,8 +244,8 @@ class Aggregator:
         """For a repeat of what was counted so long ago, or before a crash, that nothing is remembered."""
         version = self.coordinator.version
         for kept in self.journal.rows(row - 1, 1):
-            update = _update(kept)
-            if kept.row == row and update is not None:
+            update = _message(kept)
+            if kept.row == row and isinstance(update, Update):
                 if self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence):
                     return Outcome("duplicate", version, version - update.base_version)
                 return Outcome("refused", version, 0, Refusal.EARLIER, "refused before")
@@ -203,6 +258,7 @@ class Aggregator:
         row: int,
         parent: str | None,
         updates: tuple[Contribution, ...] | None = None,
+        **why: str,
     ) -> None:
         """The newest version, for the registry; it is written before the next checkpoint is."""
         published = self.coordinator.published
@@ -218,6 +274,7 @@ class Aggregator:
             updates=updates,
             config=self.registrar.fingerprint,
             code=code_version(),
+            **why,
         )
         self.registrar.add(record, published.layout, published.vector)
 
@@ -328,7 +385,7 @@ class Aggregator:
         return self.coordinator.version
 
 
-def _update(kept: Kept) -> Update | None:
+def _message(kept: Kept) -> Update | Rollback | None:
     """None if the row is damaged, or of a format that is no longer read."""
     if not kept.is_whole:
         return None
@@ -336,4 +393,4 @@ def _update(kept: Kept) -> Update | None:
         message = wire.open_frame(kept.frame).message
     except wire.WireError:
         return None
-    return message if isinstance(message, Update) else None
+    return message if isinstance(message, Update | Rollback) else None

@@ -13,6 +13,7 @@ from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
 from fleetfl.journal import Config as JournalConfig
+from fleetfl.journal import path_in
 from fleetfl.registry import Registry
 from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
@@ -119,7 +120,7 @@ class ServerConfig(FleetConfig):
 
     @property
     def journal_path(self) -> Path:
-        return self.state / "journal" / "updates.sqlite"
+        return path_in(self.state)
 
     @property
     def checkpoint_folder(self) -> Path:

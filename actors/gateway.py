@@ -245,7 +245,7 @@ class Gateway:
         whole = wire.encode(snapshot, self.signer)
         await self._retain(functools.partial(topics.snapshot, self.fleet), whole)
         for release in releases:
-            if release.base_version >= 0:
+            if release.codec:
                 slot = functools.partial(topics.release_slot, self.fleet, release.version)
                 await self._retain(slot, wire.encode(release, self.signer))
         news = wire.encode(releases[-1], self.signer)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import fleetfl
 from fleetfl import FleetflError
+from fleetfl.model_commands import model_app
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 PACKAGES = ("fleetfl", "actors", "vehicle_agent", "sim")
@@ -31,6 +32,7 @@ app.add_typer(sim_app, name="sim")
 app.add_typer(server_app, name="server")
 app.add_typer(vehicle_app, name="vehicle")
 app.add_typer(codec_app, name="codec")
+app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of settings.", metavar="CONFIG")]

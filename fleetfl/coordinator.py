@@ -13,8 +13,8 @@ import numpy as np
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.ledger import Contribution, Ledger
-from fleetfl.messages import Update
-from fleetfl.releases import Published, ReleaseError
+from fleetfl.messages import UNDONE, Rollback, Update
+from fleetfl.releases import Published, ReleaseError, whole
 from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
 
@@ -25,6 +25,7 @@ class Refusal(str, Enum):
     LAYOUT = "layout"  # another adapter than ours
     FUTURE = "future"  # based on a version that was never released
     STALE = "stale"  # older than max_staleness versions
+    UNDONE = UNDONE  # trained from a version that was rolled back
     BODY = "body"  # not what its codec packs
     NOT_FINITE = "not_finite"
     DECLINED = "declined"  # the aggregator has no use for it: its round has ended, for instance
@@ -72,8 +73,11 @@ class Coordinator:
         self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
         self.max_staleness = max_staleness
         self.published = Published(self.params, layout, release_codec, lineage=lineage)
+        self.beginning = (aggregator.snapshot(), optimizer.snapshot())
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
+        self.undone: list[tuple[int, int]] = []
+        """First and last of the versions that each rollback undid."""
         self.pending: list[Contribution] = []
         """Counted since the newest release."""
         self.made_of: tuple[Contribution, ...] = ()
@@ -113,6 +117,31 @@ class Coordinator:
             return Outcome("refused", self.version, staleness, Refusal.STEP, str(unfit))
         return Outcome("accepted", self.version, staleness, released=True)
 
+    def roll_back(self, rollback: Rollback) -> Outcome:
+        """Make the next version with the bits of an older one. All that was learned since is dropped:
+
+        what is buffered, the optimizer's state, and what is still to come from the versions undone.
+        """
+        before = self.version
+        if rollback.layout != self.layout.fingerprint:
+            found, expected = rollback.layout.hex(), self.layout.fingerprint.hex()
+            detail = f"layout {found}, expected {expected}"
+            return Outcome("refused", before, 0, Refusal.LAYOUT, detail)
+        try:
+            vector = whole(rollback, self.layout)
+        except ReleaseError as unfit:
+            return Outcome("refused", before, 0, Refusal.BODY, str(unfit))
+        is_ours = rollback.lineage == self.published.lineage
+        self.undone.append((rollback.version + 1 if is_ours else 0, before))
+        self.undone = [each for each in self.undone if before - each[1] <= self.max_staleness]
+        self.params, self.pending, self.made_of = vector, [], ()
+        self.published.replace(vector)
+        aggregator, optimizer = self.beginning
+        self.aggregator.restore(aggregator)
+        self.optimizer.restore(optimizer)
+        self.aggregator.released(vector)
+        return Outcome("accepted", self.version, self.version - rollback.version, released=True)
+
     def _release(self, step: Step) -> None:
         """Raises ReleaseError, with params, optimizer and version as they were."""
         before = self.optimizer.snapshot()
@@ -130,15 +159,9 @@ class Coordinator:
         def refused(reason: Refusal, detail: str) -> Outcome:
             return Outcome("refused", self.version, staleness, reason, detail)
 
-        if update.layout != self.layout.fingerprint:
-            expected = self.layout.fingerprint.hex()
-            return refused(Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}")
-        if staleness < 0:
-            return refused(
-                Refusal.FUTURE, f"base version {update.base_version}, newest is {self.version}"
-            )
-        if staleness > self.max_staleness:
-            return refused(Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}")
+        misplaced = self._misplaced(update, staleness)
+        if misplaced is not None:
+            return refused(*misplaced)
         try:
             delta = decoder(update.codec, self.layout).decode(update.body)
         except CodecError as broken:
@@ -149,6 +172,20 @@ class Coordinator:
             return refused(Refusal.NOT_FINITE, f"value {at} of {delta.size} is {delta[at]}")
         return delta
 
+    def _misplaced(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
+        """Why a difference to its base is of no use here, whatever its values are."""
+        base = update.base_version
+        if update.layout != self.layout.fingerprint:
+            expected = self.layout.fingerprint.hex()
+            return Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}"
+        if staleness < 0:
+            return Refusal.FUTURE, f"base version {base}, newest is {self.version}"
+        if staleness > self.max_staleness:
+            return Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}"
+        if any(first <= base <= last for first, last in self.undone):
+            return Refusal.UNDONE, f"base version {base} was rolled back"
+        return None
+
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on, bit for bit, as if never stopped."""
         return {
@@ -157,6 +194,7 @@ class Coordinator:
             "ledger": self.ledger.snapshot(),
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
+            "undone": self.undone,
             "pending": [msgspec.structs.astuple(each) for each in self.pending],
         }
 
@@ -166,4 +204,5 @@ class Coordinator:
         self.ledger.restore(state["ledger"])
         self.aggregator.restore(state["aggregator"])
         self.optimizer.restore(state["optimizer"])
+        self.undone = [(first, last) for first, last in state["undone"]]
         self.pending = [Contribution(*each) for each in state["pending"]]

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
-from fleetfl.messages import Update
+from fleetfl.messages import Rollback, Update
 
 BUSY_S = 30.0
 """How long a commit waits for those of other gateways."""
@@ -72,6 +72,11 @@ class Kept:
     """When they were, UTC seconds."""
 
 
+def path_in(state: Path) -> Path:
+    """Where a server keeps its journal."""
+    return state / "journal" / "updates.sqlite"
+
+
 class Journal:
     """Rows are numbered as they are committed: after row n was read, no smaller one can appear."""
 
@@ -92,7 +97,7 @@ class Journal:
             with _transaction(self.writer):
                 self.writer.execute(SCHEMA)
 
-    async def append(self, update: Update, frame: bytes) -> Place:
+    async def append(self, update: Update | Rollback, frame: bytes) -> Place:
         """The update's place, once it is on disk; a repeat gets the row that it has already.
 
         What is appended while a commit is under way shares the next one, and its fsync.

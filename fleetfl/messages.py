@@ -1,6 +1,6 @@
 """What vehicles and server say to each other. Bytes are wire.py's business."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,10 @@ MAX_NOTE = 300
 
 SIGNATURE = "signature"
 """A receipt's reason when it is not shown that its vehicle sent the update. The vehicle keeps it."""
+
+UNDONE = "undone"
+"""A receipt's reason when the update was trained from a version that was rolled back. The vehicle drops it,
+and what it learned there."""
 
 Name = Annotated[str, Meta(pattern=VEHICLE_PATTERN)]
 Short = Annotated[str, Meta(max_length=64)]
@@ -65,14 +69,15 @@ class Release(Message, frozen=True, tag=2):
     """Which counting of versions: drawn anew when a server starts from an adapter file."""
     version: Count
     base_version: int
-    """The version before; -1 if this release says only that `version` is the newest."""
+    """The version before; -1 for a whole version, and if this says only that `version` is the newest."""
     layout: Fingerprint
     sha256: Sha256
     """Of the float32 vector that the step leads to: proof that all hold the same bits."""
     codec: Short
+    """Empty if this says only that `version` is the newest."""
     body: bytes
-    """The difference, float32 [P], as `codec` packed it; empty if there is no base version, and if the
-    broker takes no packet of that size: then the release in its slot has it."""
+    """The difference, float32 [P], as `codec` packed it, or the whole version if there is no base version.
+    Empty if the broker takes no packet of that size: then the release in its slot has it."""
 
 
 class Snapshot(Message, frozen=True, tag=3):
@@ -122,4 +127,25 @@ class Status(Message, frozen=True, tag=5):
     """Its Ed25519 public key, so that a server may note it at the first use; empty if it signs nothing."""
 
 
-AnyMessage = Update | Release | Snapshot | Receipt | Status
+class Rollback(Message, frozen=True, tag=6):
+    """That the next version shall have an older one's bits. It is in a server's journal and nowhere else."""
+
+    vehicle: ClassVar[str] = ""
+    sequence: ClassVar[int] = 0
+    """In the journal (vehicle, boot, sequence) names it, and no vehicle has that name."""
+
+    boot: Short
+    """Drawn for each."""
+    lineage: Short
+    version: Count
+    """Of the one to go back to."""
+    layout: Fingerprint
+    sha256: Sha256
+    codec: Short
+    body: bytes
+    """Its vector, float32 [P], as `codec` packed it: a replay needs no file but the journal."""
+    reason: Annotated[str, Meta(max_length=MAX_NOTE)] = ""
+    """In the words of whoever asked."""
+
+
+AnyMessage = Update | Release | Snapshot | Receipt | Status | Rollback

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from fleetfl import FleetflError
 from fleetfl.durable import write_durably
 from fleetfl.release_file import Record, ReleaseFileError, named, read_release
-from fleetfl.vectors import Layout
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +45,6 @@ class Entry:
     version: int
     path: Path
     num_bytes: int
-    made_at: float
-    """UTC seconds."""
     record: Record | None
     """None if it is damaged."""
     damage: str
@@ -57,16 +53,6 @@ class Entry:
     @property
     def name(self) -> str:
         return named(self.lineage, self.version)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A release whose digests fit."""
-
-    record: Record
-    layout: Layout
-    vector: np.ndarray
-    """float32 [P]."""
 
 
 class Registry:
@@ -91,38 +77,46 @@ class Registry:
 
     def entries(self) -> list[Entry]:
         """All releases, oldest first; each is read whole, so that damage shows."""
-        lineages = sorted(path.name for path in self.folder.glob("*") if path.is_dir())
+        lineages = [self._lineage(path.name) for path in self.folder.glob("*") if path.is_dir()]
+        return [entry for entries in sorted(lineages, key=_last_made) for entry in entries]
+
+    def _lineage(self, lineage: str) -> list[Entry]:
         found = []
-        for lineage in lineages:
-            for version in self.paths(lineage):
-                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-                    found.append(self._entry(lineage, version))
-        return sorted(found, key=lambda entry: (entry.made_at, entry.version))
+        for version in self.paths(lineage):
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                found.append(self._entry(lineage, version))
+        return found
 
     def _entry(self, lineage: str, version: int) -> Entry:
         path, record, damage, scores = self.path(lineage, version), None, "", None
-        there = path.stat()
+        num_bytes = path.stat().st_size
         try:
             record = read_release(path)[0]
             scores = self.scores(record)
         except ReleaseFileError as damaged:
             log.error("%s", damaged)
             damage = str(damaged)
-        made_at = there.st_mtime if record is None else record.created
-        return Entry(lineage, version, path, there.st_size, made_at, record, damage, scores)
+        return Entry(lineage, version, path, num_bytes, record, damage, scores)
 
-    def load(self, name: str) -> Loaded:
+    def find(self, name: str) -> Entry:
         """By VERSION of the newest lineage, LINEAGE/VERSION, `newest` or `best`.
 
         Raises RegistryError if it is not there, ReleaseFileError if it is damaged.
         """
-        entries = self.entries()
-        if not entries:
-            raise RegistryError(f"there are no releases in {self.folder}")
+        entries = self.required()
         entry = _chosen(entries, name)
         if entry is None:
             raise RegistryError(f"{name} is not in {self.folder}: {_summary(entries)}")
-        return Loaded(*read_release(entry.path))
+        if entry.record is None:
+            raise ReleaseFileError(entry.damage)
+        return entry
+
+    def required(self) -> list[Entry]:
+        """As `entries`. Raises RegistryError if there are none."""
+        entries = self.entries()
+        if not entries:
+            raise RegistryError(f"there are no releases in {self.folder}")
+        return entries
 
     def scores(self, record: Record) -> Scores | None:
         """Of this release, if it was scored with these bits."""
@@ -179,6 +173,10 @@ class Registry:
 def fingerprint_of(content: bytes) -> str:
     """16 hexadecimal digits."""
     return sha256(content).hexdigest()[:16]
+
+
+def _last_made(entries: list[Entry]) -> float:
+    return max((e.record.created for e in entries if e.record is not None), default=0.0)
 
 
 def best_of(entries: list[Entry]) -> Entry | None:

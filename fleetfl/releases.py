@@ -16,7 +16,7 @@ import numpy as np
 
 from fleetfl import FleetflError
 from fleetfl.codecs import CodecConfig, CodecError, decoder
-from fleetfl.messages import Release, Snapshot
+from fleetfl.messages import Release, Rollback, Snapshot
 from fleetfl.topics import RING
 from fleetfl.vectors import Layout, digest
 
@@ -31,6 +31,20 @@ def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:
         return decoder(codec, layout).decode(body)
     except CodecError as broken:
         raise ReleaseError(str(broken)) from broken
+
+
+def whole(news: Release | Snapshot | Rollback, layout: Layout) -> np.ndarray:
+    """The version that its body is, float32 [P]. Raises ReleaseError if that is not the one it names."""
+    return proven(news, unpacked(news.codec, news.body, layout))
+
+
+def proven(news: Release | Snapshot | Rollback, vector: np.ndarray) -> np.ndarray:
+    """The vector. Raises ReleaseError if it has another SHA-256 than `news` names."""
+    if (found := digest(vector)) != news.sha256:
+        raise ReleaseError(
+            f"version {news.version} has SHA-256 {found.hex()}, expected {news.sha256.hex()}"
+        )
+    return vector
 
 
 def moved(vector: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -77,6 +91,15 @@ class Published:
         self.sha256 = digest(self.vector)
         self.version += 1
         self.recent.append(self._release(self.version - 1, self.codec_kind, body))
+        return self.recent[-1]
+
+    def replace(self, vector: np.ndarray) -> Release:
+        """The next version is `vector`, float32 [P], to the bit, and its release has it whole."""
+        self.vector = vector
+        self.sha256 = digest(vector)
+        self.version += 1
+        body = decoder("float32", self.layout).encode(vector)
+        self.recent.append(self._release(-1, "float32", body))
         return self.recent[-1]
 
     def whole(self) -> Snapshot:
@@ -158,8 +181,10 @@ class Follower:
         Raises ReleaseError for another model's release.
         """
         self._require_layout(release)
+        if release.base_version < 0:
+            return range(0) if release.codec else None
         held = self.held
-        if held is None or held.lineage != release.lineage or release.base_version < 0:
+        if held is None or held.lineage != release.lineage:
             return None
         gap = release.version - held.version
         size = len(release.body) or self.layout.size
@@ -169,6 +194,9 @@ class Follower:
     def apply(self, release: Release) -> None:
         """Raises ReleaseError, and keeps what is held, if that is not the way to this version."""
         self._require_layout(release)
+        if release.base_version < 0 and release.codec:
+            self._hold(release, whole(release, self.layout))
+            return
         held = self.held
         is_next = (
             held is not None
@@ -183,19 +211,15 @@ class Follower:
                 f"{release.base_version}, held is {at}"
             )
         difference = unpacked(release.codec, release.body, self.layout)
-        self._hold(release, moved(held.vector, difference))
+        self._hold(release, proven(release, moved(held.vector, difference)))
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Hold it unless it is old. Raises ReleaseError if it is not what it names."""
         self._require_layout(snapshot)
         if not self.has(snapshot):
-            self._hold(snapshot, unpacked(snapshot.codec, snapshot.body, self.layout))
+            self._hold(snapshot, whole(snapshot, self.layout))
 
     def _hold(self, news: Release | Snapshot, vector: np.ndarray) -> None:
-        if (found := digest(vector)) != news.sha256:
-            raise ReleaseError(
-                f"version {news.version} has SHA-256 {found.hex()}, expected {news.sha256.hex()}"
-            )
         self.held = Held(news.lineage, news.version, news.sha256, vector)
 
     def _require_layout(self, news: Release | Snapshot) -> None:

@@ -101,6 +101,8 @@ def incidents(events: list[dict[str, Any]]) -> list[str]:
             said[f"update of {e['vehicle']} refused ({e['reason']}): {e['detail']}"] += 1
         elif kind == "noise":
             said[f"noise on the uplink of {e['vehicle']}: {e['detail']}"] += 1
+        elif kind == "rolled_back":
+            said[f"version {e['version']} is a rollback to {e['restores']}: {e['why']}"] += 1
         elif kind == "http_failed":
             said[f"request failed: {e['detail']}"] += 1
         elif kind == "online" and e.get("note"):

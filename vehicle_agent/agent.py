@@ -18,7 +18,7 @@ from fleetfl import topics, wire
 from fleetfl.chunks import split
 from fleetfl.codecs import CodecConfig, CodecError
 from fleetfl.identity import Signer
-from fleetfl.messages import MAX_NOTE, SIGNATURE, AnyMessage, Receipt, Status, Update
+from fleetfl.messages import MAX_NOTE, SIGNATURE, UNDONE, AnyMessage, Receipt, Status, Update
 from fleetfl.releases import Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError
@@ -265,9 +265,12 @@ class Agent:
                 self.outbox_changed.set()
 
     async def _forget(self, receipt: Receipt) -> bool:
-        """False if it was forgotten before. What a refused one held goes back into the residual."""
+        """False if it was forgotten before. What a refused one held goes back into the residual,
+
+        unless it was learned from a version that nobody is to learn from.
+        """
         boot, sequence = receipt.boot, receipt.sequence
-        if receipt.verdict != "refused":
+        if receipt.verdict != "refused" or receipt.reason == UNDONE:
             return self.outbox.forget(boot, sequence)
         async with self.residual_lock:
             frame = self.outbox.frame(boot, sequence)

@@ -1,6 +1,7 @@
 """Backbone, adapter and head as one module whose trainable part is one flat vector."""
 
 import contextlib
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.kept_patches import KeptPatches
+from fleetfl.models.low_rank import LowRankLinear
 from fleetfl.vectors import Layout
 
 
@@ -76,6 +78,16 @@ class AdaptedModel(nn.Module):
             for name, parameter in self.trainable.items():
                 # A copy: arrays that crossed Ray are read-only, which torch does not accept.
                 parameter.copy_(torch.from_numpy(tensors[name].copy()))
+
+    def merged(self) -> dict[str, torch.Tensor]:
+        """Weights of a plain network: the backbone's, with adapters folded in, and `head.*`."""
+        plain = copy.deepcopy(self.backbone)
+        for name, module in list(plain.named_modules()):
+            if isinstance(module, LowRankLinear):
+                parent, _, leaf = name.rpartition(".")
+                setattr(plain.get_submodule(parent), leaf, module.folded())
+        head = {f"head.{name}": weight for name, weight in self.head.state_dict().items()}
+        return {**plain.state_dict(), **head}
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray, *, batch: int = 256) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A linear layer with a low-rank addition."""
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,3 +24,10 @@ class LowRankLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         low = functional.linear(functional.linear(x, self.lora_a), self.lora_b)
         return self.frozen(x) + self.scale * low
+
+    @torch.no_grad()
+    def folded(self) -> nn.Linear:
+        """One plain layer that does the same, up to rounding."""
+        plain = copy.deepcopy(self.frozen)
+        plain.weight += self.scale * self.lora_b @ self.lora_a
+        return plain

@@ -34,6 +34,12 @@ COMMANDS = [
     "vehicle run",
     "vehicle key",
     "codec inspect",
+    "model",
+    "model list",
+    "model show",
+    "model diff",
+    "model rollback",
+    "model export",
     "doctor",
 ]
 
@@ -55,6 +61,7 @@ def test_help(command):
         (["demo", "--set", "server.aggregator.goal=0"], "server.aggregator.goal: "),
         (["demo", "--set", "model.classes=[a, b]"], "model.classes: the drone world shows"),
         (["server", "run", "configs/quickstart.yaml"], "server.state: Field required"),
+        (["model", "list", "--state", "gone"], "error: there are no releases in gone/registry"),
         (["codec", "inspect", "gone.bin"], "error: gone.bin: cannot be read"),
         (["codec", "inspect", "README.md"], "error: frame starts with b'# fl', expected b'FFL"),
         (

@@ -15,7 +15,7 @@ from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome, Refusal
 from fleetfl.identity import Keyring, OneKey, Signer
 from fleetfl.journal import Journal, JournalError
-from fleetfl.messages import Receipt, Status
+from fleetfl.messages import Receipt, Rollback, Status
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory
@@ -117,11 +117,15 @@ def test_noise_is_counted_acknowledged_and_not_judged(tmp_path, make_update):
 
     stranger = wire.encode(make_update(vehicle="v2"))
     status = wire.encode(Status("v1", "b", "online", 0, 0, 0, 0, ""))
+    rollback = wire.encode(
+        Rollback("x", "one", 0, bytes(8), bytes(32), "float32", make_update().body)
+    )
     scene = Scene(tmp_path, submit)
-    frames = [b"junk", b"", stranger, status]
+    frames = [b"junk", b"", stranger, status, rollback]
     assert asyncio.run(scene.play([(update_topic(), f) for f in frames])) == []
     details = [e["detail"] for e in scene.events("noise")]
-    assert len(details) == 4
+    assert len(details) == 5
+    assert "a Rollback on a topic for update" in details[4]
     assert "'v2' on the topic of 'v1'" in details[2]
     assert "a Status on a topic for update" in details[3]
     assert scene.broker.num_unacknowledged("gateway") == 0

@@ -23,7 +23,7 @@ from fleetfl import chunks, wire
 from fleetfl.codecs import decoder
 from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described
-from fleetfl.messages import Receipt, Release, Snapshot, Status, Update
+from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
 from fleetfl.vectors import Layout, digest
 
@@ -71,6 +71,11 @@ def snapshot() -> bytes:
     return wire.encode(Snapshot(*fields, "float32", packed("float32")), SIGNER)
 
 
+def rollback() -> bytes:
+    fields = ("Zk3_x0Aa9Qw", "4f2ac01d", 40, LAYOUT.fingerprint, digest(vector()))
+    return wire.encode(Rollback(*fields, "float32", packed("float32"), "worse in fog"), SIGNER)
+
+
 def receipt() -> bytes:
     return wire.encode(Receipt("drone-01", "x3F-a0", 200, "refused", "stale", 51, 92), SIGNER)
 
@@ -84,6 +89,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     **{f"update-{kind}": lambda kind=kind: update(kind) for kind in CODECS},
     "release": release,
     "snapshot": snapshot,
+    "rollback": rollback,
     "receipt": receipt,
     "status": status,
     "unsigned": lambda: wire.encode(wire.decode(receipt())),

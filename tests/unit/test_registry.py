@@ -200,25 +200,25 @@ def test_releases_are_found_by_the_names_that_people_use(registry):
     fill(registry, range(3))
     registry.score("one", 1, Scores(record(1).sha256, 0.5, {"fog": 0.5}))
     for name, version in (("2", 2), ("one/0", 0), ("newest", 2), ("best", 1)):
-        assert registry.load(name).record.version == version
+        assert registry.find(name).record.version == version
     renamed = registrar(registry)
     renamed.add(record(2, "two", created=1.9e9), LAYOUT, vector(2))
     renamed.flush()
-    assert registry.load("2").record.lineage == "two"
+    assert registry.find("2").record.lineage == "two"
     with pytest.raises(
         RegistryError, match=r"1 is not in .*: there are one/0, one/1, one/2, two/2$"
     ):
-        registry.load("1")
+        registry.find("1")
 
 
 def test_what_is_not_there_is_said(registry):
     with pytest.raises(RegistryError, match=r"there are no releases in .*registry"):
-        registry.load("newest")
+        registry.find("newest")
     fill(registry, range(8))
     with pytest.raises(
         RegistryError, match=r"one/0, one/1, one/2, \.\.\., one/5, one/6, one/7, none .* scored"
     ):
-        registry.load("best")
+        registry.find("best")
 
 
 def test_a_damaged_release_is_listed_as_such_and_not_loaded(registry, caplog):
@@ -230,7 +230,7 @@ def test_a_damaged_release_is_listed_as_such_and_not_loaded(registry, caplog):
     assert "is DAMAGED: SHA-256" in damaged.damage
     assert damaged.damage in caplog.text
     with pytest.raises(ReleaseFileError, match="is DAMAGED"):
-        registry.load("one/1")
+        registry.find("one/1")
 
 
 def test_scores_are_believed_of_the_bits_that_they_name(registry, caplog):

@@ -9,12 +9,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetfl import wire
 from fleetfl.identity import Signer
-from fleetfl.messages import Receipt, Release, Snapshot, Status
+from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status
 
 pytestmark = pytest.mark.unit
 MESSAGES = [
     Release("4f2a", 3, 2, b"layout-8", bytes(32), "int8", b"\0\1"),
     Snapshot("4f2a", 3, b"layout-8", bytes(32), "float32", b"\0\1"),
+    Rollback("x", "4f2a", 2, b"layout-8", bytes(32), "float32", b"\0\1", "fog"),
     Receipt("v1", "b", 7, "refused", "stale", 9, 12),
     Status("v1", "b", "offline", -1, 0, 0, 0, ""),
 ]

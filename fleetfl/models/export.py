@@ -1,0 +1,37 @@
+"""A release as the whole network: backbone with the adapter folded in, and the head, under timm's names."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from safetensors.torch import save
+
+from fleetfl.durable import write_durably
+from fleetfl.models import ModelConfig, ModelError
+from fleetfl.release_file import Record
+from fleetfl.vectors import Layout
+
+
+def write_merged(
+    path: Path, record: Record, layout: Layout, vector: np.ndarray, settings: dict[str, Any]
+) -> None:
+    """Write the network that `settings` describe, with `vector`, float32 [P], folded in. Raises ModelError.
+
+    The header's `fleetfl` says beside the record how pictures go in and what comes out.
+    """
+    model = ModelConfig.model_validate(settings["model"]).build(seed=settings["seed"])
+    if model.layout != layout:
+        raise ModelError(
+            f"{record.name} has layout {record.layout}, its settings make {model.layout.fingerprint.hex()}"
+        )
+    model.load(vector)
+    about = {
+        "record": msgspec.to_builtins(record),
+        "classes": settings["model"]["classes"],
+        "image_size": model.image_size,
+        "mean": (model.mean.flatten() / 255).tolist(),
+        "std": (model.std.flatten() / 255).tolist(),
+    }
+    write_durably(path, save(model.merged(), metadata={"fleetfl": json.dumps(about)}))
