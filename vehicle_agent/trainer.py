@@ -1,5 +1,6 @@
 """Local steps on a vehicle's own frames: a vector and frames go in, a delta comes out. No I/O."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,18 @@ class LocalTraining:
     """Mean over the steps."""
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """All that one training depends on, beside settings and model."""
+
+    start: np.ndarray
+    """float32 [P]."""
+    frames: Frames
+    seed: int
+    prior: np.ndarray
+    """Added to the logits, float32 [C]: the log of the vehicle's class shares, or zeros."""
+
+
 class Trainer:
     """Owns a model; remembers, of all frames so far, only how many were of which class."""
 
@@ -60,36 +73,50 @@ class Trainer:
         Raises ValueError if there are no frames, ModelError if the backbone cannot leave patches
         out. A diverged run gives a delta that is not finite.
         """
+        return train(self.config, self.model, self.assignment(start, frames, seed=seed))
+
+    def assignment(self, start: np.ndarray, frames: Frames, *, seed: int) -> Assignment:
+        """The training to come, its frames counted. Raises ValueError if there are no frames."""
         if not len(frames.images):
             raise ValueError("no frames to train on, expected at least 1")
-        self.model.load(start)
-        generator = torch.Generator().manual_seed(seed)
         self.counts += np.bincount(frames.labels, minlength=len(self.counts))
-        prior = torch.from_numpy(np.log(self.counts / self.counts.sum())).float()
-        optimizer = self._optimizer()
-        losses = []
-        with self.model.thinned(self.config.patches_kept, generator):
-            for first in range(0, len(frames.images), self.config.batch_size):
-                images = torch.from_numpy(frames.images[first : first + self.config.batch_size])
-                labels = torch.from_numpy(frames.labels[first : first + self.config.batch_size])
-                if self.config.mirror:
-                    flip = torch.rand(len(images), generator=generator) < 0.5
-                    images = torch.where(flip[:, None, None, None], images.flip(2), images)
-                logits = self.model(images)
-                if self.config.calibrate:
-                    logits = logits + prior
-                loss = functional.cross_entropy(logits, labels)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.model.trainable.values(), self.config.clip_norm)
-                optimizer.step()
-                losses.append(loss.item())
-        delta = self.model.vector() - start
-        return LocalTraining(delta, len(frames.images), len(losses), float(np.mean(losses)))
+        shares = self.counts / self.counts.sum() if self.config.calibrate else self.counts**0
+        return Assignment(start, frames, seed, np.log(shares).astype(np.float32))
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        parameters = list(self.model.trainable.values())
-        rate, decay = self.config.learning_rate, self.config.weight_decay
-        if self.config.optimizer == "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+
+def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTraining:
+    """One vehicle's training. (Many at once: sim/batched.py, held equal to this by its tests.)"""
+    model.load(todo.start)
+    generator, prior = torch.Generator().manual_seed(todo.seed), torch.from_numpy(todo.prior)
+    parameters = list(model.trainable.values())
+    optimizer, losses = optimizer_for(config, parameters), []
+    with model.thinned(config.patches_kept, [generator]):
+        for images, labels in batches(config, todo.frames, generator):
+            loss = functional.cross_entropy(model(images) + prior, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            optimizer.step()
+            losses.append(loss.item())
+    delta = model.vector() - todo.start
+    return LocalTraining(delta, len(todo.frames.images), len(losses), float(np.mean(losses)))
+
+
+def batches(
+    config: Config, frames: Frames, generator: torch.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One pass: images, uint8 [B, H, W, 3], mirrored or not, and labels, int64 [B]."""
+    for first in range(0, len(frames.images), config.batch_size):
+        images = torch.from_numpy(frames.images[first : first + config.batch_size])
+        labels = torch.from_numpy(frames.labels[first : first + config.batch_size])
+        if config.mirror:
+            flip = torch.rand(len(images), generator=generator) < 0.5
+            images = torch.where(flip[:, None, None, None], images.flip(2), images)
+        yield images, labels
+
+
+def optimizer_for(config: Config, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)

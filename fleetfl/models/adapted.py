@@ -2,16 +2,18 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.kept_patches import KeptPatches
 from fleetfl.models.low_rank import LowRankLinear
+from fleetfl.models.stacked import Linear
 from fleetfl.vectors import Layout
 
 
@@ -25,7 +27,7 @@ class AdaptedModel(nn.Module):
         self.backbone, self.image_size = backbone.module.eval(), backbone.image_size
         self.backbone.requires_grad_(False)
         config.adapter.attach(self.backbone, torch.Generator().manual_seed(seed))
-        self.head = nn.Linear(backbone.num_features, len(config.classes))
+        self.head = Linear(backbone.num_features, len(config.classes))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.mean = torch.tensor(backbone.mean)[:, None, None] * 255
@@ -48,9 +50,10 @@ class AdaptedModel(nn.Module):
             return self.backbone((pixels - self.mean) / self.std).float()
 
     @contextlib.contextmanager
-    def thinned(self, share: float, generator: torch.Generator) -> Iterator[None]:
-        """Inside, images lose all but a share of their patches, drawn from `generator`.
+    def thinned(self, share: float, generators: Sequence[torch.Generator]) -> Iterator[None]:
+        """Inside, images lose all but a share of their patches, drawn from the generators.
 
+        Each has an equal part of a batch: the first one its first images, and so on.
         Raises ModelError if `share` is below 1 and the backbone is none of timm's.
         """
         if share == 1:
@@ -61,11 +64,20 @@ class AdaptedModel(nn.Module):
             raise ModelError(f"patches_kept {share}: {kind} cannot leave patches out, expected 1")
         outside = self.backbone.patch_drop
         prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
-        self.backbone.patch_drop = KeptPatches(share, prefix, generator)
+        self.backbone.patch_drop = KeptPatches(share, prefix, generators)
         try:
             yield
         finally:
             self.backbone.patch_drop = outside
+
+    def stacked_logits(
+        self, stacks: Mapping[str, torch.Tensor], images: torch.Tensor
+    ) -> torch.Tensor:
+        """uint8 [V * B, H, W, 3] -> logits, float32 [V * B, C]: B images by each of V adapters.
+
+        `stacks` are the trainable tensors with V in front. The frozen layers take all as one batch.
+        """
+        return functional_call(self, dict(stacks), (images,))
 
     def vector(self) -> np.ndarray:
         """The trainable values, float32 [P]."""

@@ -4,11 +4,12 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn import functional
+
+from fleetfl.models.stacked import linear
 
 
 class LowRankLinear(nn.Module):
-    """y = frozen(x) + scale * B (A x); A: float32 [rank, in], B: float32 [out, rank]."""
+    """y = frozen(x) + scale * B (A x); A: float32 [rank, in], B: float32 [out, rank]; both may be stacked."""
 
     def __init__(
         self, frozen: nn.Linear, rank: int, scale: float, generator: torch.Generator
@@ -22,8 +23,8 @@ class LowRankLinear(nn.Module):
         nn.init.uniform_(self.lora_a, -bound, bound, generator=generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = functional.linear(functional.linear(x, self.lora_a), self.lora_b)
-        return self.frozen(x) + self.scale * low
+        low = linear(linear(x, self.lora_a), self.lora_b)
+        return torch.add(self.frozen(x), low, alpha=self.scale)
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:

@@ -83,7 +83,7 @@ def test_no_frames_is_an_error(model_config, frames):
 def test_kept_patches_are_a_share_of_the_patches_and_all_prefix_tokens():
     """2 prefix tokens and half of 10 patches: 7 tokens, each from its own image."""
     tokens = torch.arange(3 * 12 * 2, dtype=torch.float32).reshape(3, 12, 2)
-    kept = KeptPatches(0.5, 2, torch.Generator().manual_seed(0))(tokens)
+    kept = KeptPatches(0.5, 2, [torch.Generator().manual_seed(0)])(tokens)
     assert kept.shape == (3, 7, 2)
     assert torch.equal(kept[:, :2], tokens[:, :2])
     for image in range(3):

@@ -1,0 +1,105 @@
+"""Local training of many vehicles in one call: their adapters are stacked, the frozen layers see one batch.
+
+The result is that of vehicle_agent's trainer, one vehicle after the other, but for float32's rounding.
+Small steps spend most of their time between the operations, which is what is shared.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from fleetfl.models.adapted import AdaptedModel
+from vehicle_agent.trainer import (
+    Assignment,
+    Config,
+    LocalTraining,
+    batches,
+    optimizer_for,
+    train,
+)
+
+ROWS = 64
+"""Images that one step of a stack looks at, about: more leave the processor's caches (docs/results.md)."""
+
+
+def train_together(
+    config: Config, model: AdaptedModel, todo: Sequence[Assignment], *, rows: int = ROWS
+) -> list[LocalTraining]:
+    """What `train` gives for each, in their order; up to `rows` images in a step.
+
+    Raises ModelError as `train` does.
+    """
+    done: dict[int, LocalTraining] = {}
+    for numbers in stacks(config, todo, rows=rows):
+        part = [todo[number] for number in numbers]
+        one = len(part) == 1
+        trained = [train(config, model, part[0])] if one else _train_stack(config, model, part)
+        done |= zip(numbers, trained, strict=True)
+    return [done[number] for number in range(len(todo))]
+
+
+def stacks(config: Config, todo: Sequence[Assignment], *, rows: int = ROWS) -> Iterator[list[int]]:
+    """Numbers of assignments to train in one call: of one shape, so many that a step has `rows` images."""
+    shape = [assignment.frames.images.shape for assignment in todo]
+    most = max(1, rows // config.batch_size)
+    for _, same in groupby(sorted(range(len(todo)), key=lambda n: shape[n]), lambda n: shape[n]):
+        numbers = list(same)
+        for first in range(0, len(numbers), most):
+            yield numbers[first : first + most]
+
+
+def _train_stack(
+    config: Config, model: AdaptedModel, todo: Sequence[Assignment]
+) -> list[LocalTraining]:
+    values = _stacked(model, [assignment.start for assignment in todo])
+    optimizer = optimizer_for(config, list(values.values()))
+    generators = [torch.Generator().manual_seed(assignment.seed) for assignment in todo]
+    priors = torch.from_numpy(np.stack([assignment.prior for assignment in todo]))[:, None]
+    passes = [batches(config, a.frames, g) for a, g in zip(todo, generators, strict=True)]
+    losses = []
+    with model.thinned(config.patches_kept, generators):
+        for step in zip(*passes, strict=True):
+            images = torch.cat([images for images, _ in step])
+            labels = torch.stack([labels for _, labels in step])
+            logits = model.stacked_logits(values, images).view(*labels.shape, -1) + priors
+            loss = functional.cross_entropy(logits.mT, labels, reduction="none").mean(dim=1)
+            optimizer.zero_grad()
+            # No vehicle's loss depends on another's values: the sum's gradient is each one's own.
+            loss.sum().backward()
+            _clip(values.values(), config.clip_norm)
+            optimizer.step()
+            losses.append(loss.detach().numpy())
+    ends = [
+        {name: stack.detach().numpy()[v] for name, stack in values.items()}
+        for v in range(len(todo))
+    ]
+    return [
+        LocalTraining(
+            model.layout.flatten(end) - assignment.start,
+            len(assignment.frames.images),
+            len(losses),
+            float(np.mean([loss[number] for loss in losses])),
+        )
+        for number, (end, assignment) in enumerate(zip(ends, todo, strict=True))
+    ]
+
+
+def _stacked(model: AdaptedModel, vectors: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    """The trainable tensors of all these vectors, [V, ...] each."""
+    parts = [model.layout.unflatten(vector) for vector in vectors]
+    return {
+        name: torch.from_numpy(np.stack([part[name] for part in parts])).requires_grad_()
+        for name in model.trainable
+    }
+
+
+def _clip(stacks: Iterable[torch.Tensor], most: float) -> None:
+    """torch.nn.utils.clip_grad_norm_, for each vehicle by itself."""
+    gradients = [stack.grad for stack in stacks if stack.grad is not None]
+    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+    scale = (most / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))
