@@ -1,0 +1,92 @@
+"""Trainings spread over Ray actors, one a core: on this machine, or on all of a cluster."""
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fleetfl.models import ModelConfig
+from sim.batched import ROWS, stacks, train_together
+from vehicle_agent.trainer import Assignment, Config, LocalTraining
+
+KEEP_MEMORY = {
+    "OMP_NUM_THREADS": "1",
+    # glibc gives large blocks back to the kernel and gets them again, as zeroed pages, at each step.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""Environment of the actors."""
+
+
+class Worker:
+    """Owns a model; `TrainingPool` makes it remote."""
+
+    def __init__(self, config: Config, model: ModelConfig, *, seed: int) -> None:
+        import torch  # in the actor, after its environment is set
+
+        torch.set_num_threads(1)
+        self.config, self.model = config, model.build(seed=seed)
+
+    def train(self, todo: Sequence[Assignment], rows: int) -> list[LocalTraining]:
+        return train_together(self.config, self.model, todo, rows=rows)
+
+    def ping(self) -> None:
+        """The model is built."""
+
+
+class TrainingPool:
+    """Trains any number of assignments; a context, inside of which the actors live.
+
+    `address` None starts a Ray of our own on this machine, with so many cores; `auto` or an address
+    joins a cluster. The parts are the same however many actors there are, and so are the results, bit
+    for bit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: ModelConfig,
+        *,
+        seed: int = 0,
+        workers: int | None = None,
+        rows: int = ROWS,
+        address: str | None = None,
+    ) -> None:
+        self.config, self.model, self.seed, self.rows = config, model, seed, rows
+        self.workers, self.address = workers, address
+
+    def __enter__(self) -> "TrainingPool":
+        """Raises what building the model raises."""
+        import ray
+        from ray.util.actor_pool import ActorPool
+
+        if not ray.is_initialized():
+            own = {"num_cpus": self.workers or os.cpu_count(), "include_dashboard": False}
+            ray.init(
+                **({"address": self.address} if self.address else own),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        count = self.workers or math.floor(ray.cluster_resources()["CPU"])
+        remote: Any = ray.remote(Worker).options(num_cpus=1, runtime_env={"env_vars": KEEP_MEMORY})
+        self.actors = [remote.remote(self.config, self.model, seed=self.seed) for _ in range(count)]
+        ray.get([actor.ping.remote() for actor in self.actors])
+        self.pool = ActorPool(self.actors)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
+        """What `vehicle_agent.trainer.train` gives for each, in their order."""
+        parts = list(stacks(self.config, todo, rows=self.rows))
+        done: dict[int, LocalTraining] = {}
+        work = [[todo[number] for number in part] for part in parts]
+        trained = self.pool.map(lambda actor, part: actor.train.remote(part, self.rows), work)
+        for part, results in zip(parts, trained, strict=True):
+            done |= zip(part, results, strict=True)
+        return [done[number] for number in range(len(todo))]
