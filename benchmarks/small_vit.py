@@ -1,4 +1,4 @@
-"""A ViT of 207,296 values (207,946 with a head of ten classes), 32 px, 64 tokens, random weights: for timing."""
+"""A ViT of 207,296 values (207,946 with a head of ten classes), 32 px, 64 tokens: for timing."""
 
 from typing import Literal
 

@@ -1,12 +1,12 @@
-"""100 local trainings of a small ViT on two cores: in a bare loop, through our pool, and through Flower's simulation.
+"""100 local trainings of a small ViT on two cores: a bare loop, our pool, Flower's simulation engine.
 
 Claims: through the pool in at most 1.1 times the time of the bare loop; batched, in at most half of it at
 batches of 4; and at least 4 times as many client updates a second as Flower's simulation engine.
 
 Run: python benchmarks/vs_flower.py [--json FILE] [--batch-sizes 4,8,16,32]
 
-All train the same: LoRA and head (8,842 values) in a ViT of 208,000 values with random weights, each client on
-32 images of its own in batches of the size given, by `vehicle_agent.trainer`, one thread a process.
+All train the same: LoRA and head (8,842 values) in a ViT of 208,000 values with random weights, each
+client on 32 images of its own in batches of the size given, by `vehicle_agent.trainer`, one thread a process.
 
 - ideal: two processes with 50 trainings each and nothing to coordinate; the slower one counts.
 - pool: sim.training_pool on two Ray actors, one training at a time.
@@ -225,9 +225,7 @@ def main() -> None:
     parser.add_argument(
         "--flower-env", type=Path, default=Path.home() / ".cache" / "fleetfl" / "flower-simulation"
     )
-    parser.add_argument(
-        "--measure", nargs=3, metavar=("NAME", "BATCH", "CLIENTS"), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         measure(options.measure[0], *map(int, options.measure[1:]))

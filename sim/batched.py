@@ -1,7 +1,8 @@
 """Local training of many vehicles in one call: their adapters are stacked, the frozen layers see one batch.
 
 The result is that of vehicle_agent's trainer, one vehicle after the other, but for float32's rounding.
-Small steps spend most of their time between the operations, which is what is shared.
+Small steps spend most of their time between the operations, which is what is shared. Large ones gain nothing
+and would leave the processor's caches, so the size of a stack follows from the model's work an image.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from itertools import groupby
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.trainer import (
@@ -21,12 +23,20 @@ from vehicle_agent.trainer import (
     train,
 )
 
-ROWS = 64
-"""Images that one step of a stack looks at, about: more leave the processor's caches (docs/results.md)."""
+WORK = 3.4e9
+"""Floating-point operations of a stack's forward step, at most: beyond, nothing is gained."""
+
+
+def rows_for(model: AdaptedModel) -> int:
+    """How many images a step of a stack may have: 128 for a ViT of 0.2 M parameters, 9 for one of 2.7 M."""
+    one = torch.zeros(1, model.image_size, model.image_size, 3, dtype=torch.uint8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(one)
+    return max(1, int(WORK / counter.get_total_flops()))
 
 
 def train_together(
-    config: Config, model: AdaptedModel, todo: Sequence[Assignment], *, rows: int = ROWS
+    config: Config, model: AdaptedModel, todo: Sequence[Assignment], *, rows: int
 ) -> list[LocalTraining]:
     """What `train` gives for each, in their order; up to `rows` images in a step.
 
@@ -41,7 +51,7 @@ def train_together(
     return [done[number] for number in range(len(todo))]
 
 
-def stacks(config: Config, todo: Sequence[Assignment], *, rows: int = ROWS) -> Iterator[list[int]]:
+def stacks(config: Config, todo: Sequence[Assignment], *, rows: int) -> Iterator[list[int]]:
     """Numbers of assignments to train in one call: of one shape, so many that a step has `rows` images."""
     shape = [assignment.frames.images.shape for assignment in todo]
     most = max(1, rows // config.batch_size)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fleetfl.models import ModelConfig
-from sim.batched import ROWS, stacks, train_together
+from sim.batched import rows_for, stacks, train_together
 from vehicle_agent.trainer import Assignment, Config, LocalTraining
 
 KEEP_MEMORY = {
@@ -32,16 +32,17 @@ class Worker:
     def train(self, todo: Sequence[Assignment], rows: int) -> list[LocalTraining]:
         return train_together(self.config, self.model, todo, rows=rows)
 
-    def ping(self) -> None:
-        """The model is built."""
+    def rows_for(self) -> int:
+        """How many images are best looked at at once: see sim/batched.py."""
+        return rows_for(self.model)
 
 
 class TrainingPool:
     """Trains any number of assignments; a context, inside of which the actors live.
 
     `address` None starts a Ray of our own on this machine, with so many cores; `auto` or an address
-    joins a cluster. The parts are the same however many actors there are, and so are the results, bit
-    for bit.
+    joins a cluster. `rows` images are looked at at once; 1 trains one by one, None is what suits the
+    model. The parts are the same however many actors there are.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TrainingPool:
         *,
         seed: int = 0,
         workers: int | None = None,
-        rows: int = ROWS,
+        rows: int | None = None,
         address: str | None = None,
     ) -> None:
         self.config, self.model, self.seed, self.rows = config, model, seed, rows
@@ -72,7 +73,8 @@ class TrainingPool:
         count = self.workers or math.floor(ray.cluster_resources()["CPU"])
         remote: Any = ray.remote(Worker).options(num_cpus=1, runtime_env={"env_vars": KEEP_MEMORY})
         self.actors = [remote.remote(self.config, self.model, seed=self.seed) for _ in range(count)]
-        ray.get([actor.ping.remote() for actor in self.actors])
+        rows = ray.get([actor.rows_for.remote() for actor in self.actors])
+        self.rows = self.rows or rows[0]
         self.pool = ActorPool(self.actors)
         return self
 
@@ -83,6 +85,7 @@ class TrainingPool:
 
     def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
         """What `vehicle_agent.trainer.train` gives for each, in their order."""
+        assert self.rows is not None, "used outside of its context"
         parts = list(stacks(self.config, todo, rows=self.rows))
         done: dict[int, LocalTraining] = {}
         work = [[todo[number] for number in part] for part in parts]

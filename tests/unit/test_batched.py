@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sim import world
-from sim.batched import stacks, train_together
+from sim.batched import rows_for, stacks, train_together
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Config, Trainer, train
 
@@ -30,7 +30,8 @@ def assignments(model, config, *, counts):
 
 def assert_same(together, alone):
     """To 1e-5. But AdamW divides a gradient that is all but zero by itself, and its rounding with it:
-    one value in 10,000 may be off by more."""
+    one value in 10,000 may be off by more.
+    """
     off = np.abs(together.delta - alone.delta)
     assert np.quantile(off, 0.9999) < 1e-5
     assert off.max() < 1e-4
@@ -49,7 +50,7 @@ def test_together_equals_one_by_one(model, settings):
     """12 frames in batches of 5: the last batch is a short one."""
     config = Config(batch_size=5, **settings)
     todo = assignments(model, config, counts=[12, 12, 12])
-    together = train_together(config, model, todo)
+    together = train_together(config, model, todo, rows=64)
     for number, assignment in enumerate(todo):
         alone = train(config, model, assignment)
         assert_same(together[number], alone)
@@ -62,7 +63,7 @@ def test_together_equals_one_by_one(model, settings):
 def test_vehicles_with_other_numbers_of_frames_keep_their_order(model):
     config = Config(batch_size=4)
     todo = assignments(model, config, counts=[8, 4, 8])
-    together = train_together(config, model, todo)
+    together = train_together(config, model, todo, rows=64)
     assert [trained.num_examples for trained in together] == [8, 4, 8]
     for number, assignment in enumerate(todo):
         alone = train(config, model, assignment)
@@ -73,7 +74,7 @@ def test_one_that_diverges_takes_no_other_with_it(model):
     config = Config(batch_size=4)
     todo = assignments(model, config, counts=[4, 4])
     todo[0].start[:] = np.nan
-    broken, sound = train_together(config, model, todo)
+    broken, sound = train_together(config, model, todo, rows=64)
     assert not np.isfinite(broken.delta).any()
     assert_same(sound, train(config, model, todo[1]))
 
@@ -89,5 +90,10 @@ def test_a_stack_has_so_many_vehicles_that_a_step_keeps_to_its_rows(model):
 def test_training_together_leaves_the_model_as_it_was(model):
     config = Config(batch_size=4)
     before = model.vector()
-    train_together(config, model, assignments(model, config, counts=[4, 4]))
+    train_together(config, model, assignments(model, config, counts=[4, 4]), rows=64)
     np.testing.assert_array_equal(model.vector(), before)
+
+
+def test_the_shipped_vit_is_stacked_only_for_tiny_batches(model):
+    """349 million operations an image: 9 images a step, so no stack from batches of 5 on."""
+    assert rows_for(model) == 9
