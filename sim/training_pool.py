@@ -64,9 +64,11 @@ class TrainingPool:
         from ray.util.actor_pool import ActorPool
 
         if not ray.is_initialized():
-            own = {"num_cpus": self.workers or os.cpu_count(), "include_dashboard": False}
+            own = self.address is None
             ray.init(
-                **({"address": self.address} if self.address else own),
+                self.address,
+                num_cpus=(self.workers or os.cpu_count()) if own else None,
+                include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )

@@ -1,6 +1,6 @@
 """Local steps on a vehicle's own frames: a vector and frames go in, a delta comes out. No I/O."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,7 +115,7 @@ def batches(
         yield images, labels
 
 
-def optimizer_for(config: Config, parameters: list[torch.Tensor]) -> torch.optim.Optimizer:
+def optimizer_for(config: Config, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
