@@ -58,6 +58,50 @@ def sim_run(config: ConfigFile, overrides: Overrides = None) -> None:
     _run_fleet(config, overrides or [])
 
 
+@sim_app.command("compare")
+def sim_compare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; one a processor by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Run algorithms against each other on the same fleets and seeds, each tuned on the same budget.
+
+    Writes RUNS/FLEET/compare.html. Stopped, it goes on where it was.
+    """
+    import json
+    import time
+
+    from sim.compare.report import written
+    from sim.compare.results import table
+    from sim.compare.run import run
+    from sim.progress import Progress
+    from sim.report.figures import duration
+
+    standing, stage, began, before = None, "", 0.0, 0
+    with Progress(Console(stderr=True)) as progress:
+        for standing in run(config, overrides or [], workers=workers):
+            if standing.stage != stage:
+                stage, began, before = standing.stage, time.monotonic(), standing.done
+                progress.step(stage)
+            left = standing.in_all - standing.done
+            note = f"{standing.done} of {standing.in_all} runs"
+            if left and standing.done > before:
+                each_s = (time.monotonic() - began) / (standing.done - before)
+                note += f", {duration(each_s * left)} left"
+            progress.fleet(standing.done / max(1, standing.in_all), note)
+    assert standing is not None
+    page = written(standing)
+    if as_json:
+        typer.echo(json.dumps([result.to_json() for result in standing.results], indent=2))
+    else:
+        console = Console()
+        console.print(table(standing.results))
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
 @server_app.command("run")
 def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Serve a fleet until Ctrl-C: gateway, aggregator, evaluator, endpoint."""

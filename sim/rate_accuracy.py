@@ -6,8 +6,6 @@ so a bench that was stopped goes on where it was.
 
 import hashlib
 import json
-import multiprocessing
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,22 +18,20 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from actors.config import ServerConfig
-from fleetfl.code_version import commit
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.config import Section, read_with, validate
 from fleetfl.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import Signer
+from sim.cells import key_of, measured
 from sim.config import SimConfig
 from sim.factory import fit_head
+from sim.intervals import mean_ci95
 from sim.lockstep import LockstepFleet
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
-
-T_975 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
-"""Student's t for a 95 % interval of the mean, by number of seeds."""
 
 
 class Contestant(Section):
@@ -87,30 +83,18 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     factory = _factory(tree, sim, folder)
     log = folder / "rate_accuracy.jsonl"
-    known = {line["key"]: line for line in _lines(log)}
-    jobs = [
-        (contestant, seed)
+    jobs = {
+        _key(tree, config, contestant, seed): (contestant, seed)
         for contestant in config.codecs
         for seed in config.seeds[: contestant.seeds]
-    ]
-    keys = {job: _key(tree, config, *job) for job in jobs}
-    done = {job: known[keys[job]] for job in jobs if keys[job] in known}
-    yield len(done), len(jobs), rows(config, done)
-    waiting = [job for job in jobs if job not in done]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers or os.cpu_count() or 1, max(1, len(waiting)))) as pool:
-        work = [
-            (job, (tree, str(path), job[0].model_dump_json(), job[1], factory)) for job in waiting
-        ]
-        for job, result in pool.imap_unordered(_measured, work):
-            done[job] = {"key": keys[job], "commit": commit(), **result}
-            with log.open("a") as file:
-                file.write(json.dumps(done[job]) + "\n")
-            yield len(done), len(jobs), rows(config, done)
-
-
-def _measured(work: tuple[Job, tuple[Any, ...]]) -> tuple[Job, dict[str, Any]]:
-    return work[0], _measure(*work[1])
+    }
+    cells = {
+        key: (tree, str(path), contestant.model_dump_json(), seed, factory)
+        for key, (contestant, seed) in jobs.items()
+    }
+    for lines in measured(log, cells, _measure, workers=workers):
+        done = {jobs[key]: line for key, line in lines.items()}
+        yield len(done), len(jobs), rows(config, done)
 
 
 def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed: int) -> str:
@@ -119,12 +103,7 @@ def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed
     settings["trainer"] = tree.get("vehicle", {}).get("trainer")
     bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
     mine = contestant.model_dump(mode="json", exclude={"name", "seeds"})
-    text = json.dumps([settings, bench, mine, seed], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _lines(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    return key_of(settings, bench, mine, seed)
 
 
 def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
@@ -138,9 +117,8 @@ def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
     return path
 
 
-def _measure(
-    tree: dict[str, Any], source: str, contestant_json: str, seed: int, factory: Path
-) -> dict[str, Any]:
+def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]:
+    tree, source, contestant_json, seed, factory = cell
     torch.set_num_threads(1)
     contestant = Contestant.model_validate_json(contestant_json)
     bench = validate(tree, "bench", BenchConfig, source)
@@ -241,12 +219,6 @@ def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str,
             }
         )
     return found
-
-
-def mean_ci95(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval (Student's t), of 2 to 10 values."""
-    spread = float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return float(np.mean(values)), T_975[len(values)] * spread
 
 
 def table(results: Sequence[dict[str, Any]]) -> Table:

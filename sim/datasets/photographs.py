@@ -32,12 +32,20 @@ class Config(DatasetConfig):
     def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._train(self.factory_rows)
 
+    def fleet_frames(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the vehicles hold together, before the weather: uint8 [N, H, W, 3], integers [N]."""
+        return self._train(self.fleet_rows)
+
+    def test_frames(self) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out frames before the weather: uint8 [N, H, W, 3], integers [N]."""
+        return read_archive(self.path, "x_test", "y_test")
+
     def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
-        images, labels = read_archive(self.path, "x_test", "y_test")
+        images, labels = self.test_frames()
         return weathered(images, labels, weathers, seed=seed)
 
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
-        _, labels = self._train(self.fleet_rows)
+        _, labels = self.fleet_frames()
         folder.mkdir(parents=True, exist_ok=True)
         tables = []
         shards = dirichlet_rows(labels, len(weathers), self.alpha, seed=seed)

@@ -6,16 +6,14 @@ from itertools import groupby
 from typing import Any
 
 from sim.report import accuracy, figures, updates
+from sim.report.document import columns, document, section
 from sim.report.history import History
 from sim.report.markup import Markup, element, joined
-from sim.report.style import CSS, SCRIPT
 from sim.report.timeline import swim_lanes
 
 Pictures = Sequence[tuple[str, bytes]]
 """(caption, PNG); neighbours of one caption share it."""
 
-# The browser itself refuses whatever the page might try to load.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 INCIDENTS_SHOWN = 12
 
 
@@ -24,29 +22,29 @@ def page(summary: dict[str, Any], history: History, pictures: Pictures) -> str:
         "main",
         _header(summary),
         _cards(summary),
-        _section(
+        section(
             "Accuracy through the endpoint",
             accuracy.over_time(summary, history),
             "Held-out frames under the fleet's weather, sent to the HTTP endpoint all along.",
         ),
-        _columns(
-            _section(
+        columns(
+            section(
                 "By weather",
                 accuracy.by_condition(summary),
                 "Per cent right, with the first release and with the last.",
             ),
-            _section(
+            section(
                 "Staleness",
                 updates.staleness_histogram(summary),
                 "Accepted updates by the number of releases since the one they built on.",
             ),
         ),
-        _section(
+        section(
             "On the radio",
             updates.bytes_bars(summary),
             "Bytes of the whole run, beside what raw float32 would weigh. Log scale.",
         ),
-        _section(
+        section(
             "The run",
             swim_lanes(summary, history),
             "A lane a vehicle, a dot an accepted update, a line down for each release.",
@@ -56,38 +54,7 @@ def page(summary: dict[str, Any], history: History, pictures: Pictures) -> str:
         _cameras(pictures),
         _settings(summary),
     )
-    return "<!doctype html>\n" + element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("link", rel="icon", href="data:,"),
-            element("title", f"{summary.get('name', 'fleet')}: fleetfl"),
-            element("style", Markup(CSS)),
-        ),
-        element(
-            "body",
-            body,
-            element("div", id="tip", role="tooltip", hidden=""),
-            element("script", Markup(SCRIPT)),
-        ),
-        lang="en",
-    )
-
-
-def _section(title: str, content: Markup | None, about: str = "", *, long: bool = False) -> Markup:
-    """Empty where there is no content."""
-    if content is None:
-        return Markup("")
-    said = element("p", about) if about else None
-    return element("section", element("h2", title), said, content, class_="long" if long else None)
-
-
-def _columns(*sections: Markup) -> Markup:
-    filled = [section for section in sections if section]
-    return element("div", *filled, class_="columns") if len(filled) > 1 else joined(filled)
+    return document(f"{summary.get('name', 'fleet')}: fleetfl", body)
 
 
 def _header(summary: dict[str, Any]) -> Markup:
@@ -182,7 +149,7 @@ def _vehicles(summary: dict[str, Any], history: History) -> Markup:
         element("thead", element("tr", *(element("th", text, class_=c) for text, c in heads))),
         element("tbody", *rows),
     )
-    return _section("Vehicle by vehicle", element("div", table, class_="wide"), long=True)
+    return section("Vehicle by vehicle", element("div", table, class_="wide"), long=True)
 
 
 def _vehicle(name: str, about: dict[str, Any], history: History) -> Markup:
@@ -211,13 +178,13 @@ def _vehicle(name: str, about: dict[str, Any], history: History) -> Markup:
 def _incidents(summary: dict[str, Any]) -> Markup:
     said = [element("li", text) for text in summary.get("incidents", [])]
     if not said:
-        return _section("Incidents", element("p", "None."))
+        return section("Incidents", element("p", "None."))
     shown = element("ul", *said[:INCIDENTS_SHOWN], class_="incidents")
     rest = said[INCIDENTS_SHOWN:]
     if rest:
         more = element("summary", f"{len(rest):,} more")
         shown = joined([shown, element("details", more, element("ul", *rest, class_="incidents"))])
-    return _section("Incidents", shown, long=True)
+    return section("Incidents", shown, long=True)
 
 
 def _cameras(pictures: Pictures) -> Markup:
@@ -230,7 +197,7 @@ def _cameras(pictures: Pictures) -> Markup:
         for caption, some in groupby(pictures, key=lambda pair: pair[0])
     ]
     content = element("div", *shown, class_="cameras") if shown else None
-    return _section("What the cameras saw", content, "Held-out frames, pixel by pixel.")
+    return section("What the cameras saw", content, "Held-out frames, pixel by pixel.")
 
 
 def _picture(caption: str, png: bytes) -> Markup:
@@ -252,4 +219,4 @@ def _settings(summary: dict[str, Any]) -> Markup:
         for name, value in named.items()
         if value not in (None, "")
     ]
-    return _section("Settings", element("dl", *rows, class_="settings") if rows else None)
+    return section("Settings", element("dl", *rows, class_="settings") if rows else None)

@@ -1,0 +1,92 @@
+"""Settings of a comparison: the part `compare` of a file, beside what the fleet shares and `sim`."""
+
+from itertools import product
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from fleetfl.config import ConfigError, Section
+from fleetfl.fleet import FleetConfig
+from sim.compare.fleets import AnyFleet, Entrant
+
+
+class Scenario(Section):
+    """One fleet that all contestants meet."""
+
+    name: str = Field(min_length=1)
+    fleet: AnyFleet
+
+
+class Contestant(Section):
+    """An algorithm, and the values that it is tuned over."""
+
+    name: str = Field(min_length=1)
+    aggregator: dict[str, Any]
+    """As `server.aggregator`."""
+    optimizer: dict[str, Any] = Field(default_factory=dict)
+    """As `server.optimizer`."""
+    rounds: bool = False
+    """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
+    grid: dict[str, list[Any]] = Field(default_factory=dict)
+    """Values to try by their path, such as `aggregator.goal: [5, 10]`: all of their combinations. Empty: it
+    is not tuned."""
+
+    def choices(self) -> list[dict[str, Any]]:
+        return [
+            dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
+        ]
+
+    def entrant(self, choice: dict[str, Any]) -> Entrant:
+        """With these values. Raises ConfigError."""
+        tables: dict[str, Any] = {
+            "aggregator": dict(self.aggregator),
+            "optimizer": dict(self.optimizer),
+            "rounds": self.rounds,
+        }
+        for path, value in choice.items():
+            *way, last = path.split(".")
+            table = tables
+            for step in way:
+                table[step] = dict(table.get(step, {}))
+                table = table[step]
+            table[last] = value
+        try:
+            return Entrant.model_validate(tables)
+        except ValidationError as invalid:
+            error = invalid.errors()[0]
+            where = ".".join(map(str, error["loc"]))
+            raise ConfigError(f"compare: {self.name}: {where}: {error['msg']}") from invalid
+
+
+class CompareConfig(FleetConfig):
+    seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), min_length=2, max_length=10)
+    """Each draws the vehicles, their data and their luck anew."""
+    tuning_seeds: tuple[int, ...] = Field(default=(101, 102), min_length=1)
+    """Values are chosen on these, by time to the target; none of them is among `seeds`."""
+    trials: int = Field(default=8, ge=1)
+    """Combinations that every tuned contestant tries: the same budget for all."""
+    target: float = Field(default=0.95, gt=0, le=1)
+    """Of the best final accuracy of a scenario, which a contestant is to reach."""
+    against: str
+    """The contestant that `sooner` counts from."""
+    scenarios: tuple[Scenario, ...] = Field(min_length=1)
+    contestants: tuple[Contestant, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_fair(self) -> "CompareConfig":
+        names = [contestant.name for contestant in self.contestants]
+        for what, given in (
+            ("contestants", names),
+            ("scenarios", [s.name for s in self.scenarios]),
+        ):
+            if len(set(given)) < len(given):
+                raise ValueError(f"{what} {given}: each needs a name of its own")
+        if self.against not in names:
+            raise ValueError(f"against {self.against!r}, expected one of {names}")
+        if both := set(self.seeds) & set(self.tuning_seeds):
+            raise ValueError(f"seeds {sorted(both)} are for tuning too: that would be cheating")
+        for contestant in self.contestants:
+            tried = len(contestant.choices())
+            if contestant.grid and tried != self.trials:
+                raise ValueError(f"{contestant.name} tries {tried} values, expected {self.trials}")
+        return self

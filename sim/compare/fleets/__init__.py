@@ -1,0 +1,36 @@
+"""Fleets that algorithms can be compared on. Each turns an entrant and a seed into a curve."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from fleetfl.aggregators import AnyAggregator
+from fleetfl.config import Section
+from fleetfl.plugins import PluginConfig, chosen_from
+from fleetfl.server_optimizers import AnyServerOptimizer
+from fleetfl.server_optimizers.sgd import Config as SGD
+from sim.compare.curve import Curve
+from sim.config import SimConfig
+
+
+class Entrant(Section):
+    """One algorithm with all of its values."""
+
+    aggregator: AnyAggregator
+    optimizer: AnyServerOptimizer = SGD()
+    rounds: bool = False
+    """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
+
+
+class FleetKind(PluginConfig):
+    """Settings of one fleet; what a run gives follows from them, the entrant and the seed."""
+
+    def prepare(self, sim: SimConfig, folder: Path) -> None:
+        """Make in `folder` what all runs share and takes long."""
+
+    def curve(self, sim: SimConfig, entrant: Entrant, folder: Path, *, seed: int) -> Curve:
+        raise NotImplementedError
+
+
+AnyFleet = Annotated[SerializeAsAny[FleetKind], chosen_from("sim.compare.fleets")]

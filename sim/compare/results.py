@@ -1,0 +1,179 @@
+"""What a contestant came to in one scenario: each figure a mean over seeds with its 95 % interval."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from sim.compare.curve import Curve
+from sim.intervals import mean_ci95
+
+Figure = tuple[float, float]
+"""Mean, and half the width of its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Accuracies and gaps are fractions. None where no seed, or not every seed, gives the figure."""
+
+    scenario: str
+    contestant: str
+    choice: dict[str, Any]
+    """The tuned values."""
+    target: float
+    seeds: int
+    reached: int
+    """Seeds on which the target was reached; the next three are None unless all did."""
+    seconds: Figure | None
+    updates: Figure | None
+    """Accepted until then."""
+    sooner: Figure | None
+    """How many times sooner than the contestant of `against`, on the same seeds: the mean of their logarithms
+    taken back, and the factor up or down that its interval is wide."""
+    final: Figure
+    final_points: Figure | None
+    """Final accuracy less that of `against` on the same seeds, in points of a per cent."""
+    behind: Figure
+    """Accuracy of the fastest fifth of the vehicles less the slowest fifth's, each on frames like its own."""
+    gained_less: Figure
+    """The same of the gain since the first model."""
+    worst_condition: str
+    worst: Figure
+    staleness_mean: Figure
+    staleness_max: int
+    staleness: dict[str, int]
+    """Accepted updates of all seeds by staleness."""
+    joules: Figure
+    bytes_up: Figure
+    curve: list[tuple[float, float, float]]
+    """(virtual seconds, mean accuracy, half the width of its interval)."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        scenario: str,
+        contestant: str,
+        choice: dict[str, Any],
+        curves: dict[int, Curve],
+        against: dict[int, Curve],
+        target: float,
+    ) -> "Result":
+        """From two seeds or more."""
+        every = list(curves.values())
+        times = [curve.seconds_to(target) for curve in every]
+        updates = [curve.updates_to(target) for curve in every]
+        arrived = None not in times
+        shared = [(curves[seed], against[seed]) for seed in curves if seed in against]
+        worst = min(
+            every[0].by_condition, key=lambda c: float(np.mean([e.by_condition[c] for e in every]))
+        )
+        return cls(
+            scenario=scenario,
+            contestant=contestant,
+            choice=choice,
+            target=target,
+            seeds=len(every),
+            reached=sum(time is not None for time in times),
+            seconds=_figure(times) if arrived else None,
+            updates=_figure(updates) if arrived else None,
+            sooner=_ratio(shared, target),
+            final=_over(every, lambda c: c.final),
+            final_points=(
+                mean_ci95([100 * (mine.final - theirs.final) for mine, theirs in shared])
+                if len(shared) > 1
+                else None
+            ),
+            behind=_over(every, Curve.slowest_behind_fastest),
+            gained_less=_over(every, Curve.slowest_gained_less),
+            worst_condition=worst,
+            worst=_over(every, lambda c: c.by_condition[worst]),
+            staleness_mean=_over(every, _mean_staleness),
+            staleness_max=max(max(map(int, c.staleness), default=0) for c in every),
+            staleness=_pooled(every),
+            joules=_over(every, lambda c: c.joules),
+            bytes_up=_over(every, lambda c: c.bytes_up),
+            curve=[
+                (second, *mean_ci95([c.accuracy[n] for c in every]))
+                for n, second in enumerate(every[0].seconds)
+            ],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _over(curves: Sequence[Curve], figure: Any) -> Figure:
+    return mean_ci95([float(figure(curve)) for curve in curves])
+
+
+def _figure(values: Sequence[float | int | None]) -> Figure:
+    return mean_ci95([float(value) for value in values if value is not None])
+
+
+def _ratio(shared: Sequence[tuple[Curve, Curve]], target: float) -> Figure | None:
+    """Times are multiples of each other, so logarithms are averaged."""
+    logs = []
+    for mine, theirs in shared:
+        ours_s, theirs_s = mine.seconds_to(target), theirs.seconds_to(target)
+        if not ours_s or not theirs_s:
+            return None
+        logs.append(float(np.log(theirs_s / ours_s)))
+    if len(logs) < 2:
+        return None
+    mean, half = mean_ci95(logs)
+    return float(np.exp(mean)), float(np.exp(half))
+
+
+def _mean_staleness(curve: Curve) -> float:
+    count = sum(curve.staleness.values())
+    return sum(int(late) * n for late, n in curve.staleness.items()) / max(1, count)
+
+
+def _pooled(curves: Sequence[Curve]) -> dict[str, int]:
+    pooled: dict[int, int] = {}
+    for curve in curves:
+        for late, n in curve.staleness.items():
+            pooled[int(late)] = pooled.get(int(late), 0) + n
+    return {str(late): n for late, n in sorted(pooled.items())}
+
+
+def table(results: Sequence[Result]) -> Table:
+    """For a terminal."""
+    drawn = Table(box=SIMPLE_HEAD)
+    for heading in (
+        "scenario", "contestant", "to target", "sooner", "updates", "final", "points",
+        "fast - slow", "worst", "staleness",
+    ):  # fmt: skip
+        drawn.add_column(
+            heading, justify="left" if heading in ("scenario", "contestant") else "right"
+        )
+    for result in results:
+        drawn.add_row(*cells(result))
+    return drawn
+
+
+def cells(result: Result) -> tuple[str, ...]:
+    """As people read them, in the order of `table`."""
+    final, worst, late = result.final, result.worst, result.staleness_mean
+    seconds, sooner, gained = result.seconds, result.sooner, result.final_points
+    minutes = (
+        f"{seconds[0] / 60:,.1f} ± {seconds[1] / 60:.1f} min"
+        if seconds
+        else f"{result.reached} of {result.seeds} seeds"
+    )
+    return (
+        result.scenario,
+        result.contestant,
+        minutes,
+        f"{sooner[0]:.2f}x (x/{sooner[1]:.2f})" if sooner else "",
+        f"{result.updates[0]:,.0f} ± {result.updates[1]:,.0f}" if result.updates else "",
+        f"{final[0]:.1%} ± {100 * final[1]:.1f}",
+        f"{gained[0]:+.2f} ± {gained[1]:.2f}" if gained else "",
+        f"{100 * result.behind[0]:+.1f} ± {100 * result.behind[1]:.1f}",
+        f"{worst[0]:.1%} ± {100 * worst[1]:.1f} {result.worst_condition}",
+        f"{late[0]:.1f} (most {result.staleness_max})",
+    )

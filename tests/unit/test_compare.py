@@ -1,0 +1,264 @@
+"""Comparisons: fair, resumable, and with figures worked out by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from fleetfl.config import ConfigError
+from sim.cells import measured
+from sim.compare.config import CompareConfig
+from sim.compare.curve import Curve, smoothed
+from sim.compare.quick import QuickFleet, Vehicles
+from sim.compare.report import page
+from sim.compare.results import Result, table
+from sim.compare.run import Cell, chosen_values, run
+
+pytestmark = pytest.mark.unit
+FEDBUFF = {
+    "name": "fedbuff",
+    "aggregator": {"kind": "fedbuff"},
+    "grid": {"aggregator.goal": [2, 4], "optimizer.learning_rate": [0.5, 1.0]},
+}
+SYNC = {
+    "name": "sync",
+    "rounds": True,
+    "aggregator": {"kind": "fedavg", "goal": 3},
+    "grid": {"optimizer.learning_rate": [0.5, 1.0, 2.0, 4.0]},
+}
+FLEET = {"kind": "quick", "num_vehicles": 10, "concurrency": 4}
+COMPARE = {
+    "trials": 4,
+    "seeds": [1, 2],
+    "tuning_seeds": [9],
+    "against": "sync",
+    "scenarios": [{"name": "mild", "fleet": FLEET}],
+    "contestants": [FEDBUFF, SYNC],
+}
+
+
+def config(**changes):
+    shared = {"fleet": "f", "model": {"classes": ["a", "b"]}, "transport": {"kind": "memory"}}
+    return CompareConfig.model_validate({**shared, **COMPARE, **changes})
+
+
+def curve(accuracy, **changes):
+    """An evaluation a minute, five vehicles, the fifth ten times as slow as the first."""
+    whole = {
+        "seconds": [60.0 * n for n in range(len(accuracy))],
+        "accuracy": list(accuracy),
+        "updates": [10 * n for n in range(len(accuracy))],
+        "by_condition": {"fog": 0.5, "rain": 0.3},
+        "by_vehicle": [0.6, 0.5, 0.5, 0.5, 0.4],
+        "by_vehicle_before": [0.3, 0.3, 0.3, 0.3, 0.2],
+        "pace_s": [10.0, 20.0, 30.0, 40.0, 100.0],
+        "staleness": {"0": 6, "4": 2},
+        "versions": 3,
+        "declined": 0,
+        "joules": 3.6e6,
+        "bytes_up": 1000,
+    }
+    return Curve.from_line({**whole, **changes})
+
+
+def test_a_target_is_reached_by_the_moving_mean_of_three():
+    """0, 1, 0, 1, 1, 1: means 0, 1/2, 1/3, 2/3, 2/3, 1. Three quarters are reached at 5 minutes, not at 1."""
+    found = curve([0, 1, 0, 1, 1, 1])
+    np.testing.assert_allclose(smoothed(found.accuracy), [0, 1 / 2, 1 / 3, 2 / 3, 2 / 3, 1])
+    assert (found.seconds_to(0.75), found.updates_to(0.75)) == (300.0, 50)
+    assert found.seconds_to(1.01) is None
+
+
+def test_gaps_between_slow_and_fast_by_hand():
+    """0.6 against 0.4: 20 points behind; gains of 0.3 and 0.2: 10 points less gained."""
+    found = curve([0, 1])
+    assert found.slowest_behind_fastest() == pytest.approx(0.2)
+    assert found.slowest_gained_less() == pytest.approx(0.1)
+
+
+def result(contestant, curves, against):
+    about = {"scenario": "mild", "contestant": contestant, "choice": {"aggregator.goal": 4}}
+    return Result.of(**about, curves=curves, against=against, target=0.5)
+
+
+@pytest.fixture(scope="module")
+def results():
+    slow = {seed: curve([0.0] * 8 + [0.6] * 10) for seed in (1, 2)}
+    fast = {1: curve([0.0] * 2 + [0.6] * 16), 2: curve([0.0] * 4 + [0.6] * 14)}
+    return [result("ours", fast, slow), result("sync", slow, slow)]
+
+
+def test_sooner_is_the_mean_of_ratios_on_the_same_seeds(results):
+    """The target, 0.5, takes three evaluations of 0.6: minute 10 for one, 4 and 6 for the other.
+
+    The geometric mean of 10/4 and 10/6 is 2.04.
+    """
+    ours, sync = results
+    assert ours.sooner[0] == pytest.approx((10 / 4 * 10 / 6) ** 0.5)
+    assert ours.seconds[0] == 300
+    assert sync.sooner == (1.0, 1.0)
+    assert (ours.worst_condition, ours.worst) == ("rain", (pytest.approx(0.3), 0.0))
+    assert ours.staleness_mean[0] == 1.0
+    assert ours.staleness == {"0": 12, "4": 4}
+
+
+def test_whoever_misses_the_target_has_no_time(results):
+    mixed = {1: curve([0.6] * 5), 2: curve([0.1] * 5)}
+    found = result("late", mixed, {})
+    assert (found.seconds, found.sooner, found.reached, found.seeds) == (None, None, 1, 2)
+
+
+def test_the_page_and_the_table_have_every_contestant(results):
+    text = page(results, name="f", against="sync")
+    assert "ours is the first to the target in mild" in text
+    assert "2.04x" in text
+    assert text.count("<polyline") == 2
+    assert table(results).row_count == 2
+    json.dumps([one.to_json() for one in results])
+
+
+def test_values_are_chosen_by_time_to_target_on_tuning_seeds():
+    """Best final 0.6, target 0.57. Goal 2 gets there sooner; sync never does, its nearest is 4.0."""
+    whole = config()
+    scenario, (fedbuff, sync) = whole.scenarios[0], whole.contestants
+    tried = []
+    for contestant in (fedbuff, sync):
+        for choice in contestant.choices():
+            cell = Cell({}, "", None, scenario, contestant, choice, 9)
+            rate = choice["optimizer.learning_rate"]
+            if contestant is sync:
+                line = curve([0.1] * 5 + [0.1 * rate] * 12)
+            else:
+                line = curve([0.0] * choice["aggregator.goal"] + [0.6 * rate] * 12)
+            tried.append((cell, line.to_line()))
+    chosen = chosen_values(whole, tried)
+    expected = {"aggregator.goal": 2, "optimizer.learning_rate": 1.0}
+    assert chosen["mild", "fedbuff"] == expected
+    assert chosen["mild", "sync"] == {"optimizer.learning_rate": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seeds": [1, 9]}, r"seeds \[9\] are for tuning too"),
+        ({"trials": 5}, "fedbuff tries 4 values, expected 5"),
+        ({"against": "nobody"}, "against 'nobody', expected one of"),
+        ({"contestants": [SYNC, SYNC]}, "each needs a name of its own"),
+    ],
+)
+def test_a_comparison_that_is_not_fair_is_refused(changes, says):
+    with pytest.raises(ValueError, match=says):
+        config(**changes)
+
+
+def test_a_value_that_does_not_exist_is_named():
+    contestant = config().contestants[0]
+    with pytest.raises(ConfigError, match=r"fedbuff: aggregator.*bufer"):
+        contestant.entrant({"aggregator.bufer": 3})
+
+
+def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
+    """Ten vehicles that each pull a single value towards 1."""
+    vehicles = Vehicles.drawn(10, sigma=1.0, zipf=1.2, median_s=60.0, seed=seed)
+    return QuickFleet(
+        vehicles,
+        entrant.aggregator.build(1),
+        entrant.optimizer.build(1),
+        np.full(1, start, np.float32),
+        lambda vehicle, base, number: ((1 - base) / 4, 8),
+        concurrency=4,
+        rounds=rounds,
+        seed=seed,
+        vanish=vanish,
+        lease_s=600.0,
+    )
+
+
+def test_a_fleet_is_the_same_twice_and_learns():
+    entrant = config().contestants[0].entrant({"aggregator.goal": 2})
+    one, other = fleet(entrant), fleet(entrant)
+    one.until(3600)
+    for moment in range(0, 3601, 60):
+        other.until(moment)
+    assert one.params == other.params
+    assert one.staleness == other.staleness
+    assert one.params[0] > 0.9
+
+
+def test_a_synchronous_fleet_calls_back_those_who_are_late():
+    """Goal 3 of 4 at work: nobody is ever stale or declined, and a version takes three updates."""
+    found = fleet(config().contestants[1].entrant({}), rounds=True)
+    found.until(3600)
+    assert set(found.staleness) == {0}
+    assert found.declined == 0
+    assert found.accepted // 3 == found.version > 5
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_vehicles_that_vanish_never_stall_the_fleet(rounds):
+    entrant = config().contestants[1 if rounds else 0].entrant({"optimizer.learning_rate": 1.0})
+    found = fleet(entrant, rounds=rounds, vanish=0.3)
+    found.until(3600)
+    before = found.version
+    found.until(36000)
+    assert found.version > 3 * before > 0
+
+
+def doubled(cell):
+    return {"twice": 2 * cell}
+
+
+def test_a_grid_goes_on_after_a_line_that_was_cut_off(tmp_path):
+    log = tmp_path / "log.jsonl"
+    *_, first = measured(log, {"a": 1, "b": 2}, doubled, workers=1)
+    log.write_text(log.read_text() + '{"key": "c", "twi')
+    begun, *_, last = measured(log, {"a": 1, "b": 2, "c": 3}, doubled, workers=1)
+    assert begun == first
+    assert {key: line["twice"] for key, line in last.items()} == {"a": 2, "b": 4, "c": 6}
+    begun, *more = measured(log, {"a": 1, "b": 2, "c": 3}, doubled, workers=1)
+    assert (begun, more) == (last, [])
+
+
+def test_a_small_comparison_runs_and_goes_on(tmp_path):
+    """Random pictures of two classes: nothing is learned, all of the machinery is used."""
+    rng = np.random.default_rng(0)
+    archive = {
+        f"{what}_{part}": made
+        for part, count in (("train", 400), ("test", 40))
+        for what, made in (
+            ("x", rng.integers(0, 255, (count, 32, 32, 3)).astype(np.uint8)),
+            ("y", rng.integers(0, 2, count)),
+        )
+    }
+    np.savez(tmp_path / "pictures.npz", **archive)
+    tree = {
+        "fleet": "small",
+        "seed": 3,
+        "model": {"classes": ["a", "b"]},
+        "sim": {
+            "runs": str(tmp_path),
+            "dataset": {
+                "kind": "photographs",
+                "path": str(tmp_path / "pictures.npz"),
+                "factory_rows": [0, 100],
+                "fleet_rows": [100, 400],
+            },
+            "weathers": [{"condition": "fog"}, {"condition": "rain"}],
+            "stop": {"seconds": 1},
+        },
+        "compare": {
+            **COMPARE,
+            "scenarios": [
+                {"name": "mild", "fleet": {**FLEET, "horizon_s": 600, "evaluations": 10}}
+            ],
+        },
+    }
+    file = tmp_path / "compare.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    *_, last = run(file, workers=1)
+    assert [r.contestant for r in last.results] == ["fedbuff", "sync"]
+    assert len((tmp_path / "small" / "compare.jsonl").read_text().splitlines()) == 8 + 4
+    standings = list(run(file, workers=1))
+    assert [s.done for s in standings] == [0, 8, 4]
+    assert standings[-1].results == last.results
