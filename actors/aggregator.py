@@ -123,8 +123,8 @@ class Aggregator:
             try:
                 while await self._count_on():
                     pass
-            except JournalError as failed:  # the disk may come back
-                log.error("nothing is counted: %s", failed)
+            except (JournalError, RegistryError, CheckpointError) as failed:
+                log.error("nothing is counted: %s", failed)  # until the disk is back
             self._save_if_due()
 
     async def outcome(self, row: int) -> Outcome:

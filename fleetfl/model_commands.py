@@ -39,13 +39,18 @@ def model_list(state: State = HERE, as_json: AsJson = False) -> None:
 @model_app.command("show")
 def model_show(version: Name, state: State = HERE, as_json: AsJson = False) -> None:
     """Say all that is known of a release: updates, settings, scores, code."""
-    from fleetfl.registry import Registry
+    from fleetfl.registry import Registry, RegistryError
     from fleetfl.release_file import read_record
     from fleetfl.release_table import about, lines
 
     registry = Registry.of_server(state)
     entry = registry.find(version)
-    told = about(entry, registry.config(read_record(entry.path).config))
+    try:
+        settings = registry.config(read_record(entry.path).config)
+    except RegistryError as gone:  # all else can be told
+        typer.echo(str(gone), err=True)
+        settings = None
+    told = about(entry, settings)
     typer.echo(json.dumps(told, indent=2) if as_json else "\n".join(lines(told)))
 
 

@@ -265,18 +265,18 @@ class Agent:
                 self.outbox_changed.set()
 
     async def _forget(self, receipt: Receipt) -> bool:
-        """False if it was forgotten before. What a refused one held goes back into the residual,
-
-        unless it was learned from a version that nobody is to learn from.
-        """
+        """False if it was forgotten before. What a refused one held goes back into the residual."""
         boot, sequence = receipt.boot, receipt.sequence
-        if receipt.verdict != "refused" or receipt.reason == UNDONE:
+        if receipt.verdict != "refused":
             return self.outbox.forget(boot, sequence)
         async with self.residual_lock:
             frame = self.outbox.frame(boot, sequence)
             if frame is None:
                 return False
-            residual = self._with_returned(frame)
+            if receipt.reason == UNDONE:  # what is left of such training would lead there again
+                residual = np.zeros_like(self.feedback.residual)
+            else:
+                residual = self._with_returned(frame)
             self.outbox.forget(boot, sequence, layout=self.layout.fingerprint, residual=residual)
             self.feedback.residual = residual
         return True

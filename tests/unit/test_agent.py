@@ -672,8 +672,14 @@ def test_a_long_note_is_cut_to_what_a_status_holds(outbox):
     assert wire.decode(wire.encode(agent.status())).note == "x" * MAX_NOTE
 
 
-def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(tmp_path):
-    """Keep 1 of 4 values by sign: deltas [4, 3, 0, 0] send 4 first; refused, the residual is all of it."""
+@pytest.mark.parametrize(("reason", "after"), [("stale", [4, 3, 0, 0]), ("undone", [0, 0, 0, 0])])
+def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(
+    tmp_path, reason, after
+):
+    """Keep 1 of 4 values by sign: deltas [4, 3, 0, 0] send 4 first; refused, the residual is all of it.
+
+    What was learned from a version that was rolled back goes with none, nor does what its packing left.
+    """
 
     class Same:
         def train(self, start, frames, *, seed):
@@ -697,7 +703,7 @@ def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(tm
                 first = wire.decode((await anext(uplink)).payload)
             sent = decoder("top_signs", LAYOUT).decode(first.body)
             left = box.residual(LAYOUT.fingerprint).copy()
-            refusal = Receipt("v1", first.boot, first.sequence, "refused", "stale", 60, 60)
+            refusal = Receipt("v1", first.boot, first.sequence, "refused", reason, 60, 60)
             agent.config = agent.config.model_copy(update={"max_waiting": 0})  # trains no more
             await server.publish(topics.receipt("f", "v1"), wire.encode(refusal))
             while len(box):
@@ -709,4 +715,4 @@ def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(tm
     sent, left, returned = asyncio.run(scene())
     np.testing.assert_array_equal(sent, [4, 0, 0, 0])
     np.testing.assert_array_equal(left, [0, 3, 0, 0])
-    np.testing.assert_array_equal(returned, [4, 3, 0, 0])
+    np.testing.assert_array_equal(returned, after)

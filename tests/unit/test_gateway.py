@@ -242,6 +242,18 @@ def test_versions_made_while_it_was_busy_are_all_in_the_ring(tmp_path):
     assert [e["version"] for e in scene.events("announced")] == [34]
 
 
+def test_a_whole_version_has_its_slot_in_the_ring(tmp_path):
+    """So a vehicle that missed a rollback does not wait for a difference that does not exist."""
+    scene = Scene(tmp_path, None)
+    scene.published.advance(np.full(5, 1, np.float32))
+    scene.published.replace(np.full(5, 0.5, np.float32))
+    scene.published.advance(np.full(5, 2, np.float32))
+    asyncio.run(scene.play([]))
+    kept = retained(scene)
+    assert [kept[f"release/{version}/0"].base_version for version in (1, 2, 3)] == [0, -1, 2]
+    assert "release/0/0" not in kept
+
+
 def signer(number):
     return Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32))
 

@@ -106,6 +106,13 @@ def test_show(state):
         assert word in said
 
 
+def test_without_its_settings_a_release_is_shown_all_the_same(state):
+    (settings,) = (state / "registry" / "configs").iterdir()
+    settings.unlink()
+    assert json.loads(run(state, "show", "1", "--json"))["settings"] is None
+    assert "accuracy    75.0%" in run(state, "show", "1")
+
+
 def test_diff(state):
     """a goes from (3, 0, 0, 4) to (3, 0, 0, 1): norm 5, change 3, cosine 13 / (5 sqrt 10)."""
     told = json.loads(run(state, "diff", "0", "1", "--json"))
