@@ -21,10 +21,10 @@ def unpack(data: bytes | memoryview, bits: int, count: int) -> np.ndarray:
     if len(data) != expected:
         raise CodecError(f"{len(data)} bytes for {count} values of {bits} bits, not {expected}")
     planes = np.frombuffer(data, np.uint8).reshape(bits, -1)
-    values = np.unpackbits(planes[0], count=count, bitorder="little")
-    for bit in range(1, bits):
-        values |= np.unpackbits(planes[bit], count=count, bitorder="little") << np.uint8(bit)
-    return values
+    first, *others = np.unpackbits(planes, axis=1, count=count, bitorder="little")
+    for bit, plane in enumerate(others, 1):
+        first |= plane << bit
+    return first
 
 
 def varints(numbers: Iterable[int]) -> bytes:
@@ -41,17 +41,20 @@ def varints(numbers: Iterable[int]) -> bytes:
 
 def read_varints(data: bytes | memoryview, count: int) -> tuple[list[int], memoryview]:
     """So many numbers, and the bytes after them. Raises CodecError."""
-    view, at, numbers = memoryview(data), 0, []
+    numbers, at = [], 0
     for _ in range(count):
-        number = 0
-        for place in range(MAX_VARINT_BYTES):
-            if at == len(view):
-                raise CodecError(f"{len(view)} bytes, expected {count} numbers first")
-            byte, at = view[at], at + 1
-            number |= (byte & 127) << 7 * place
-            if byte < 128:
-                break
-        else:
-            raise CodecError(f"number of more than {MAX_VARINT_BYTES} bytes")
+        number, at = read_varint(data, at)
         numbers.append(number)
-    return numbers, view[at:]
+    return numbers, memoryview(data)[at:]
+
+
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The number at offset `at`, and the offset after it. Raises CodecError."""
+    number = 0
+    for place, byte in enumerate(data[at : at + MAX_VARINT_BYTES]):
+        number |= (byte & 127) << 7 * place
+        if byte < 128:
+            return number, at + place + 1
+    if at + MAX_VARINT_BYTES <= len(data):
+        raise CodecError(f"number of more than {MAX_VARINT_BYTES} bytes")
+    raise CodecError(f"{len(data)} bytes end within a number")

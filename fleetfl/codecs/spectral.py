@@ -23,7 +23,8 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.codecs import CodecConfig, CodecError, Fidelity, _golomb, require_finite
-from fleetfl.codecs._planes import pack, read_varints, unpack, varints
+from fleetfl.codecs._levels import MAX_LEVEL, read, read_counts, written
+from fleetfl.codecs._planes import pack, unpack, varints
 from fleetfl.codecs.bfloat16 import rounded, widened
 from fleetfl.vectors import Layout
 
@@ -31,7 +32,7 @@ ENTRY_BITS = 4
 ENTRY_MAX = 2 ** (ENTRY_BITS - 1) - 1
 RANK_BITS = 4
 MAX_RANK = 2**RANK_BITS - 1
-MAX_LEVEL = 127
+HUGE = float(np.finfo(np.float32).max) / (MAX_RANK + 1)
 LEAST_RMS = 1e-35
 """Smaller vectors are written as zeros: their steps would not be normal float32 numbers."""
 SHIFT = np.float32(1 / 128)
@@ -72,6 +73,17 @@ class Place:
         """A view into the vector, [m, n]."""
         part = vector[self.start : self.start + self.m * self.n]
         return part.reshape(self.n, self.m).T if self.turned else part.reshape(self.m, self.n)
+
+    def put_product(
+        self, table: np.ndarray, column: np.ndarray, row: np.ndarray, out: np.ndarray
+    ) -> None:
+        """The matrix table[column] row^T, float32 [m * n] as it stands in the vector."""
+        if self.turned:
+            np.multiply.outer(row, table.take(column), out=out.reshape(self.n, self.m))
+        else:
+            # Coefficients take few values. To look up their rows of products is faster, in short rows.
+            rows = np.multiply.outer(table, row)
+            rows.take(column, axis=0, out=out.reshape(self.m, self.n), mode="clip")
 
 
 def places(layout: Layout) -> list[Place]:
@@ -206,49 +218,67 @@ class Spectral:
         at = 4 + RANK_BITS * -(-len(self.places) // 8)
         if len(body) < at:
             raise CodecError(f"{len(body)} bytes, expected {at} or more")
-        step = widened(np.frombuffer(body[:2], "<u2"))
-        shifts = np.frombuffer(body[2:4], np.int8) * SHIFT
         ranks = unpack(body[4:at], RANK_BITS, len(self.places))
-        n = self.sides
-        if (ranks > n).any():
+        if (ranks > self.sides).any():
             raise CodecError(f"{ranks.max()} directions of a matrix that has fewer")
         spans = [
-            sum(p.m for p, rank in zip(self.places, ranks, strict=True) if rank > j)
+            sum(p.m for p, rank in zip(self.places, ranks.tolist(), strict=True) if rank > j)
             for j in range(int(ranks.max(initial=0)))
         ]
         counts, rest = read_counts(memoryview(body)[at:], spans)
-        num_entries, num_signs = int((ranks * n).sum()), sum(c[0] for c in counts if c)
-        ends = np.cumsum([ENTRY_BITS * -(-num_entries // 8), -(-num_signs // 8)])
-        entries = unpack(rest[: ends[0]], ENTRY_BITS, num_entries).astype(np.int64) - ENTRY_MAX
-        is_negative = unpack(rest[ends[0] : ends[1]], 1, num_signs).astype(bool)
-        spots, level = read(rest[ends[1] :], spans, counts)
-        magnitude = level.astype(np.float32) + shifts[np.minimum(level, 2) - 1]
-        value = np.zeros(sum(spans), np.float32)
-        value[spots] = np.where(is_negative, -magnitude, magnitude)
+        num_entries = int((ranks * self.sides).sum())
+        num_signs = sum(c[0] for c in counts if c)
+        signs_at = ENTRY_BITS * -(-num_entries // 8)
+        levels_at = signs_at + -(-num_signs // 8)
+        entries = unpack(rest[:signs_at], ENTRY_BITS, num_entries).astype(np.int64) - ENTRY_MAX
+        is_negative = unpack(rest[signs_at:levels_at], 1, num_signs)
+        code = read(rest[levels_at:], spans, counts)
+        most = max(map(len, counts), default=0)
+        np.place(code, code > 0, code[code > 0] + most * is_negative)
         with np.errstate(over="ignore", invalid="ignore"):
-            self._put_products(vector, value * step, units(entries, ranks, n), ranks)
-        if not np.isfinite(vector).all():
-            raise CodecError(f"a step of {step[0]} leads to values that are not finite")
+            table = coefficients(body, most)
+            self._put_products(vector, table, code, units(entries, ranks, self.sides), ranks)
+        # No entry of a direction is above 1, nor are there so many directions.
+        if not np.abs(table).max() < HUGE and not np.isfinite(vector).all():
+            raise CodecError(f"values up to {np.abs(table).max()} lead to some that are not finite")
         return vector
 
     def _put_products(
-        self, vector: np.ndarray, value: np.ndarray, directions: np.ndarray, ranks: np.ndarray
+        self,
+        vector: np.ndarray,
+        table: np.ndarray,
+        code: np.ndarray,
+        directions: np.ndarray,
+        ranks: np.ndarray,
     ) -> None:
         """C V^T of every tensor, one direction after the other: an order no library chooses."""
         held = list(zip(self.places, ranks.tolist(), strict=True))
         entries_at = np.cumsum([0, *(rank * place.n for place, rank in held)]).tolist()
-        start = 0
+        code, start = code.astype(np.intp), 0
+        scratch = np.empty(max((p.m * p.n for p in self.places), default=0), np.float32)
         for j in range(int(ranks.max(initial=0))):
             for (place, rank), at in zip(held, entries_at, strict=False):
                 if rank > j:
-                    column = value[start : start + place.m, None]
+                    column = code[start : start + place.m]
                     row = directions[at + j * place.n : at + (j + 1) * place.n]
-                    matrix = place.matrix(vector)
+                    part = vector[place.start : place.start + place.m * place.n]
                     if j:
-                        matrix += column * row
+                        place.put_product(table, column, row, scratch[: part.size])
+                        part += scratch[: part.size]
                     else:
-                        np.multiply(column, row, out=matrix)
+                        place.put_product(table, column, row, part)
                     start += place.m
+
+
+def coefficients(body: bytes, most: int) -> np.ndarray:
+    """Entries of C by their codes, float32 [1 + 2 * most]: 0, then levels 1 to `most`, then these negative.
+
+    Raises CodecError.
+    """
+    step = widened(np.frombuffer(body[:2], "<u2"))
+    shifts = np.frombuffer(body[2:4], np.int8) * SHIFT
+    magnitudes = np.arange(1, most + 1, dtype=np.float32) + shifts[[0, *[1] * (most - 1)][:most]]
+    return np.concatenate([np.zeros(1, np.float32), magnitudes, -magnitudes]) * step
 
 
 def units(entries: np.ndarray, ranks: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -265,90 +295,3 @@ def shift(off: np.ndarray) -> int:
     """The mean of what levels are off by, steps, as a byte (two's complement)."""
     mean = float(off.mean()) if off.size else 0.0
     return int(np.clip(np.rint(mean / float(SHIFT)), -128, 127)) & 255
-
-
-def written(levels: list[np.ndarray]) -> tuple[list[int], np.ndarray, np.ndarray]:
-    """Levels of each direction as (counts, each direction's ended by 0; Golomb widths; gaps)."""
-    counts: list[int] = []
-    widths, gaps = [np.zeros(0, np.uint8)], [np.zeros(0, np.int64)]
-    for level in levels:
-        rest = level
-        while rest.size:
-            is_above = rest > 0
-            count = int(is_above.sum())
-            counts.append(count)
-            if not count:
-                break
-            marked, width = marks(count, rest.size)
-            spots = np.flatnonzero(is_above == marked)
-            gaps.append(np.diff(spots, prepend=-1) - 1)
-            widths.append(np.full(spots.size, width, np.uint8))
-            rest = rest[is_above] - 1
-    return counts, np.concatenate(widths), np.concatenate(gaps)
-
-
-def marks(count: int, span: int) -> tuple[bool, int]:
-    """Whether the places among `span` are those of the `count` that are above, or of the rarer rest;
-    and the Golomb width for them.
-    """
-    is_rare = 2 * count <= span
-    return is_rare, _golomb.width(count if is_rare else span - count, span)
-
-
-def read_counts(data: memoryview, spans: list[int]) -> tuple[list[list[int]], memoryview]:
-    """Values of level 1 and more, 2 and more, ... of each direction, and the bytes after them.
-
-    Raises CodecError.
-    """
-    counts: list[list[int]] = []
-    for span in spans:
-        mine: list[int] = []
-        most = span
-        while most:
-            (count,), data = read_varints(data, 1)
-            if count > most or (count and len(mine) == MAX_LEVEL):
-                raise CodecError(f"{count} of {most} values of level {len(mine) + 1} or more")
-            if not count:
-                break
-            mine.append(count)
-            most = count
-        counts.append(mine)
-    return counts, data
-
-
-def read(
-    data: memoryview, spans: list[int], counts: list[list[int]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the values that are not zero, counted over all directions, and their levels; int64 both.
-
-    Raises CodecError.
-    """
-    planes = [
-        (most, count, *marks(count, most))
-        for span, mine in zip(spans, counts, strict=True)
-        for most, count in zip([span, *mine], mine, strict=False)
-    ]
-    num_gaps = [count if is_rare else most - count for most, count, is_rare, _ in planes]
-    widths = np.array([width for *_, width in planes], np.uint8).repeat(num_gaps)
-    gaps = _golomb.decode(data, widths, sum(most for most, *_ in planes))
-    ends = np.cumsum(num_gaps).tolist()
-    places, levels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    plane, start = 0, 0
-    for span, mine in zip(spans, counts, strict=True):
-        here = np.zeros(0, np.int64)
-        for number in range(len(mine)):
-            most, count, is_rare, _ = planes[plane]
-            marked = np.cumsum(gaps[ends[plane] - num_gaps[plane] : ends[plane]] + 1) - 1
-            if marked.size and marked[-1] >= most:
-                raise CodecError(f"place {marked[-1]} of {most}")
-            if not is_rare:
-                marked = np.delete(np.arange(most), marked)
-            if number == 0:
-                places.append(marked + start)
-                levels.append(np.ones(count, np.int64))
-            else:  # `here` numbers the values of level 1 and more
-                here = marked if number == 1 else here[marked]
-                levels[-1][here] += 1
-            plane += 1
-        start += span
-    return np.concatenate(places), np.concatenate(levels)

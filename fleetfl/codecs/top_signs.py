@@ -62,7 +62,7 @@ class TopSigns:
                 varints(counts.tolist()),
                 magnitudes.astype("<u2").tobytes(),
                 pack((values < 0).astype(np.uint8), 1),
-                _golomb.encode(gaps, self._widths(counts)),
+                _golomb.encode(gaps, np.repeat(self._widths(counts), counts)),
             ]
         )
 
@@ -87,12 +87,9 @@ class TopSigns:
         return np.sqrt(np.where(means > 0, means, 1.0))
 
     def _widths(self, counts: np.ndarray) -> np.ndarray:
-        """Of each kept value's gap, uint8 [K]."""
-        of_tensor = [
-            _golomb.width(int(count), int(size))
-            for count, size in zip(counts, self.sizes, strict=True)
-        ]
-        return np.array(of_tensor, np.uint8).repeat(counts)
+        """Of the gaps between each tensor's kept values, uint8 [tensors]."""
+        pairs = zip(counts.tolist(), self.sizes.tolist(), strict=True)
+        return np.array([_golomb.width(count, size) for count, size in pairs], np.uint8)
 
     def decode(self, body: bytes) -> np.ndarray:
         numbers, rest = read_varints(body, self.sizes.size)
@@ -106,7 +103,8 @@ class TopSigns:
             raise CodecError(f"{len(rest)} bytes for {total} kept values, expected {gaps_at} first")
         magnitudes = widened(np.frombuffer(rest[:signs_at], "<u2"))
         is_negative = unpack(rest[signs_at:gaps_at], 1, total)
-        gaps = _golomb.decode(rest[gaps_at:], self._widths(counts), self.size)
+        widths = self._widths(counts).tolist()
+        gaps = _golomb.decode(rest[gaps_at:], numbers, widths, self.size)
         ends = np.cumsum(gaps + 1)
         firsts = np.cumsum(counts)[used] - counts[used]
         before = (ends - gaps - 1)[firsts]
