@@ -13,6 +13,7 @@ import numpy as np
 from fleetfl.codecs import CodecError
 
 MAX_WIDTH = 31
+PLACE_VALUES = 1 << np.arange(MAX_WIDTH)
 
 
 def width(count: int, span: int) -> int:
@@ -51,14 +52,24 @@ def decode(
         raise CodecError(f"{len(data)} bytes are not {count} gaps")
     gaps[1:] -= gaps[:-1] + 1
     gaps <<= np.repeat(np.array(widths, np.int64), counts)
-    for bit in range(max(widths, default=0)):
-        start = 0
-        for number, width in zip(counts, widths, strict=True):
-            if width > bit:
-                lower = bits[end : end + number]
-                gaps[start : start + number] |= np.left_shift(lower, bit, dtype=np.int64)
-                end += number
-            start += number
-    if bits[end:].any() or gaps.sum(dtype=np.float64) > limit:
+    gaps |= _lower(bits[end : end + num_lower], counts, widths)
+    if bits[end + num_lower :].any() or gaps.max(initial=0) > limit or gaps.sum() > limit:
         raise CodecError(f"{count} gaps are more than {limit} together, or bits follow them")
     return gaps
+
+
+def _lower(bits: np.ndarray, counts: Sequence[int], widths: Sequence[int]) -> np.ndarray:
+    """What stands below the unary parts, integers [N]."""
+    widest, at = max(widths, default=0), 0
+    nothing, parts = np.zeros(max(counts, default=0), np.uint8), []
+    for bit in range(widest):
+        for number, width in zip(counts, widths, strict=True):
+            if width > bit:
+                parts.append(bits[at : at + number])
+                at += number
+            else:
+                parts.append(nothing[:number])
+    if not parts:
+        return np.zeros(sum(counts), np.uint8)
+    place_values = PLACE_VALUES[:widest].astype(np.uint8 if widest <= 8 else np.int64)
+    return place_values @ np.concatenate(parts).reshape(widest, -1)

@@ -98,7 +98,8 @@ def _sets(planes: list[Plane], data: memoryview) -> list[np.ndarray]:
     starts = list(accumulate((plane.span for plane in planes), initial=0))
     gaps = _golomb.decode(data, marked, [plane.width for plane in planes], starts[-1])
     # Each place counted on from those of the planes before it.
-    steps = np.concatenate([[0], (gaps + 1).cumsum()])
+    steps = np.zeros(gaps.size + 1, np.int64)
+    (gaps + 1).cumsum(out=steps[1:])
     passed = steps[list(accumulate(marked, initial=0))].tolist()
     for plane, begin, end in zip(planes, passed, passed[1:], strict=False):
         if end - begin > plane.span:

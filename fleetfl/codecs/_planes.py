@@ -7,6 +7,7 @@ import numpy as np
 from fleetfl.codecs import CodecError
 
 MAX_VARINT_BYTES = 5
+PLACE_VALUES = np.array([1 << bit for bit in range(8)], np.uint8)
 
 
 def pack(values: np.ndarray, bits: int) -> bytes:
@@ -21,10 +22,7 @@ def unpack(data: bytes | memoryview, bits: int, count: int) -> np.ndarray:
     if len(data) != expected:
         raise CodecError(f"{len(data)} bytes for {count} values of {bits} bits, not {expected}")
     planes = np.frombuffer(data, np.uint8).reshape(bits, -1)
-    first, *others = np.unpackbits(planes, axis=1, count=count, bitorder="little")
-    for bit, plane in enumerate(others, 1):
-        first |= plane << bit
-    return first
+    return PLACE_VALUES[:bits] @ np.unpackbits(planes, axis=1, count=count, bitorder="little")
 
 
 def varints(numbers: Iterable[int]) -> bytes:

@@ -13,10 +13,12 @@ of level 2 and more, and so on: Golomb-Rice gaps, a density for each level of ea
 What it drops is not random: use it with error feedback.
 """
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
+from itertools import accumulate
+from math import isfinite, prod
 from typing import Literal
 
 import numpy as np
@@ -35,8 +37,8 @@ MAX_RANK = 2**RANK_BITS - 1
 HUGE = float(np.finfo(np.float32).max) / (MAX_RANK + 1)
 LEAST_RMS = 1e-35
 """Smaller vectors are written as zeros: their steps would not be normal float32 numbers."""
-SHIFT = np.float32(1 / 128)
-"""Unit, in steps, of the two numbers that say where values of level 1, and of more, lie on average."""
+SHIFTS = 128
+"""To a step: the unit of the two numbers that say where values of level 1, and of more, lie on average."""
 
 
 class Config(CodecConfig):
@@ -74,16 +76,17 @@ class Place:
         part = vector[self.start : self.start + self.m * self.n]
         return part.reshape(self.n, self.m).T if self.turned else part.reshape(self.m, self.n)
 
-    def put_product(
+    def product(
         self, table: np.ndarray, column: np.ndarray, row: np.ndarray, out: np.ndarray
-    ) -> None:
-        """The matrix table[column] row^T, float32 [m * n] as it stands in the vector."""
+    ) -> np.ndarray:
+        """The matrix table[column] row^T in `out`, float32 [m * n], as it stands in the vector."""
         if self.turned:
             np.multiply.outer(row, table.take(column), out=out.reshape(self.n, self.m))
         else:
             # Coefficients take few values. To look up their rows of products is faster, in short rows.
-            rows = np.multiply.outer(table, row)
-            rows.take(column, axis=0, out=out.reshape(self.m, self.n), mode="clip")
+            products = np.multiply.outer(table, row)
+            products.take(column, axis=0, out=out.reshape(self.m, self.n), mode="clip")
+        return out
 
 
 def places(layout: Layout) -> list[Place]:
@@ -137,7 +140,6 @@ class Spectral:
     def __init__(self, config: Config, layout: Layout) -> None:
         self.config, self.size, self.places = config, layout.size, places(layout)
         self.max_bytes = config.max_bytes or max(64, int(config.bits_per_value * layout.size / 8))
-        self.sides = np.array([p.n for p in self.places], np.int64)
 
     def encode(self, vector: np.ndarray) -> bytes:
         vector = require_finite(vector)
@@ -212,62 +214,66 @@ class Spectral:
         )
 
     def decode(self, body: bytes) -> np.ndarray:
-        vector = np.zeros(self.size, np.float32)
         if not body:
-            return vector
+            return np.zeros(self.size, np.float32)
         at = 4 + RANK_BITS * -(-len(self.places) // 8)
         if len(body) < at:
             raise CodecError(f"{len(body)} bytes, expected {at} or more")
-        ranks = unpack(body[4:at], RANK_BITS, len(self.places))
-        if (ranks > self.sides).any():
-            raise CodecError(f"{ranks.max()} directions of a matrix that has fewer")
-        spans = [
-            sum(p.m for p, rank in zip(self.places, ranks.tolist(), strict=True) if rank > j)
-            for j in range(int(ranks.max(initial=0)))
-        ]
+        held, sizes = self._held(unpack(body[4:at], RANK_BITS, len(self.places)).tolist())
+        spans = [sum(place.m for place, _ in strongest) for strongest in held]
         counts, rest = read_counts(memoryview(body)[at:], spans)
-        num_entries = int((ranks * self.sides).sum())
         num_signs = sum(c[0] for c in counts if c)
-        signs_at = ENTRY_BITS * -(-num_entries // 8)
+        signs_at = ENTRY_BITS * -(-sum(sizes) // 8)
         levels_at = signs_at + -(-num_signs // 8)
-        entries = unpack(rest[:signs_at], ENTRY_BITS, num_entries).astype(np.int64) - ENTRY_MAX
+        entries = unpack(rest[:signs_at], ENTRY_BITS, sum(sizes))
         is_negative = unpack(rest[signs_at:levels_at], 1, num_signs)
-        code = read(rest[levels_at:], spans, counts)
+        levels = read(rest[levels_at:], spans, counts)
         most = max(map(len, counts), default=0)
-        np.place(code, code > 0, code[code > 0] + most * is_negative)
+        sign = np.zeros(levels.size, np.uint8)
+        np.place(sign, levels.astype(np.bool_), is_negative)
         with np.errstate(over="ignore", invalid="ignore"):
             table = coefficients(body, most)
-            self._put_products(vector, table, code, units(entries, ranks, self.sides), ranks)
+            vector = self._products(table, levels + most * sign, units(entries, sizes), held)
         # No entry of a direction is above 1, nor are there so many directions.
-        if not np.abs(table).max() < HUGE and not np.isfinite(vector).all():
-            raise CodecError(f"values up to {np.abs(table).max()} lead to some that are not finite")
+        if (largest := table.max()) > HUGE and not np.isfinite(vector).all():
+            raise CodecError(f"coefficients up to {largest} lead to values that are not finite")
         return vector
 
-    def _put_products(
+    def _held(self, ranks: list[int]) -> tuple[list[list[tuple[Place, int]]], list[int]]:
+        """The places that have a first direction, a second, ..., each with where its entries begin;
+        and how many entries each direction has, in the order of the body. Raises CodecError.
+        """
+        held: list[list[tuple[Place, int]]] = [[] for _ in range(max(ranks, default=0))]
+        sizes, at = [], 0
+        for place, rank in zip(self.places, ranks, strict=True):
+            if rank > place.n:
+                raise CodecError(f"{rank} directions of a matrix that has {place.n}")
+            for directions in held[:rank]:
+                directions.append((place, at))
+                sizes.append(place.n)
+                at += place.n
+        return held, sizes
+
+    def _products(
         self,
-        vector: np.ndarray,
         table: np.ndarray,
-        code: np.ndarray,
-        directions: np.ndarray,
-        ranks: np.ndarray,
-    ) -> None:
+        codes: np.ndarray,
+        units: np.ndarray,
+        held: list[list[tuple[Place, int]]],
+    ) -> np.ndarray:
         """C V^T of every tensor, one direction after the other: an order no library chooses."""
-        held = list(zip(self.places, ranks.tolist(), strict=True))
-        entries_at = np.cumsum([0, *(rank * place.n for place, rank in held)]).tolist()
-        code, start = code.astype(np.intp), 0
-        scratch = np.empty(max((p.m * p.n for p in self.places), default=0), np.float32)
-        for j in range(int(ranks.max(initial=0))):
-            for (place, rank), at in zip(held, entries_at, strict=False):
-                if rank > j:
-                    column = code[start : start + place.m]
-                    row = directions[at + j * place.n : at + (j + 1) * place.n]
-                    part = vector[place.start : place.start + place.m * place.n]
-                    if j:
-                        place.put_product(table, column, row, scratch[: part.size])
-                        part += scratch[: part.size]
-                    else:
-                        place.put_product(table, column, row, part)
-                    start += place.m
+        vector, start = np.zeros(self.size, np.float32), 0
+        codes = codes.astype(np.intp)
+        for number, directions in enumerate(held):
+            for place, at in directions:
+                column, row = codes[start : start + place.m], units[at : at + place.n]
+                part = vector[place.start : place.start + place.m * place.n]
+                if number:
+                    part += place.product(table, column, row, np.empty_like(part))
+                else:
+                    place.product(table, column, row, part)
+                start += place.m
+        return vector
 
 
 def coefficients(body: bytes, most: int) -> np.ndarray:
@@ -275,23 +281,29 @@ def coefficients(body: bytes, most: int) -> np.ndarray:
 
     Raises CodecError.
     """
-    step = widened(np.frombuffer(body[:2], "<u2"))
-    shifts = np.frombuffer(body[2:4], np.int8) * SHIFT
-    magnitudes = np.arange(1, most + 1, dtype=np.float32) + shifts[[0, *[1] * (most - 1)][:most]]
-    return np.concatenate([np.zeros(1, np.float32), magnitudes, -magnitudes]) * step
+    (step,) = struct.unpack("<f", b"\0\0" + body[:2])  # a bfloat16 is the upper half of a float32
+    if not isfinite(step):
+        raise CodecError(f"a step of {step}")
+    shifts = np.frombuffer(body[2:4], np.int8).tolist()
+    # Exact in float64, and but for the step's own size in float32: levels and shifts are short.
+    sizes = [(level + shifts[level > 1] / SHIFTS) * step for level in range(1, most + 1)]
+    return np.array([0.0, *sizes, *(-size for size in sizes)], np.float32)
 
 
-def units(entries: np.ndarray, ranks: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Directions as float32, each of length 1: integers sum, and roots round, alike everywhere."""
-    sizes = n.repeat(ranks)
-    if not sizes.size:
+def units(entries: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """Directions, so many entries each, as float32 of length 1: integers sum, and roots round, alike
+    everywhere.
+    """
+    if not sizes:
         return np.zeros(0, np.float32)
-    squares = np.add.reduceat(entries * entries, np.cumsum(sizes) - sizes)
+    starts = list(accumulate(sizes[:-1], initial=0))
+    signed = entries.astype(np.int32) - ENTRY_MAX
+    squares = np.add.reduceat(signed * signed, starts)
     lengths = np.sqrt(np.maximum(squares, 1).astype(np.float32))
-    return entries.astype(np.float32) / lengths.repeat(sizes)
+    return signed.astype(np.float32) / lengths.repeat(sizes)
 
 
 def shift(off: np.ndarray) -> int:
     """The mean of what levels are off by, steps, as a byte (two's complement)."""
     mean = float(off.mean()) if off.size else 0.0
-    return int(np.clip(np.rint(mean / float(SHIFT)), -128, 127)) & 255
+    return int(np.clip(np.rint(mean * SHIFTS), -128, 127)) & 255
