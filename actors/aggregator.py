@@ -22,6 +22,7 @@ from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator, Outcome, Refusal
+from fleetfl.heap import keep_freed
 from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalError, Kept
 from fleetfl.ledger import Contribution
@@ -39,6 +40,8 @@ REMEMBERED = 10_000
 """Outcomes kept for whoever asks again."""
 TICK_S = 0.5
 """Between two looks at what nobody asks about."""
+FREED_BYTES = 256 * 2**20
+"""Memory of summed updates that stays with the process, for the next ones."""
 
 
 class Aggregator:
@@ -48,6 +51,7 @@ class Aggregator:
         """Raises JournalError or CheckpointError for a state folder that it cannot go on from."""
         assert config.initial is not None, "cluster.py writes one where the settings name none"
         began = time.monotonic()
+        keep_freed(FREED_BYTES)
         layout, params = read_adapter(config.initial)
         self.config = config
         self.coordinator = Coordinator(

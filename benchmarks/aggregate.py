@@ -59,8 +59,10 @@ def floor(size: int) -> Folding:
 
 def fleetfl(size: int) -> Folding:
     from fleetfl.aggregators.fedbuff import Config
+    from fleetfl.heap import keep_freed
     from fleetfl.staleness.constant import Config as Constant
 
+    keep_freed(256 * 2**20)  # as the server's aggregator does
     updates, examples = inputs(size)
     buffer = Config(
         goal=GOAL, staleness=Constant(), normalize="weights", weigh_examples=True

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from actors.aggregator import Aggregator
+from actors.aggregator import FREED_BYTES, Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from fleetfl import topics, wire
@@ -38,6 +38,7 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
+from fleetfl.heap import keep_freed
 from fleetfl.identity import Keyring, Signer
 from fleetfl.messages import Update
 from fleetfl.plugins import available
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--codecs", nargs="+", default=available("fleetfl.codecs"))
     options = parser.parse_args()
+    keep_freed(FREED_BYTES)  # as the server does
     rows = []
     print(
         f"{'updates/s':12}{'signed':>8}{'path':>10}{'of target':>11}{'update alone':>14}{'with steps':>12}"
