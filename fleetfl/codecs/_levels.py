@@ -107,7 +107,9 @@ def _sets(planes: list[Plane], data: memoryview) -> list[np.ndarray]:
     shifts = [start - begin - 1 for start, begin in zip(starts, passed, strict=False)]
     is_above = np.zeros(starts[-1], np.bool_)
     is_above[steps[1:] + np.repeat(shifts[: len(marked)], marked)] = True
-    sets = [is_above[start : start + plane.span] for start, plane in zip(starts, planes, strict=False)]
+    sets = [
+        is_above[start : start + plane.span] for start, plane in zip(starts, planes, strict=False)
+    ]
     return [s if plane.marks_the_above else ~s for s, plane in zip(sets, planes, strict=True)]
 
 
