@@ -1,4 +1,4 @@
-"""Memory that a process frees and asks for again at once, kept by it in between. Knows what libc is, and no vector."""
+"""Memory that a process frees and soon asks for again, kept by it in between. Knows libc, and no vector."""
 
 import ctypes
 
