@@ -1,0 +1,201 @@
+"""A head solved from sums over the fleet's features: one message a vehicle, no steps, no order.
+
+A vehicle sends sum(f f') and sum(f y'), f its features with a 1 at the end, y one-hot labels. (Fed3R,
+arXiv:2406.01116; AFL, arXiv:2405.16240.) Numbers are whole multiples of 1/256, so that the fleet's sum
+is the same to the bit in any order, and taking a vehicle out leaves exactly what the others give.
+
+The papers solve ridge regression on the labels. From the same sums we solve linear discriminant
+analysis: its scores are log likelihoods, so classes that the fleet seldom meets are not passed over
+(docs/decisions/0024), and cross-entropy can train on from there.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zstandard
+from pydantic import Field
+
+from fleetfl.codecs import CodecError
+from fleetfl.config import Section
+from fleetfl.vectors import Layout, digest
+
+KIND = "feature_sums"
+"""An update whose `codec` says so has such a body in place of a difference."""
+WEIGHT, BIAS = "head.weight", "head.bias"
+FRACTION_BITS = 8
+MOST = 2**44
+"""Of one number: a thousand such vehicles still add up in 64 bits."""
+
+
+class Config(Section):
+    vehicles: int = Field(default=8, ge=1)
+    """The head is released once the sums of so many are in. Later ones count for whoever asks again."""
+    shrinkage: float = Field(default=0.03, gt=0)
+    """Share of the features' mean variance that is added to each."""
+    scale: float = Field(default=0.3, gt=0)
+    """Of the logits. Below 1 because features are no Gaussians: scores unscaled are too sure."""
+
+
+@dataclass(frozen=True)
+class FeatureSums:
+    """Of some frames, in units of 1/256; D counts the constant feature, which is the last."""
+
+    gram: np.ndarray
+    """Upper triangle of sum(f f'), row by row, int64 [D (D + 1) / 2]."""
+    cross: np.ndarray
+    """sum(f y'), int64 [D, C]."""
+
+    @classmethod
+    def of(cls, features: np.ndarray, labels: np.ndarray, num_classes: int) -> "FeatureSums":
+        """features: float [N, D - 1]; labels: int [N]."""
+        ones = np.ones((len(features), 1))
+        rows = np.concatenate([features.astype(np.float64), ones], axis=1)
+        gram, cross = rows.T @ rows, rows.T @ np.eye(num_classes)[labels]
+        return cls(_whole(gram[np.triu_indices(len(gram))]), _whole(cross))
+
+    @classmethod
+    def zero(cls, layout: Layout) -> "FeatureSums":
+        """Of no frames. Raises ValueError for a layout without a head."""
+        num_classes, width = head_shape(layout)
+        gram = np.zeros((width + 1) * (width + 2) // 2, np.int64)
+        return cls(gram, np.zeros((width + 1, num_classes), np.int64))
+
+    def plus(self, other: "FeatureSums", times: int = 1) -> "FeatureSums":
+        return FeatureSums(self.gram + times * other.gram, self.cross + times * other.cross)
+
+    @property
+    def num_examples(self) -> int:
+        return int(self.gram[-1]) >> FRACTION_BITS
+
+    def packed(self, features: bytes) -> bytes:
+        """An update's body; `features` (8 bytes) says which features were summed: `features_of`."""
+        values = np.concatenate([self.gram, self.cross.ravel()]).astype("<i8")
+        # The high bytes of small numbers are all alike: side by side, they pack to nothing.
+        planes = values.view(np.uint8).reshape(-1, 8).T.tobytes()
+        return features + zstandard.compress(planes)
+
+
+def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
+    """Raises CodecError for a body that is not the sums of so many frames' features of this kind."""
+    zero = FeatureSums.zero(layout)
+    size = zero.gram.size + zero.cross.size
+    if body[:8] != features:
+        raise CodecError(f"sums of features {body[:8].hex()}, expected {features.hex()}")
+    try:
+        if zstandard.frame_content_size(body[8:]) != 8 * size:
+            raise CodecError(f"sums of another size, expected {size} numbers")
+        planes = zstandard.decompress(body[8:], max_output_size=8 * size)
+    except zstandard.ZstdError as broken:
+        raise CodecError(f"sums: {broken}") from broken
+    values = np.frombuffer(planes, np.uint8).reshape(8, -1).T.copy().view("<i8").ravel()
+    found = FeatureSums(
+        values[: zero.gram.size], values[zero.gram.size :].reshape(zero.cross.shape)
+    )
+    if np.abs(values).max() > MOST or (values == np.iinfo(np.int64).min).any():
+        raise CodecError(f"sums hold a number beyond {MOST}")
+    counted = num_examples << FRACTION_BITS
+    if found.gram[-1] != counted or found.cross[-1].sum() != counted or found.cross[-1].min() < 0:
+        raise CodecError(f"sums do not add up to {num_examples} examples")
+    return found
+
+
+def head_shape(layout: Layout) -> tuple[int, int]:
+    """Classes and features. Raises ValueError for a layout without a head."""
+    shapes = dict(layout.shapes)
+    if len(shapes.get(WEIGHT, ())) != 2 or BIAS not in shapes:
+        raise ValueError(f"no {WEIGHT} and {BIAS} among {sorted(shapes)}")
+    num_classes, width = shapes[WEIGHT]
+    return num_classes, width
+
+
+def features_of(vector: np.ndarray, layout: Layout) -> bytes:
+    """8 bytes that name the features: all of the vector but its head decides them."""
+    tensors = layout.unflatten(vector)
+    rest = [tensors[name].ravel() for name in sorted(tensors) if name not in (WEIGHT, BIAS)]
+    return digest(np.concatenate([np.zeros(0, np.float32), *rest]))[:8]
+
+
+def discriminant(sums: FeatureSums, *, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weight float64 [C, D - 1] and bias [C] of linear discriminant analysis, all classes equally likely.
+
+    Classes of which the fleet has no frames get zeros. Raises ValueError without any frames.
+    """
+    unit = 2.0**-FRACTION_BITS
+    cross = sums.cross * unit
+    size = len(cross)
+    gram = np.zeros((size, size))
+    gram[np.triu_indices(size)] = sums.gram * unit
+    gram += np.triu(gram, 1).T
+    counts = cross[-1]
+    seen = counts > 0
+    if not seen.any():
+        raise ValueError("sums of no frames")
+    means = (cross[:-1, seen] / counts[seen]).T
+    within = (gram[:-1, :-1] - (means.T * counts[seen]) @ means) / counts.sum()
+    within += np.eye(size - 1) * shrinkage * max(np.trace(within) / (size - 1), unit)
+    solved = np.linalg.solve(within, means.T).T
+    scores = -0.5 * (solved * means).sum(axis=1)
+    weight, bias = np.zeros((len(counts), size - 1)), np.zeros(len(counts))
+    # What all classes have in common changes no probability.
+    weight[seen] = solved - solved.mean(axis=0)
+    bias[seen] = scores - scores.mean()
+    return weight, bias
+
+
+class ClosedFormHead:
+    """Owner of the fleet's sums: whole ones a vehicle, of which a later one takes the earlier one's place."""
+
+    def __init__(self, config: Config, layout: Layout, vector: np.ndarray) -> None:
+        """`vector`, float32 [P], decides the features. Raises ValueError for a layout without a head."""
+        self.config, self.layout = config, layout
+        self.features = features_of(vector, layout)
+        self.total = FeatureSums.zero(layout)
+        self.bodies: dict[str, tuple[int, bytes]] = {}
+        """What each vehicle's part of the total came from, so that it can be taken out again."""
+        self.is_released = False
+
+    def put(self, vehicle: str, body: bytes, num_examples: int) -> None:
+        """Raises CodecError, and changes nothing, for a body that is none of ours."""
+        sums = self._unpacked(num_examples, body)
+        self.forget(vehicle)
+        self.bodies[vehicle] = (num_examples, body)
+        self.total = self.total.plus(sums)
+
+    def forget(self, vehicle: str) -> bool:
+        """Be as if it had never sent anything; False if it has not."""
+        known = self.bodies.pop(vehicle, None)
+        if known is None:
+            return False
+        self.total = self.total.plus(self._unpacked(*known), times=-1)
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        """Enough vehicles are in, and the head was not released yet."""
+        return not self.is_released and len(self.bodies) >= self.config.vehicles
+
+    def solved(self, vector: np.ndarray) -> np.ndarray:
+        """The vector, float32 [P], with this head in place of its own. Raises ValueError without sums."""
+        weight, bias = discriminant(self.total, shrinkage=self.config.shrinkage)
+        tensors = dict(self.layout.unflatten(vector))
+        tensors[WEIGHT] = (self.config.scale * weight).astype(np.float32)
+        tensors[BIAS] = (self.config.scale * bias).astype(np.float32)
+        return self.layout.flatten(tensors)
+
+    def _unpacked(self, num_examples: int, body: bytes) -> FeatureSums:
+        return unpacked(body, self.layout, features=self.features, num_examples=num_examples)
+
+    def snapshot(self) -> dict[str, Any]:
+        bodies = [[vehicle, *known] for vehicle, known in self.bodies.items()]
+        return {"features": self.features, "bodies": bodies, "is_released": self.is_released}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.features, self.is_released = state["features"], state["is_released"]
+        self.bodies, self.total = {}, FeatureSums.zero(self.layout)
+        for vehicle, num_examples, body in state["bodies"]:
+            self.put(vehicle, body, num_examples)
+
+
+def _whole(sums: np.ndarray) -> np.ndarray:
+    return np.rint(sums * 2.0**FRACTION_BITS).astype(np.int64)
