@@ -62,6 +62,7 @@ class Aggregator:
             release_codec=config.release,
             lineage=secrets.token_hex(4),
             max_staleness=config.max_staleness,
+            head=config.closed_form,
         )
         log_path = config.state / "events.jsonl"
         self.metrics = Metrics()

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.closed_form import Config as ClosedFormConfig
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
@@ -96,6 +97,9 @@ class ServerConfig(FleetConfig):
     """The server's step on what the aggregator gives."""
     release: AnyCodec = Spectral(bits_per_value=0.37)
     """How the difference between two versions is packed; what it drops goes out with later ones."""
+    closed_form: ClosedFormConfig | None = None
+    """Begin with a head solved from sums over the vehicles' features (`vehicle.agent.sums_of_frames`); None
+    takes no sums."""
     max_staleness: int = Field(default=50, ge=0)
     """Versions; an update based on an older one is refused."""
     max_in_flight: int = Field(default=32, ge=1)

@@ -4,11 +4,11 @@ Claim: the fleet reaches its target with at most half of the updates.
 
 Run: python benchmarks/closed_form.py configs/quickstart.yaml [--set KEY=VALUE ...] [--json FILE]
 
-Each seed deals the data, draws the vehicles' speeds (log-normal, sigma 0.5) and their batches anew. Both runs of a
-seed start from the same factory model and see the same arrivals; one of them has first the head that
+Each seed deals the data, draws the vehicles' speeds (log-normal, sigma 0.5) and their batches anew. Both runs
+of a seed start from the same factory model and see the same arrivals; one of them has first the head that
 fleetfl/closed_form.py solves from one message a vehicle, made of as many frames as one training has. These
-messages count as updates. The target is 95 % of the way from the factory model's accuracy to the best that the
-run without sums reaches, on a moving mean of three measurements.
+messages count as updates. The target is 95 % of the way from the factory model's accuracy to the best that
+the run without sums reaches, on a moving mean of three measurements.
 """
 
 from __future__ import annotations

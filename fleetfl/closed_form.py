@@ -175,6 +175,10 @@ class ClosedFormHead:
         """Enough vehicles are in, and the head was not released yet."""
         return not self.is_released and len(self.bodies) >= self.config.vehicles
 
+    def fits(self, vector: np.ndarray) -> bool:
+        """The features are still those of this vector, float32 [P]."""
+        return features_of(vector, self.layout) == self.features
+
     def solved(self, vector: np.ndarray) -> np.ndarray:
         """The vector, float32 [P], with this head in place of its own. Raises ValueError without sums."""
         weight, bias = discriminant(self.total, shrinkage=self.config.shrinkage)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from fleetfl import closed_form
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.ledger import Contribution, Ledger
@@ -66,6 +67,7 @@ class Coordinator:
         release_codec: CodecConfig,
         lineage: str = "",
         max_staleness: int = 50,
+        head: closed_form.Config | None = None,
     ) -> None:
         if params.shape != (layout.size,):
             raise ValueError(f"params of shape {params.shape}, layout says ({layout.size},)")
@@ -76,8 +78,12 @@ class Coordinator:
         self.beginning = (aggregator.snapshot(), optimizer.snapshot())
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
+        self.head = head and closed_form.ClosedFormHead(head, layout, self.params)
+        """Takes the sums; None refuses them."""
         self.undone: list[tuple[int, int]] = []
         """First and last of the versions that each rollback undid."""
+        self.in_head: list[Contribution] = []
+        """Sums that came before the head was released."""
         self.pending: list[Contribution] = []
         """Counted since the newest release."""
         self.made_of: tuple[Contribution, ...] = ()
@@ -93,6 +99,11 @@ class Coordinator:
         staleness = self.version - update.base_version
         if self.ledger.knows(update.vehicle, update.boot, update.sequence):
             return Outcome("duplicate", self.version, staleness)
+        if update.codec == closed_form.KIND:
+            return self._count_sums(update, staleness)
+        return self._count_delta(update, staleness)
+
+    def _count_delta(self, update: Update, staleness: int) -> Outcome:
         delta = self._delta(update, staleness)
         if isinstance(delta, Outcome):
             return delta
@@ -115,6 +126,35 @@ class Coordinator:
             self._release(step)
         except ReleaseError as unfit:
             return Outcome("refused", self.version, staleness, Refusal.STEP, str(unfit))
+        return Outcome("accepted", self.version, staleness, released=True)
+
+    def _count_sums(self, update: Update, staleness: int) -> Outcome:
+        """Sums for the closed-form head; it is released once, before any step has changed the features."""
+
+        def refused(reason: Refusal, detail: str) -> Outcome:
+            return Outcome("refused", self.version, staleness, reason, detail)
+
+        # Sums do not age: what they are sums of is in the body.
+        misplaced = self._misplaced(update, min(staleness, 0))
+        if misplaced is not None:
+            return refused(*misplaced)
+        if self.head is None:
+            return refused(
+                Refusal.DECLINED, "no sums are taken here: server.closed_form is not set"
+            )
+        try:
+            self.head.put(update.vehicle, update.body, update.num_examples)
+        except CodecError as unfit:
+            return refused(Refusal.BODY, str(unfit))
+        name = (update.vehicle, update.boot, update.sequence)
+        self.ledger.add(*name)
+        self.in_head.append(Contribution(*name, staleness, update.num_examples))
+        if not self.head.is_due or not self.head.fits(self.params):
+            return Outcome("accepted", self.version, staleness)
+        self.params, self.head.is_released = self.head.solved(self.params), True
+        self.made_of, self.in_head = tuple(self.in_head), []
+        self.published.replace(self.params)
+        self.aggregator.released(self.params)
         return Outcome("accepted", self.version, staleness, released=True)
 
     def roll_back(self, rollback: Rollback) -> Outcome:
@@ -196,6 +236,8 @@ class Coordinator:
             "optimizer": self.optimizer.snapshot(),
             "undone": self.undone,
             "pending": [msgspec.structs.astuple(each) for each in self.pending],
+            "in_head": [msgspec.structs.astuple(each) for each in self.in_head],
+            "head": None if self.head is None else self.head.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -206,3 +248,6 @@ class Coordinator:
         self.optimizer.restore(state["optimizer"])
         self.undone = [(first, last) for first, last in state["undone"]]
         self.pending = [Contribution(*each) for each in state["pending"]]
+        self.in_head = [Contribution(*each) for each in state["in_head"]]
+        if self.head is not None and state["head"] is not None:
+            self.head.restore(state["head"])

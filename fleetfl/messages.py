@@ -59,7 +59,7 @@ class Update(Message, frozen=True, tag=1):
     """Mean training loss over the local steps."""
     codec: Short
     body: bytes
-    """float32 [P] as `codec` packed it."""
+    """float32 [P] as `codec` packed it; sums over features if that is `feature_sums` (closed_form.py)."""
 
 
 class Release(Message, frozen=True, tag=2):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleetfl import topics, wire
+from fleetfl import closed_form, topics, wire
 from fleetfl.chunks import split
 from fleetfl.codecs import CodecConfig, CodecError
 from fleetfl.identity import Signer
@@ -27,7 +27,7 @@ from vehicle_agent.adoption import Adoption
 from vehicle_agent.feedback import ErrorFeedback
 from vehicle_agent.outbox import Outbox, Waiting
 from vehicle_agent.sensors import Frames, SensorError, SensorSource
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.trainer import LocalTraining, Summed
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,11 @@ class Config(BaseModel):
     """Between two status messages."""
     fetch_s: float = Field(default=60.0, gt=0)
     """How long a missed release, or a snapshot, may take to come; then it is asked for again."""
+    sums_of_frames: int = Field(default=0, ge=0)
+    """Where version 0 is the newest, first send sums over the features of so many frames, for a head in
+    closed form (`server.closed_form`). 0 sends none."""
+    sums_wait_s: float = Field(default=30.0, ge=0)
+    """After that, how long to wait for the head before training goes on without it."""
 
 
 class Training(Protocol):
@@ -106,6 +111,7 @@ class Agent:
         frames_per_update: int,
         outbox: Outbox,
         server_key: wire.Verifier | None = None,
+        sums: Callable[[np.ndarray, Frames], Summed] | None = None,
         work: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
         self.config, self.identity = config, identity
@@ -117,7 +123,7 @@ class Agent:
             self.feedback.residual = left
         self.residual_lock = asyncio.Lock()
         self.frames_per_update, self.outbox, self.work = frames_per_update, outbox, work
-        self.server_key = server_key
+        self.server_key, self.sums = server_key, sums
         self.adoption = Adoption(
             identity.fleet,
             layout,
@@ -147,7 +153,43 @@ class Agent:
             status=self._report_often(),
         )
 
+    async def _send_sums(self) -> None:
+        """Once, and only of version 0: every vehicle's features have to be the same."""
+        await self.adoption.came.wait()
+        base = self.adoption.held
+        assert base is not None
+        if self.sums is None or not self.config.sums_of_frames or base.version > 0:
+            return
+        try:
+            frames = await self.work(self.sensor.read, self.config.sums_of_frames)
+        except SensorError as unfit:
+            self._tell(f"no sums: {unfit}")
+            return
+        summed = await self.work(self.sums, base.vector, frames)
+        update = Update(
+            vehicle=self.identity.vehicle,
+            boot=self.identity.boot,
+            sequence=self.sequence,
+            base_version=base.version,
+            layout=self.layout.fingerprint,
+            num_examples=summed.num_examples,
+            local_steps=1,
+            captured_from=int(frames.captured_from),
+            captured_to=int(frames.captured_to),
+            loss=summed.loss,
+            codec=closed_form.KIND,
+            body=summed.body,
+        )
+        self.outbox.put(update.boot, update.sequence, self.identity.frame(update))
+        self.sequence += 1
+        self.outbox_changed.set()
+        log.info("sums of %d frames, %d bytes", summed.num_examples, len(summed.body))
+        end = asyncio.get_running_loop().time() + self.config.sums_wait_s
+        while self.adoption.held is base and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.2)
+
     async def _train(self) -> None:
+        await self._send_sums()
         while True:
             await self.adoption.came.wait()
             while len(self.outbox) >= self.config.max_waiting:

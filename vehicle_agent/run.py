@@ -59,6 +59,7 @@ async def run(config: VehicleConfig) -> None:
                 frames_per_update=config.trainer.num_examples,
                 outbox=outbox,
                 server_key=server_key,
+                sums=trainer.sums,
             )
             try:
                 await agent.run()

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
+from fleetfl.closed_form import FeatureSums, features_of
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.sensors import Frames
 
@@ -49,6 +50,17 @@ class LocalTraining:
 
 
 @dataclass(frozen=True)
+class Summed:
+    """Sums over frames, for the closed-form head."""
+
+    body: bytes
+    """As fleetfl/closed_form.py packs them."""
+    num_examples: int
+    loss: float
+    """Of the head as it is."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """All that one training depends on, beside settings and model."""
 
@@ -74,6 +86,22 @@ class Trainer:
         out. A diverged run gives a delta that is not finite.
         """
         return train(self.config, self.model, self.assignment(start, frames, seed=seed))
+
+    def sums(self, vector: np.ndarray, frames: Frames) -> Summed:
+        """For the closed-form head: of the features that `vector`, float32 [P], makes of the frames."""
+        self.model.load(vector)
+        features, losses = [], []
+        with torch.no_grad():
+            for first in range(0, len(frames.images), 256):
+                part = self.model.features(torch.from_numpy(frames.images[first : first + 256]))
+                labels = torch.from_numpy(frames.labels[first : first + 256])
+                losses.append(
+                    functional.cross_entropy(self.model.head(part), labels, reduction="none")
+                )
+                features.append(part.numpy())
+        sums = FeatureSums.of(np.concatenate(features), frames.labels, len(self.counts))
+        body = sums.packed(features_of(vector, self.model.layout))
+        return Summed(body, len(frames.images), float(torch.cat(losses).mean()))
 
     def assignment(self, start: np.ndarray, frames: Frames, *, seed: int) -> Assignment:
         """The training to come, its frames counted. Raises ValueError if there are no frames."""

@@ -23,7 +23,7 @@ from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import Frames, SensorError
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.trainer import LocalTraining, Summed
 
 pytestmark = pytest.mark.unit
 LAYOUT = Layout((("w", (4,)),))
@@ -90,6 +90,7 @@ async def running(
     max_payload_bytes=1_000_000,
     codec=INT8,
     error_feedback=0.9,
+    sums=None,
     **settings,
 ):
     """The agent at work, and the server's link with what comes up on it."""
@@ -113,6 +114,7 @@ async def running(
             outbox=outbox,
             server_key=server_key,
             work=work,
+            sums=sums,
         )
         agent.adoption.follower = follower or agent.adoption.follower
         task = asyncio.create_task(agent.run())
@@ -167,6 +169,45 @@ def test_release_in_update_out_forgotten_on_receipt(outbox):
     assert (update.captured_from, update.captured_to) == (1.0, 2.0)
     delta = decoder(update.codec, Layout.flat(4)).decode(update.body)
     np.testing.assert_allclose(delta, np.ones(4), atol=0.01)
+
+
+def test_sums_go_first_and_training_waits_for_the_head_they_make(outbox):
+    """Sums of 5 frames at version 0; what is trained next starts from version 1, the head's."""
+
+    def sums(vector, frames):
+        return Summed(b"sums of " + vector.tobytes(), len(frames.images), 0.5)
+
+    async def scene():
+        broker = memory.Broker()
+        settings = {"sums": sums, "sums_of_frames": 5, "sums_wait_s": 20}
+        async with running(broker, outbox, **settings) as (_, server, uplink):
+            published = server_at(0)
+            await announce(server, published)
+            first = await next_update(uplink)
+            assert (first.codec, first.num_examples, first.base_version) == ("feature_sums", 5, 0)
+            assert first.body == b"sums of " + bytes(16)
+            await receive(server, first)
+            published.replace(np.ones(4, np.float32))
+            await announce(server, published)
+            second = await next_update(uplink)
+            assert (second.codec, second.sequence, second.base_version) == ("int8", 1, 1)
+
+    asyncio.run(scene())
+
+
+def test_without_a_head_training_goes_on_after_a_while(outbox):
+    def sums(vector, frames):
+        return Summed(b"sums", len(frames.images), 0.5)
+
+    async def scene():
+        broker = memory.Broker()
+        settings = {"sums": sums, "sums_of_frames": 5, "sums_wait_s": 0.0}
+        async with running(broker, outbox, **settings) as (_, server, uplink):
+            await announce(server, server_at(0))
+            kinds = {(await next_update(uplink)).codec for _ in range(4)}
+            assert kinds == {"feature_sums", "int8"}
+
+    asyncio.run(scene())
 
 
 def test_without_receipts_it_resends_the_same_and_stops_training(outbox):

@@ -5,6 +5,8 @@ import pytest
 
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.aggregators.fedbuff import Config
+from fleetfl.closed_form import Config as HeadConfig
+from fleetfl.closed_form import FeatureSums, features_of
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizers.sgd import Config as OptimizerConfig
@@ -196,3 +198,79 @@ def test_ledger_stays_bounded(update):
         coordinator.submit(update(sequence=sequence))
     assert len(coordinator.ledger.seen["v1", "b"]) <= 2 * WINDOW + 1
     assert coordinator.submit(update(sequence=0)).verdict == "duplicate"
+
+
+HEADED = Layout((("blocks.lora_a", (2,)), ("head.bias", (2,)), ("head.weight", (2, 3))))
+
+
+def sums_update(make_update, start, number, **fields):
+    """Sums over 40 frames of two classes, as vehicle v<number> would send them."""
+    rng = np.random.default_rng(number)
+    labels = rng.integers(0, 2, 40)
+    features = rng.normal(0, 1, (40, 3)) + 3 * np.eye(2, 3)[labels]
+    body = FeatureSums.of(features, labels, 2).packed(features_of(start, HEADED))
+    given = {"vehicle": f"v{number}", "body": body, "num_examples": 40, **fields}
+    return make_update(layout=HEADED.fingerprint, codec="feature_sums", **given)
+
+
+def headed(vehicles):
+    return Coordinator(
+        np.arange(HEADED.size, dtype=np.float32),
+        HEADED,
+        Config(goal=1).build(HEADED.size),
+        OptimizerConfig().build(HEADED.size),
+        release_codec=Int8(),
+        head=None if vehicles is None else HeadConfig(vehicles=vehicles),
+    )
+
+
+def test_sums_of_enough_vehicles_release_a_head_to_the_bit(make_update):
+    coordinator = headed(vehicles=2)
+    start = coordinator.params
+    first = coordinator.submit(sums_update(make_update, start, 1))
+    again = coordinator.submit(sums_update(make_update, start, 1))
+    assert (first.verdict, first.released, again.verdict) == ("accepted", False, "duplicate")
+    # A second boot of the same vehicle: its sums take the place of the first ones.
+    assert not coordinator.submit(sums_update(make_update, start, 1, boot="c")).released
+    second = coordinator.submit(sums_update(make_update, start, 2))
+    assert (second.verdict, second.released, second.version) == ("accepted", True, 1)
+    assert [each.vehicle for each in coordinator.made_of] == ["v1", "v1", "v2"]
+    tensors = HEADED.unflatten(coordinator.published.vector)
+    np.testing.assert_array_equal(tensors["blocks.lora_a"], [0, 1])
+    assert (tensors["head.weight"].argmax(axis=0)[:2] == [0, 1]).all()
+    np.testing.assert_array_equal(coordinator.params, coordinator.published.vector)
+    # One who comes later is counted, and no head is released again.
+    late = coordinator.submit(sums_update(make_update, start, 3))
+    assert (late.verdict, late.released) == ("accepted", False)
+    assert coordinator.head.total.num_examples == 120
+
+
+def test_sums_are_refused_where_none_are_taken_or_of_other_features(make_update):
+    coordinator = headed(vehicles=None)
+    outcome = coordinator.submit(sums_update(make_update, coordinator.params, 1))
+    assert (outcome.reason, "closed_form" in outcome.detail) == (Refusal.DECLINED, True)
+    coordinator = headed(vehicles=2)
+    outcome = coordinator.submit(sums_update(make_update, coordinator.params + 1, 1))
+    assert (outcome.reason, "features" in outcome.detail) == (Refusal.BODY, True)
+
+
+def test_no_head_takes_the_place_of_one_whose_features_were_trained_on(make_update):
+    coordinator = headed(vehicles=1)
+    start = coordinator.params
+    delta = np.ones(HEADED.size)
+    assert coordinator.submit(make_update(delta, layout=HEADED.fingerprint)).released
+    outcome = coordinator.submit(sums_update(make_update, start, 2))
+    assert (outcome.verdict, outcome.released, outcome.version) == ("accepted", False, 1)
+
+
+def test_sums_survive_a_restart_to_the_bit(make_update):
+    begun, whole = headed(vehicles=2), headed(vehicles=2)
+    start = whole.params
+    for coordinator in (begun, whole):
+        coordinator.submit(sums_update(make_update, start, 1))
+    resumed = headed(vehicles=2)
+    resumed.restore(begun.snapshot())
+    for coordinator in (resumed, whole):
+        assert coordinator.submit(sums_update(make_update, start, 2)).released
+    assert resumed.published.sha256 == whole.published.sha256
+    assert resumed.made_of == whole.made_of

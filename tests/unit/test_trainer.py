@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fleetfl.closed_form import FeatureSums, features_of, unpacked
 from fleetfl.models.kept_patches import KeptPatches
 from sim import world
 from vehicle_agent.sensors import Frames
@@ -103,3 +104,16 @@ def test_training_on_half_of_the_patches_repeats_itself_and_leaves_inference_who
     assert not np.array_equal(deltas[0], whole.delta)
     model.load(start)
     np.testing.assert_array_equal(model.probabilities(frames.images), before)
+
+
+def test_sums_are_those_of_the_features_that_the_vector_makes(model_config, frames):
+    model = model_config.build(seed=0)
+    summed = Trainer(Config(), model).sums(model.vector(), frames)
+    features = model.features(torch.from_numpy(frames.images)).detach().numpy()
+    name = features_of(model.vector(), model.layout)
+    sums = unpacked(summed.body, model.layout, features=name, num_examples=64)
+    expected = FeatureSums.of(features, frames.labels, 10)
+    np.testing.assert_allclose(sums.gram, expected.gram, atol=2)
+    np.testing.assert_array_equal(sums.cross[-1] >> 8, np.bincount(frames.labels))
+    # The head starts at zero.
+    assert summed.loss == pytest.approx(np.log(10), abs=1e-5)
