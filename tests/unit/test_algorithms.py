@@ -163,6 +163,73 @@ def test_ace(stream, max_age):
     assert_matches(versions, expected)
 
 
+def test_accord(stream):
+    """Every number again from the whole history, at goal 3."""
+    stream = [(d * (n < 40) + 0.004, a) for n, (d, a) in enumerate(with_staleness(stream, 3))]
+    stream = [(d.astype(np.float32), a) for d, a in stream]
+    history = double(stream)
+    x, total, expected, releases = np.zeros(SIZE), 0, [np.zeros(SIZE)], [0]
+    products, squares, taus, gaps = [], [], [], []
+
+    def late_mean(values):
+        """The first 30 evenly, then each counts 1/30."""
+        value = 0.0
+        for n, one in enumerate(values):
+            value += (one - value) / min(n + 1, 30)
+        return value
+
+    for n, (delta, vehicle, _, staleness) in enumerate(history):
+        taus.append(n + 1 - releases[-1 - staleness])
+        others = [d for d, v, *_ in history[max(0, n - 16) : n] if v != vehicle]
+        if others:
+            products.append(delta @ np.mean(others, axis=0))
+            squares.append(delta @ delta)
+        rho = late_mean(products) / late_mean(squares) if products else 1 / 8
+        tau, early = late_mean(taus), min(max(taus), 4 * late_mean(taus))
+        tau = max(tau, early) if n + 1 <= 2 * early else tau
+        rate = min(1.5 * min(1, max(1 / 256, rho)), 8 / tau)
+        before = [m for m in range(n) if history[m][1] == vehicle]
+        balance = 1.0
+        if before:
+            gaps.append(np.log(n - before[-1]))
+            balance = np.clip(np.exp(gaps[-1] - late_mean(gaps)), 1 / 4, 4)
+        total = total + rate * balance * delta
+        if n % 3 == 2:
+            x, total = x + total, 0
+            expected, releases = [*expected, x], [*releases, n + 1]
+    versions, _ = walk({"kind": "accord", "goal": 3}, {}, stream, np.zeros(SIZE))
+    assert_matches(versions, expected)
+
+
+def accord_after(deltas, *, vehicles=7):
+    """Accord at goal 1 that was told these deltas, one vehicle after the other."""
+    aggregator = built(AnyAggregator, {"kind": "accord", "goal": 1}, deltas.shape[1])
+    aggregator.released(np.zeros(deltas.shape[1], np.float32))
+    for n, delta in enumerate(deltas.astype(np.float32)):
+        name = f"v{n % vehicles}"
+        step = aggregator.add(delta, vehicle=name, num_examples=1, staleness=0)
+        aggregator.released(np.zeros(deltas.shape[1], np.float32))
+    return aggregator, step
+
+
+def test_accord_finds_how_much_of_an_update_the_others_share():
+    """A common part of norm 1 and noise of norm 3 (33 values of 3/sqrt(33)): 1 / (1 + 9) = 0.1."""
+    rng = np.random.default_rng(2)
+    common = np.ones(33) / 33**0.5
+    deltas = common + rng.normal(size=(400, 33)) * 3 / 33**0.5
+    found = [accord_after(deltas[n : n + 100])[0].rho for n in (0, 100, 200, 300)]
+    assert np.mean(found) == pytest.approx(0.1, abs=0.03)
+
+
+def test_accord_hardly_moves_on_noise():
+    noise = np.random.default_rng(2).normal(size=(300, 33))
+    assert accord_after(noise)[0].rho < 0.06
+
+
+def test_a_vehicle_alone_is_nobody_to_agree_with():
+    assert accord_after(np.ones((50, 3)), vehicles=1)[0].rho == 1 / 8
+
+
 @pytest.mark.parametrize("delay", ["paper", "scaled"])
 def test_fadas(stream, delay):
     """A rate of 0.5, so that 1 / tau_max bites."""
