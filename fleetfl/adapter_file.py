@@ -20,13 +20,17 @@ class AdapterFileError(FleetflError, ValueError):
 
 
 def write_adapter(path: Path, layout: Layout, vector: np.ndarray, **about: object) -> None:
-    """Write float32 [P] as named tensors, whole or not at all. Raises OSError.
+    """Write `adapter_bytes`, whole or not at all. Raises OSError."""
+    write_durably(path, adapter_bytes(layout, vector, **about))
 
-    `about` (version, scores, ...) goes into the header as JSON. safetensors writes its keys in an order
-    drawn by chance, so a file whose bytes matter has one.
+
+def adapter_bytes(layout: Layout, vector: np.ndarray, **about: object) -> bytes:
+    """float32 [P] as named tensors; `about` (version, scores, ...) goes into the header as JSON.
+
+    safetensors writes its keys in an order drawn by chance, so a file whose bytes matter has one.
     """
     tensors = {name: np.ascontiguousarray(t) for name, t in layout.unflatten(vector).items()}
-    write_durably(path, save(tensors, metadata={k: json.dumps(v) for k, v in about.items()}))
+    return save(tensors, metadata={k: json.dumps(v) for k, v in about.items()})
 
 
 def read_adapter(path: Path) -> tuple[Layout, np.ndarray]:

@@ -9,6 +9,12 @@ def write_durably(path: Path, content: bytes) -> None:
 
     Raises OSError; an older one is then as it was. One process at a time may write a path.
     """
+    write_whole(path, content)
+    sync(path.parent)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """As `write_durably`, but a loss of power may undo it until its folder is synced. Raises OSError."""
     _make(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
@@ -16,7 +22,6 @@ def write_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-    sync(path.parent)
 
 
 def sync(folder: Path) -> None:

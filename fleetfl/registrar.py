@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fleetfl.durable import write_durably
+from fleetfl.durable import sync, write_durably, write_whole
 from fleetfl.registry import Registry, RegistryError, fingerprint_of
 from fleetfl.release_file import (
     Record,
@@ -15,7 +15,7 @@ from fleetfl.release_file import (
     named,
     read_record,
     read_release,
-    write_release,
+    release_bytes,
 )
 from fleetfl.retention import Config, retained
 from fleetfl.vectors import Layout
@@ -45,19 +45,24 @@ class Registrar:
             self.waiting.pop(named(record.lineage, overtaken), None)
 
     def flush(self) -> None:
-        """Returns once all that was added is on disk. Raises RegistryError; the rest still waits."""
+        """Returns once all that was added is on disk. Raises RegistryError; it all still waits then."""
         batch = list(self.waiting.values())
-        for record, layout, vector in batch:
-            try:
-                self._write_settings()
+        if not batch:
+            return
+        lineages = {record.lineage for record, _, _ in batch}
+        try:
+            self._write_settings()
+            for record, layout, vector in batch:
                 self._write(record, layout, vector)
-            except OSError as failed:
-                raise RegistryError(
-                    f"release {record.name} is not in {self.registry.folder}: {failed.strerror}"
-                ) from failed
+            for lineage in lineages:  # once for all: half the syncs of a busy server
+                sync(self.registry.folder / lineage)
+        except OSError as failed:
+            names = f"release {batch[0][0].name} and {len(batch) - 1} after it"
+            raise RegistryError(f"{names} are not in {self.registry.folder}: {failed}") from failed
+        for record, _, _ in batch:
             self.waiting.pop(record.name, None)
             self._note_rollback(record)
-        for lineage in {record.lineage for record, _, _ in batch}:
+        for lineage in lineages:
             self._prune(lineage)
 
     def _write_settings(self) -> None:
@@ -76,7 +81,7 @@ class Registrar:
                 if there.sha256 == record.sha256:
                     return  # a replay: it stays as it was made at first
                 log.error("%s came again with other bits, %s: replaced", path, record.sha256)
-        write_release(path, record, layout, vector)
+        write_whole(path, release_bytes(record, layout, vector))
 
     def _prune(self, lineage: str) -> None:
         scores = {version: s.accuracy for version, s in self.registry.all_scores(lineage)}

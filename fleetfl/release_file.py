@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
-from fleetfl.adapter_file import AdapterFileError, read_about, read_adapter, write_adapter
+from fleetfl.adapter_file import AdapterFileError, adapter_bytes, read_about, read_adapter
+from fleetfl.durable import write_durably
 from fleetfl.ledger import Contribution
 from fleetfl.vectors import Layout, digest
 
@@ -59,9 +60,14 @@ def named(lineage: str, version: int) -> str:
 
 
 def write_release(path: Path, record: Record, layout: Layout, vector: np.ndarray) -> None:
-    """Whole or not at all; the same arguments give the same bytes. Raises OSError."""
+    """Write `release_bytes`, whole or not at all. Raises OSError."""
+    write_durably(path, release_bytes(record, layout, vector))
+
+
+def release_bytes(record: Record, layout: Layout, vector: np.ndarray) -> bytes:
+    """The file's content: the same arguments give the same bytes."""
     content = msgspec.to_builtins(record)
-    write_adapter(path, layout, vector, fleetfl={"record": content, "sha256": _digest(content)})
+    return adapter_bytes(layout, vector, fleetfl={"record": content, "sha256": _digest(content)})
 
 
 def read_release(path: Path) -> tuple[Record, Layout, np.ndarray]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -31,6 +32,7 @@ from tests.cluster.test_vehicle import start
 from vehicle_agent.adoption import Adoption
 
 pytestmark = pytest.mark.cluster
+log = logging.getLogger(__name__)
 GOAL = "server.aggregator.goal=3"
 
 
@@ -155,5 +157,9 @@ def test_all_follow_to_the_old_bits_and_a_kill_changes_none(tmp_path, model_conf
             assert len(server.events("rolled_back")) == 1
             row = until(lambda: release(server, 4), "version 4 in the registry")
             assert (row["restores"], row["sha256"]) == (old["name"], old["sha256"])
+            # Shown by --log-cli-level=INFO: from the row on disk on.
+            for kind in ("rolled_back", "announced", "serving", "online"):
+                at = min(e["time"] for e in server.events(kind) if e["version"] == 4)
+                log.info("%s after %.2f s", kind, at - row["created"])
         finally:
             processes.stop(drone, 15)

@@ -155,7 +155,7 @@ def test_no_checkpoint_vouches_for_a_release_that_is_not_on_disk(config, updates
     config.releases.folder.write_bytes(b"")
     ask(aggregator, *keep(aggregator.journal, updates))
     assert [path.stem.lstrip("0") for path in config.checkpoint_folder.iterdir()] == [""]
-    assert "is not in" in told(config, "checkpoint_failed")[-1]["detail"]
+    assert "are not in" in told(config, "checkpoint_failed")[-1]["detail"]
     config.releases.folder.unlink()
     second = Aggregator(config)
     second._save(second.counted, second._state())

@@ -178,7 +178,7 @@ def test_what_cannot_be_written_waits(registry):
     registry.folder.write_bytes(b"")
     one = registrar(registry)
     one.add(record(0), LAYOUT, vector(0))
-    with pytest.raises(RegistryError, match="release one/0 is not in"):
+    with pytest.raises(RegistryError, match="release one/0 and 0 after it are not in"):
         one.flush()
     registry.folder.unlink()
     one.flush()
