@@ -40,9 +40,12 @@ class Registrar:
     def add(self, record: Record, layout: Layout, vector: np.ndarray) -> None:
         """For the next `flush`. The vector, float32 [P], may not change any more."""
         self.waiting[record.name] = (record, layout, vector)
-        overtaken = record.version - self.config.newest
-        if not self.config.outlives(overtaken, record.version):  # not worth a write any more
-            self.waiting.pop(named(record.lineage, overtaken), None)
+        version = record.version - self.config.newest
+        overtaken = self.waiting.get(named(record.lineage, version))
+        if overtaken is None or overtaken[0].restores is not None:
+            return
+        if not self.config.outlives(version, record.version):  # not worth a write any more
+            del self.waiting[overtaken[0].name]
 
     def flush(self) -> None:
         """Returns once all that was added is on disk. Raises RegistryError; it all still waits then."""
@@ -56,14 +59,15 @@ class Registrar:
                 self._write(record, layout, vector)
             for lineage in lineages:  # once for all: half the syncs of a busy server
                 sync(self.registry.folder / lineage)
+            for record, _, _ in batch:
+                self._note_rollback(record)
+            for lineage in lineages:
+                self._prune(lineage)
         except OSError as failed:
             names = f"release {batch[0][0].name} and {len(batch) - 1} after it"
             raise RegistryError(f"{names} are not in {self.registry.folder}: {failed}") from failed
         for record, _, _ in batch:
             self.waiting.pop(record.name, None)
-            self._note_rollback(record)
-        for lineage in lineages:
-            self._prune(lineage)
 
     def _write_settings(self) -> None:
         path = self.registry.config_path(self.fingerprint)
@@ -84,11 +88,14 @@ class Registrar:
         write_whole(path, release_bytes(record, layout, vector))
 
     def _prune(self, lineage: str) -> None:
-        scores = {version: s.accuracy for version, s in self.registry.all_scores(lineage)}
-        best = {max(scores, key=lambda version: (scores[version], version))} if scores else set()
         sizes = {v: path.stat().st_size for v, path in self.registry.paths(lineage).items()}
+        scores = {version: s.accuracy for version, s in self.registry.all_scores(lineage)}
+        # Scores may come before their release is flushed, and after it was deleted.
+        scored = [(scores[version], version) for version in scores.keys() & sizes.keys()]
+        best = {max(scored)[1]} if scored else set()
         staying = retained(sizes, self._rollbacks(lineage) | best, self.config)
-        for version in sizes.keys() - staying:
+        late = {version for version in scores if version < max(sizes)}
+        for version in (sizes.keys() | late) - staying:
             self.registry.delete(lineage, version)
 
     def _rollbacks(self, lineage: str) -> set[int]:

@@ -142,6 +142,27 @@ def test_scores_go_with_their_release(registry):
     assert one.waiting == {}
 
 
+def test_scores_without_their_release_protect_nothing(registry):
+    """Version 0 was deleted before it was scored, and best; version 5 is scored before it is flushed."""
+    fill(registry, range(3), newest=2, every=100)
+    registry.path("one", 0).unlink()
+    for version, accuracy in ((0, 0.9), (1, 0.8), (5, 0.7)):
+        registry.score("one", version, Scores(record(version).sha256, accuracy, {}))
+    fill(registry, [3, 4], newest=2, every=100)
+    assert versions(registry) == [1, 3, 4]
+    assert dict(registry.all_scores("one")).keys() == {1, 5}
+    fill(registry, [5], newest=2, every=100)
+    assert registry.find("5").scores.accuracy == 0.7
+
+
+def test_a_rollback_is_written_though_it_is_overtaken(registry):
+    one = registrar(registry, newest=1, every=100)
+    one.add(record(1, restores="one/0"), LAYOUT, vector(1))
+    for version in (2, 3):
+        one.add(record(version), LAYOUT, vector(version))
+    assert list(one.waiting) == ["one/1", "one/3"]
+
+
 def test_what_is_overtaken_before_a_flush_is_never_written(registry):
     one = registrar(registry, newest=3, every=10)
     for version in range(25):
