@@ -1,8 +1,22 @@
-"""A ViT of 207,296 values (207,946 with a head of ten classes), 32 px, 64 tokens: for timing."""
+"""The work that simulators are compared by: one client's training of a small ViT, and nothing around it.
 
+The ViT is of 207,296 values (207,946 with a head of ten classes), 32 px, 64 tokens, random.
+"""
+
+from functools import cache
 from typing import Literal
 
+import numpy as np
+
+from fleetfl.models import ModelConfig
+from fleetfl.models.adapted import AdaptedModel
 from fleetfl.models.backbones import Backbone, BackboneConfig
+from vehicle_agent.sensors import Frames
+from vehicle_agent.trainer import Assignment, Trainer
+from vehicle_agent.trainer import Config as TrainerConfig
+
+EXAMPLES = 32
+"""Images a client trains on, once."""
 
 
 class Config(BackboneConfig):
@@ -23,3 +37,30 @@ class Config(BackboneConfig):
         )
         half = (0.5, 0.5, 0.5)
         return Backbone(module, module.num_features, 32, mean=half, std=half)
+
+
+@cache
+def model_config() -> ModelConfig:
+    classes = tuple("0123456789")
+    return ModelConfig(backbone=Config(), classes=classes, precision="float32")
+
+
+def trainer_config(batch_size: int) -> TrainerConfig:
+    return TrainerConfig(local_steps=EXAMPLES // batch_size, batch_size=batch_size)
+
+
+@cache
+def model() -> AdaptedModel:
+    """One a process, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    return model_config().build()
+
+
+def assignment(client: int, start: np.ndarray, batch_size: int) -> Assignment:
+    """The client's images, the same wherever it is trained."""
+    rng = np.random.default_rng(client)
+    images = rng.integers(0, 256, (EXAMPLES, 32, 32, 3), np.uint8)
+    frames = Frames(images, rng.integers(0, 10, EXAMPLES), 0.0, 1.0)
+    return Trainer(trainer_config(batch_size), model()).assignment(start, frames, seed=client)

@@ -32,48 +32,13 @@ import sys
 import time
 import venv
 from collections.abc import Callable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from small_vit import assignment, model, model_config, trainer_config
 
-sys.path.insert(0, str(Path(__file__).parent))  # processes that others start find small_vit too
 FLOWER_REQUIREMENT = "flwr[simulation]==1.41.0"
-EXAMPLES, REPEATS, CORES = 32, 3, 2
-
-
-@cache
-def model_config() -> Any:
-    from small_vit import Config
-
-    from fleetfl.models import ModelConfig
-
-    return ModelConfig(backbone=Config(), classes=tuple("0123456789"), precision="float32")
-
-
-def trainer_config(batch_size: int) -> Any:
-    from vehicle_agent.trainer import Config
-
-    return Config(local_steps=EXAMPLES // batch_size, batch_size=batch_size)
-
-
-@cache
-def model() -> Any:
-    import torch
-
-    torch.set_num_threads(1)
-    return model_config().build()
-
-
-def assignment(client: int, start: np.ndarray, batch_size: int) -> Any:
-    from vehicle_agent.sensors import Frames
-    from vehicle_agent.trainer import Trainer
-
-    rng = np.random.default_rng(client)
-    images = rng.integers(0, 256, (EXAMPLES, 32, 32, 3), np.uint8)
-    frames = Frames(images, rng.integers(0, 10, EXAMPLES), 0.0, 1.0)
-    return Trainer(trainer_config(batch_size), model()).assignment(start, frames, seed=client)
+REPEATS, CORES = 3, 2
 
 
 def train_part(work: tuple[range, int]) -> float:
@@ -148,6 +113,9 @@ def flower(batch_size: int, clients: int) -> list[float]:
 
     @client.train()
     def fit(message: Message, context: Context) -> Message:
+        # By name, from the module: what it caches does not travel to Flower's processes.
+        from small_vit import assignment, model, trainer_config
+
         from vehicle_agent.trainer import train
 
         start = message.content["arrays"]["vector"].numpy()
@@ -200,7 +168,8 @@ def flower_python(folder: Path) -> Path:
     asked = [python, "-c", "import site; print(site.getsitepackages()[0])"]
     theirs = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
     # After its own packages: it keeps its own ray and numpy.
-    ours = [*site.getsitepackages(), str(Path(__file__).parents[1])]
+    here = Path(__file__).parent
+    ours = [*site.getsitepackages(), str(here.parent), str(here)]
     (theirs / "borrowed.pth").write_text("\n".join(ours) + "\n")
     return python
 

@@ -1,7 +1,7 @@
 """A head solved from sums over the fleet's features: one message a vehicle, no steps, no order.
 
 A vehicle sends sum(f f') and sum(f y'), f its features with a 1 at the end, y one-hot labels. (Fed3R,
-arXiv:2406.01116; AFL, arXiv:2405.16240.) Numbers are whole multiples of 1/256, so that the fleet's sum
+arXiv:2406.01116; AFL, arXiv:2405.16240.) Numbers are whole multiples of 1/16, so that the fleet's sum
 is the same to the bit in any order, and taking a vehicle out leaves exactly what the others give.
 
 The papers solve ridge regression on the labels. From the same sums we solve linear discriminant
@@ -23,7 +23,7 @@ from fleetfl.vectors import Layout, digest
 KIND = "feature_sums"
 """An update whose `codec` says so has such a body in place of a difference."""
 WEIGHT, BIAS = "head.weight", "head.bias"
-FRACTION_BITS = 8
+FRACTION_BITS = 4
 MOST = 2**44
 """Of one number: a thousand such vehicles still add up in 64 bits."""
 
@@ -39,7 +39,7 @@ class Config(Section):
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """Of some frames, in units of 1/256; D counts the constant feature, which is the last."""
+    """Of some frames, in units of 1/16; D counts the constant feature, which is the last."""
 
     gram: np.ndarray
     """Upper triangle of sum(f f'), row by row, int64 [D (D + 1) / 2]."""
@@ -70,9 +70,11 @@ class FeatureSums:
 
     def packed(self, features: bytes) -> bytes:
         """An update's body; `features` (8 bytes) says which features were summed: `features_of`."""
-        values = np.concatenate([self.gram, self.cross.ravel()]).astype("<i8")
-        # The high bytes of small numbers are all alike: side by side, they pack to nothing.
-        planes = values.view(np.uint8).reshape(-1, 8).T.tobytes()
+        values = np.concatenate([self.gram, self.cross.ravel()])
+        # 0, -1, 1, -2, ... as 0, 1, 2, 3, ...: the high bytes of small numbers are then all zero, and
+        # side by side they pack to nothing.
+        unsigned = (values << 1 ^ values >> 63).astype("<i8")
+        planes = unsigned.view(np.uint8).reshape(-1, 8).T.tobytes()
         return features + zstandard.compress(planes)
 
 
@@ -88,7 +90,8 @@ def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int)
         planes = zstandard.decompress(body[8:], max_output_size=8 * size)
     except zstandard.ZstdError as broken:
         raise CodecError(f"sums: {broken}") from broken
-    values = np.frombuffer(planes, np.uint8).reshape(8, -1).T.copy().view("<i8").ravel()
+    unsigned = np.frombuffer(planes, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
+    values = (unsigned >> 1).astype(np.int64) ^ -(unsigned & 1).astype(np.int64)
     found = FeatureSums(
         values[: zero.gram.size], values[zero.gram.size :].reshape(zero.cross.shape)
     )

@@ -41,8 +41,8 @@ def filled(order):
 def test_sums_by_hand():
     """Frames (2) and (3) of classes 0 and 1, with their constant: f f' = [4 2; 2 1] + [9 3; 3 1]."""
     sums = FeatureSums.of(np.array([[2.0], [3.0]]), np.array([0, 1]), 2)
-    np.testing.assert_array_equal(sums.gram / 256, [13, 5, 2])
-    np.testing.assert_array_equal(sums.cross / 256, [[2, 3], [1, 1]])
+    np.testing.assert_array_equal(sums.gram / 16, [13, 5, 2])
+    np.testing.assert_array_equal(sums.cross / 16, [[2, 3], [1, 1]])
     assert sums.num_examples == 2
 
 
