@@ -253,6 +253,29 @@ def test_fadas(stream, delay):
     np.testing.assert_allclose(versions, np.stack(expected), atol=20 * 2**-23)
 
 
+def test_momentum_approximation(stream):
+    """Dense matrices over all versions, pseudo-inverse, the last 6 steps."""
+    stream = with_staleness(stream, 4)
+    deltas = double(stream)
+    steps = len(deltas) // 4
+    changes = [np.mean([d for d, *_ in deltas[4 * t : 4 * t + 4]], axis=0) for t in range(steps)]
+    shares = np.zeros((steps, steps))
+    for t in range(steps):
+        for *_, staleness in deltas[4 * t : 4 * t + 4]:
+            shares[t, t - staleness] += 1 / 4
+    x, expected = np.zeros(SIZE), [np.zeros(SIZE)]
+    for t in range(steps):
+        kept = range(max(0, t - 5), t + 1)
+        seen = shares[kept].sum(0) > 0
+        wanted = np.array([0.9 ** (t - s) for s in range(steps)])[seen]
+        a = np.linalg.pinv(shares[kept][:, seen].T) @ wanted
+        x = x + 0.1 * sum(w * changes[j] for w, j in zip(a, kept, strict=True))
+        expected.append(x)
+    config = {"kind": "fedbuff", "goal": 4, "staleness": {"kind": "constant"}}
+    optimizer = {"kind": "momentum_approximation", "learning_rate": 0.1, "history": 6}
+    assert_matches(walk(config, optimizer, stream, np.zeros(SIZE))[0], expected)
+
+
 @pytest.mark.parametrize("kind", ["adam", "yogi"])
 def test_adaptive(stream, kind):
     x, expected = np.zeros(SIZE), [np.zeros(SIZE)]

@@ -8,6 +8,7 @@ from fleetfl.aggregators import Step
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.adam import Config as Adam
 from fleetfl.server_optimizers.fadas import Config as FADAS
+from fleetfl.server_optimizers.momentum_approximation import Config as Approximation
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.server_optimizers.yogi import Config as Yogi
 
@@ -54,6 +55,22 @@ def test_fadas_is_slower_for_old_updates_by_hand():
             far[delay, oldest] = optimizer.apply(np.float32([0]), step(3, staleness=(0, oldest)))
     assert far["paper", 0] == far["paper", 1] == far["scaled", 1] == np.float32(0.5)
     assert (far["paper", 4], far["scaled", 4]) == (np.float32(0.25), np.float32(0.125))
+
+
+def test_momentum_approximation_by_hand():
+    """beta 1/2: 4 fresh, then 8 one late, both of version 0: 4 + (4 + 8) / 4 = 7."""
+    optimizer = Approximation(momentum=0.5).build(1)
+    first = optimizer.apply(np.float32([0]), step(4))
+    np.testing.assert_array_equal(first, np.float32([4]))
+    np.testing.assert_allclose(optimizer.apply(first, step(8, staleness=(1,))), [7], rtol=1e-7)
+
+
+def test_momentum_approximation_of_fresh_updates_is_momentum():
+    ours, theirs = Approximation(momentum=0.5).build(1), SGD(momentum=0.5).build(1)
+    x = y = np.float32([0])
+    for value in (4, -2, 8, 1):
+        x, y = ours.apply(x, step(value)), theirs.apply(y, step(value))
+    np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
 def test_settings_without_a_kind_are_sgd():
