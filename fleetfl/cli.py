@@ -75,7 +75,7 @@ def sim_compare(
     import time
 
     from sim.compare.report import written
-    from sim.compare.results import table
+    from sim.compare.results import tables
     from sim.compare.run import run
     from sim.progress import Progress
     from sim.report.figures import duration
@@ -98,7 +98,8 @@ def sim_compare(
         typer.echo(json.dumps([result.to_json() for result in standing.results], indent=2))
     else:
         console = Console()
-        console.print(table(standing.results))
+        for table in tables(standing.results):
+            console.print(table)
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 

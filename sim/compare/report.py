@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sim.compare.results import Result, cells
+from sim.compare.results import HEADINGS, Result, cells
 from sim.compare.run import Standing
 from sim.report import figures
 from sim.report.charts import (
@@ -146,14 +146,11 @@ def _curves(results: Sequence[Result], hues: dict[str, str]) -> Markup:
 
 
 def _table(results: Sequence[Result]) -> Markup:
-    heads = (
-        "contestant", "to target", "sooner", "updates", "final", "points", "fast - slow", "worst",
-        "staleness", "values",
-    )  # fmt: skip
+    heads = (*HEADINGS, "values")
     rows = [
         element(
             "tr",
-            *(element("td", text) for text in cells(result)[1:]),
+            *(element("td", text) for text in cells(result)),
             element("td", ", ".join(f"{k.split('.')[-1]} {v}" for k, v in result.choice.items())),
         )
         for result in results

@@ -141,23 +141,29 @@ def _pooled(curves: Sequence[Curve]) -> dict[str, int]:
     return {str(late): n for late, n in sorted(pooled.items())}
 
 
-def table(results: Sequence[Result]) -> Table:
-    """For a terminal."""
-    drawn = Table(box=SIMPLE_HEAD)
-    for heading in (
-        "scenario", "contestant", "to target", "sooner", "updates", "final", "points",
-        "fast - slow", "worst", "staleness",
-    ):  # fmt: skip
-        drawn.add_column(
-            heading, justify="left" if heading in ("scenario", "contestant") else "right"
-        )
-    for result in results:
-        drawn.add_row(*cells(result))
+HEADINGS = (
+    "contestant", "to target", "sooner", "updates", "final", "points", "fast - slow", "worst", "staleness",
+)  # fmt: skip
+
+
+def tables(results: Sequence[Result]) -> list[Table]:
+    """For a terminal, one a scenario, with the columns that fit into it; the page has all."""
+    drawn = []
+    for scenario in dict.fromkeys(result.scenario for result in results):
+        mine = [result for result in results if result.scenario == scenario]
+        one = Table(title=f"{scenario}, target {mine[0].target:.1%}", box=SIMPLE_HEAD)
+        shown = (0, 1, 2, 4, 6)
+        for number in shown:
+            one.add_column(HEADINGS[number], justify="right" if number else "left")
+        for result in mine:
+            every = cells(result)
+            one.add_row(*(every[number] for number in shown))
+        drawn.append(one)
     return drawn
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """As people read them, in the order of `table`."""
+    """As people read them, one for each of HEADINGS."""
     final, worst, late = result.final, result.worst, result.staleness_mean
     seconds, sooner, gained = result.seconds, result.sooner, result.final_points
     minutes = (
@@ -166,7 +172,6 @@ def cells(result: Result) -> tuple[str, ...]:
         else f"{result.reached} of {result.seeds} seeds"
     )
     return (
-        result.scenario,
         result.contestant,
         minutes,
         f"{sooner[0]:.2f}x (x/{sooner[1]:.2f})" if sooner else "",
