@@ -142,6 +142,16 @@ class Aggregator:
                 raise JournalError(f"journal {self.journal.path} has no row {row}")
         return self.outcomes.get(row) or self._outcome_before(row)
 
+    async def outcomes(self, rows: list[int]) -> list[Outcome | Exception]:
+        """`outcome` of each, or the JournalError that it raises."""
+        found: list[Outcome | Exception] = []
+        for row in rows:
+            try:
+                found.append(await self.outcome(row))
+            except JournalError as failed:
+                found.append(failed)
+        return found
+
     async def _count_on(self) -> int:
         """As `_count`, with word to those who wait for a version, and their turn."""
         version = self.coordinator.version

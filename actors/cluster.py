@@ -24,6 +24,7 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.monitor import Monitor
+from actors.questions import Questions
 from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
@@ -70,8 +71,8 @@ class Calls:
 
         return ray.get_actor(self.name, namespace=NAMESPACE)
 
-    async def outcome(self, row: int) -> Outcome:
-        return await self.aggregator.outcome.remote(row)
+    async def outcomes(self, rows: list[int]) -> list[Outcome | Exception]:
+        return await self.aggregator.outcomes.remote(rows)
 
     async def newer(self, than: int) -> Snapshot:
         return await self.aggregator.newer.remote(than)
@@ -119,7 +120,8 @@ class GatewayActor:
                 self.partition,
                 transport=transport,
                 journal=self.journal,
-                outcome=self.calls.outcome,
+                # A call each would cost as much as all else that is done for an update.
+                outcome=Questions(self.calls.outcomes).answer,
                 announcement=self.calls.announcement,
                 events=self.events,
                 keys=self.keys,
