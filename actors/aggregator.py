@@ -142,7 +142,7 @@ class Aggregator:
                 raise JournalError(f"journal {self.journal.path} has no row {row}")
         return self.outcomes.get(row) or self._outcome_before(row)
 
-    async def outcomes(self, rows: list[int]) -> list[Outcome | Exception]:
+    async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
         """`outcome` of each, or the JournalError that it raises."""
         found: list[Outcome | Exception] = []
         for row in rows:

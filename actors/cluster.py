@@ -71,8 +71,8 @@ class Calls:
 
         return ray.get_actor(self.name, namespace=NAMESPACE)
 
-    async def outcomes(self, rows: list[int]) -> list[Outcome | Exception]:
-        return await self.aggregator.outcomes.remote(rows)
+    async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
+        return await self.aggregator.outcomes_of.remote(rows)
 
     async def newer(self, than: int) -> Snapshot:
         return await self.aggregator.newer.remote(than)
@@ -121,7 +121,7 @@ class GatewayActor:
                 transport=transport,
                 journal=self.journal,
                 # A call each would cost as much as all else that is done for an update.
-                outcome=Questions(self.calls.outcomes).answer,
+                outcome=Questions(self.calls.outcomes_of).answer,
                 announcement=self.calls.announcement,
                 events=self.events,
                 keys=self.keys,
