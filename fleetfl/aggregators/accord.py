@@ -1,11 +1,11 @@
 """Accord, our own: each update counts by as much as the updates agree. There is nothing to tune.
 
-    x <- x + r sum_j b_j delta_j,   r = min(GAIN rho, MOST / tau)
+    x <- x + r sum_j b_j delta_j,   r = min(GAIN rho, MOST / tau) / sqrt(max(1, trips / TRIPS))
 
 rho is the share of an update that others have in common with it: over the updates of late, the mean of
 <delta_j, mean of the last updates of other vehicles>, over the mean of |delta_j|^2. It is the least-squares
 factor from one update to what all of them want. Far from the goal all pull one way and rho is large; near it
-what is left of them is noise, and rho falls by itself: no rate has to be tuned or to decay.
+what is left of them is noise, and rho falls by itself: no rate has to be tuned.
 
 b_j evens out who takes part: how many updates came since the vehicle's last one, over the geometric mean of
 that number, within [1/4, 4]. Who reports half as often counts twice. ACE (arXiv:2511.19066) gets this from a
@@ -14,6 +14,10 @@ cache of all vehicles; here an update is used once, and the state does not grow 
 tau is how many updates come while a vehicle trains, in the mean: in that time no more than MOST updates are
 applied, however much they agree. The slow have not reported when a fleet begins, so at first tau is the most
 that came while one trained, and steps get smaller as that grows, until twice as many have come.
+
+trips are the updates so far in units of tau's mean: how often the fleet has been round. With steps of
+constant size a model learns, and after a while begins to shake: its loss gets steeper. They fall to a tenth
+at most, so that a fleet still follows a world that drifts.
 
 There is no discount for staleness: it costs time to target (docs/results.md).
 
@@ -46,6 +50,10 @@ UNEVEN = 4.0
 """Bound of b, up and down."""
 SLOWEST = 4.0
 """tau at first is no more than so many times its mean."""
+TRIPS = 5.0
+"""Round trips before steps get smaller."""
+SMALLEST = 0.1
+"""They get no smaller than so much of that."""
 VEHICLES = 100_000
 """Those heard of last whose last report is remembered: a number each."""
 VERSIONS = 1000
@@ -107,7 +115,9 @@ class Accord(Aggregator):
         self.trip.take(self.arrived - base)
         self.longest = max(self.longest, self.arrived - base)
         self._listen(delta, vehicle)
-        rate = min(GAIN * self.rho, MOST / self.tau)
+        trips = self.arrived / self.trip.value
+        late = max(SMALLEST, 1 / max(1.0, trips / TRIPS) ** 0.5)
+        rate = late * min(GAIN * self.rho, MOST / self.tau)
         weight = rate * self._balance(vehicle)
         self.total = weighted_sum([delta], [weight], onto=self.total)
         self.staleness.append(staleness)

@@ -54,8 +54,11 @@ class Contestant(Section):
             return Entrant.model_validate(tables)
         except ValidationError as invalid:
             error = invalid.errors()[0]
-            where = ".".join(map(str, error["loc"]))
-            raise ConfigError(f"compare: {self.name}: {where}: {error['msg']}") from invalid
+            where, why = (
+                ".".join(map(str, error["loc"])),
+                error["msg"].removeprefix("Value error, "),
+            )
+            raise ConfigError(f"compare: {self.name}: {where}: {why}") from invalid
 
 
 class CompareConfig(FleetConfig):

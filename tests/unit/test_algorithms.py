@@ -187,7 +187,8 @@ def test_accord(stream):
         rho = late_mean(products) / late_mean(squares) if products else 1 / 8
         tau, early = late_mean(taus), min(max(taus), 4 * late_mean(taus))
         tau = max(tau, early) if n + 1 <= 2 * early else tau
-        rate = min(1.5 * min(1, max(1 / 256, rho)), 8 / tau)
+        trips = (n + 1) / late_mean(taus)
+        rate = min(1.5 * min(1, max(1 / 256, rho)), 8 / tau) / max(1, trips / 5) ** 0.5
         before = [m for m in range(n) if history[m][1] == vehicle]
         balance = 1.0
         if before:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from fleetfl.config import ConfigError
+from fleetfl.cli import CONFIGS
+from fleetfl.config import ConfigError, read_with, validate
+from fleetfl.plugins import available
 from sim.cells import measured
 from sim.compare.config import CompareConfig
 from sim.compare.curve import Curve, smoothed
@@ -156,6 +158,15 @@ def test_a_value_that_does_not_exist_is_named():
     contestant = config().contestants[0]
     with pytest.raises(ConfigError, match=r"fedbuff: aggregator.*bufer"):
         contestant.entrant({"aggregator.bufer": 3})
+
+
+def test_the_shipped_comparison_is_sound():
+    tree = read_with(CONFIGS / "compare.yaml", [])
+    whole = validate({**tree, "transport": {"kind": "memory"}}, "compare", CompareConfig, "it")
+    kinds = {
+        c.entrant(choice).aggregator.kind_name for c in whole.contestants for choice in c.choices()
+    }
+    assert kinds == set(available("fleetfl.aggregators"))
 
 
 def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
