@@ -287,7 +287,8 @@ def coefficients(body: bytes, most: int) -> np.ndarray:
     shifts = np.frombuffer(body[2:4], np.int8).tolist()
     # Exact in float64, and but for the step's own size in float32: levels and shifts are short.
     sizes = [(level + shifts[level > 1] / SHIFTS) * step for level in range(1, most + 1)]
-    return np.array([0.0, *sizes, *(-size for size in sizes)], np.float32)
+    # Also of the sign of 0 a decoder has no choice: a negative step, which nobody writes, gives -0.0.
+    return np.array([0.0 * step, *sizes, *(-size for size in sizes)], np.float32)
 
 
 def units(entries: np.ndarray, sizes: list[int]) -> np.ndarray:
