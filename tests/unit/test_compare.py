@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import yaml
 
 from fleetfl.cli import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
@@ -15,7 +14,7 @@ from sim.compare.curve import Curve, smoothed
 from sim.compare.quick import QuickFleet, Vehicles
 from sim.compare.report import page
 from sim.compare.results import Result, tables
-from sim.compare.run import Cell, chosen_values, run
+from sim.compare.run import Cell, chosen_values
 
 pytestmark = pytest.mark.unit
 FEDBUFF = {
@@ -229,47 +228,3 @@ def test_a_grid_goes_on_after_a_line_that_was_cut_off(tmp_path):
     assert {key: line["twice"] for key, line in last.items()} == {"a": 2, "b": 4, "c": 6}
     begun, *more = measured(log, {"a": 1, "b": 2, "c": 3}, doubled, workers=1)
     assert (begun, more) == (last, [])
-
-
-def test_a_small_comparison_runs_and_goes_on(tmp_path):
-    """Random pictures of two classes: nothing is learned, all of the machinery is used."""
-    rng = np.random.default_rng(0)
-    archive = {
-        f"{what}_{part}": made
-        for part, count in (("train", 400), ("test", 40))
-        for what, made in (
-            ("x", rng.integers(0, 255, (count, 32, 32, 3)).astype(np.uint8)),
-            ("y", rng.integers(0, 2, count)),
-        )
-    }
-    np.savez(tmp_path / "pictures.npz", **archive)
-    tree = {
-        "fleet": "small",
-        "seed": 3,
-        "model": {"classes": ["a", "b"]},
-        "sim": {
-            "runs": str(tmp_path),
-            "dataset": {
-                "kind": "photographs",
-                "path": str(tmp_path / "pictures.npz"),
-                "factory_rows": [0, 100],
-                "fleet_rows": [100, 400],
-            },
-            "weathers": [{"condition": "fog"}, {"condition": "rain"}],
-            "stop": {"seconds": 1},
-        },
-        "compare": {
-            **COMPARE,
-            "scenarios": [
-                {"name": "mild", "fleet": {**FLEET, "horizon_s": 600, "evaluations": 10}}
-            ],
-        },
-    }
-    file = tmp_path / "compare.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    *_, last = run(file, workers=1)
-    assert [r.contestant for r in last.results] == ["fedbuff", "sync"]
-    assert len((tmp_path / "small" / "compare.jsonl").read_text().splitlines()) == 8 + 4
-    standings = list(run(file, workers=1))
-    assert [s.done for s in standings] == [0, 8, 4]
-    assert standings[-1].results == last.results

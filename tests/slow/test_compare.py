@@ -1,0 +1,81 @@
+"""A whole comparison, from pictures to the page, and on again."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from fleetfl.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Random pictures of two classes: nothing is learned, all of the machinery is used."""
+    rng = np.random.default_rng(0)
+    archive = {
+        f"{what}_{part}": made
+        for part, count in (("train", 300), ("test", 40))
+        for what, made in (
+            ("x", rng.integers(0, 255, (count, 32, 32, 3)).astype(np.uint8)),
+            ("y", rng.integers(0, 2, count)),
+        )
+    }
+    np.savez(tmp_path / "pictures.npz", **archive)
+    fleet = {"kind": "quick", "num_vehicles": 10, "concurrency": 4, "horizon_s": 600}
+    tree = {
+        "fleet": "small",
+        "seed": 3,
+        "model": {"classes": ["a", "b"]},
+        "sim": {
+            "runs": str(tmp_path),
+            "dataset": {
+                "kind": "photographs",
+                "path": str(tmp_path / "pictures.npz"),
+                "factory_rows": [0, 100],
+                "fleet_rows": [100, 300],
+            },
+            "weathers": [{"condition": "fog"}, {"condition": "rain"}],
+            "stop": {"seconds": 1},
+        },
+        "compare": {
+            "trials": 2,
+            "seeds": [1, 2],
+            "tuning_seeds": [9],
+            "against": "sync",
+            "scenarios": [{"name": "mild", "fleet": {**fleet, "evaluations": 10}}],
+            "contestants": [
+                {"name": "ours", "aggregator": {"kind": "accord"}},
+                {
+                    "name": "sync",
+                    "rounds": True,
+                    "aggregator": {"kind": "fedavg", "goal": 3},
+                    "grid": {"optimizer.learning_rate": [0.5, 1.0]},
+                },
+            ],
+        },
+    }
+    file = tmp_path / "compare.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def compared(config, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["sim", "compare", str(config), "--workers", "1", "--json"])
+    assert ended.value.code == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_comparison_runs_and_goes_on(config, capsys):
+    """2 tuning runs and 4 in the end; the second time none."""
+    first = compared(config, capsys)
+    assert [(r["contestant"], r["seeds"]) for r in first] == [("ours", 2), ("sync", 2)]
+    log = config.parent / "small" / "compare.jsonl"
+    lines = log.read_text()
+    assert len(lines.splitlines()) == 2 + 4
+    assert "<polyline" in (config.parent / "small" / "compare.html").read_text()
+    assert compared(config, capsys) == first
+    assert log.read_text() == lines
