@@ -15,8 +15,8 @@ client on 32 images of its own in batches of the size given, by `vehicle_agent.t
   in each of its processes. Its own strategy, server and Ray.
 
 Each contender is a process of its own, does the trainings three times, and its fastest time counts; "whole"
-adds the start of Ray and of the models and is what one such run takes. Flower gets an environment of its own
-(PyPI, about 600 MB, installed once), which borrows torch and fleetfl from this one.
+is the first time with the start of Ray and of the models: what a run of one round takes. Flower
+gets an environment of its own (PyPI, about 600 MB, installed once), which borrows torch and fleetfl from this one.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def measure(name: str, batch_size: int, clients: int) -> None:
     """Print as JSON: seconds of each repeat, and of the whole process's work."""
     began = time.perf_counter()
     seconds = CONTENDERS[name](batch_size, clients)
-    whole = time.perf_counter() - began - sum(seconds) + min(seconds)
+    whole = time.perf_counter() - began - sum(seconds[1:])
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds, "whole_s": whole, "child_mb": memory}))
 

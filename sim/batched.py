@@ -52,13 +52,13 @@ def train_together(
 
 
 def stacks(config: Config, todo: Sequence[Assignment], *, rows: int) -> Iterator[list[int]]:
-    """Numbers of assignments to train in one call: of one shape, so many that a step has `rows` images."""
+    """Numbers of assignments to train in one call: of one shape, at most `rows` images a step, evenly."""
     shape = [assignment.frames.images.shape for assignment in todo]
     most = max(1, rows // config.batch_size)
     for _, same in groupby(sorted(range(len(todo)), key=lambda n: shape[n]), lambda n: shape[n]):
         numbers = list(same)
-        for first in range(0, len(numbers), most):
-            yield numbers[first : first + most]
+        for part in np.array_split(numbers, -(-len(numbers) // most)):
+            yield part.tolist()
 
 
 def _train_stack(

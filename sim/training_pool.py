@@ -42,7 +42,7 @@ class TrainingPool:
 
     `address` None starts a Ray of our own on this machine, with so many cores; `auto` or an address
     joins a cluster. `rows` images are looked at at once; 1 trains one by one, None is what suits the
-    model. The parts are the same however many actors there are.
+    model. Each actor has its share.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class TrainingPool:
     def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
         """What `vehicle_agent.trainer.train` gives for each, in their order."""
         assert self.rows is not None, "used outside of its context"
-        parts = list(stacks(self.config, todo, rows=self.rows))
+        # No stack so large that an actor has nothing to do.
+        share = -(-len(todo) // len(self.actors)) * self.config.batch_size
+        parts = list(stacks(self.config, todo, rows=min(self.rows, max(1, share))))
         done: dict[int, LocalTraining] = {}
         work = [[todo[number] for number in part] for part in parts]
         trained = self.pool.map(lambda actor, part: actor.train.remote(part, self.rows), work)
