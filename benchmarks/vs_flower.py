@@ -16,7 +16,7 @@ client on 32 images of its own in batches of the size given, by `vehicle_agent.t
 
 Each contender is a process of its own, does the trainings three times, and its fastest time counts; "whole"
 is the first time with the start of Ray and of the models: what a run of one round takes. Flower
-gets an environment of its own (PyPI, about 600 MB, installed once), which borrows torch and fleetfl from this one.
+gets an environment of its own (PyPI, about 600 MB, installed once), which borrows our torch and fleetfl.
 """
 
 from __future__ import annotations
