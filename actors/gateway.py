@@ -176,6 +176,7 @@ class Gateway:
             bytes_up=status.bytes_up,
             bytes_down=status.bytes_down,
             waiting=status.waiting,
+            ends=status.ends,
             note=status.note,
         )
 

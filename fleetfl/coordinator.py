@@ -24,6 +24,7 @@ class Refusal(str, Enum):
     """Why an update was not counted."""
 
     LAYOUT = "layout"  # another adapter than ours
+    LINEAGE = "lineage"  # based on another server's versions, or those from before a new beginning
     FUTURE = "future"  # based on a version that was never released
     STALE = "stale"  # older than max_staleness versions
     UNDONE = UNDONE  # trained from a version that was rolled back
@@ -74,7 +75,9 @@ class Coordinator:
         self.params = params.astype(np.float32)
         self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
         self.max_staleness = max_staleness
-        self.published = Published(self.params, layout, release_codec, lineage=lineage)
+        self.published = Published(
+            self.params, layout, release_codec, lineage=lineage, max_staleness=max_staleness
+        )
         self.beginning = (aggregator.snapshot(), optimizer.snapshot())
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
@@ -218,6 +221,8 @@ class Coordinator:
         if update.layout != self.layout.fingerprint:
             expected = self.layout.fingerprint.hex()
             return Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}"
+        if update.lineage and not self.published.knows(update.lineage):
+            return Refusal.LINEAGE, f"lineage {update.lineage}, expected {self.published.lineage}"
         if staleness < 0:
             return Refusal.FUTURE, f"base version {base}, newest is {self.version}"
         if staleness > self.max_staleness:

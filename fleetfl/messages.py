@@ -60,6 +60,8 @@ class Update(Message, frozen=True, tag=1):
     codec: Short
     body: bytes
     """float32 [P] as `codec` packed it; sums over features if that is `feature_sums` (closed_form.py)."""
+    lineage: Short = ""
+    """Of the release that training started from; empty if it is not known."""
 
 
 class Release(Message, frozen=True, tag=2):
@@ -78,6 +80,8 @@ class Release(Message, frozen=True, tag=2):
     body: bytes
     """The difference, float32 [P], as `codec` packed it, or the whole version if there is no base version.
     Empty if the broker takes no packet of that size: then the release in its slot has it."""
+    max_staleness: Annotated[int, Meta(ge=-1, le=2**53)] = -1
+    """The server refuses an update whose base is more versions behind; -1 if it does not say."""
 
 
 class Snapshot(Message, frozen=True, tag=3):
@@ -125,6 +129,8 @@ class Status(Message, frozen=True, tag=5):
     """What hinders it, in words; empty if nothing does."""
     key: Annotated[bytes, Meta(max_length=32)] = b""
     """Its Ed25519 public key, so that a server may note it at the first use; empty if it signs nothing."""
+    ends: Annotated[dict[Short, Count], Meta(max_length=64)] = {}
+    """How many of its updates ended how, as {"accepted": 12, "expired age": 1}; over all boots."""
 
 
 class Rollback(Message, frozen=True, tag=6):

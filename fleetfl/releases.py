@@ -65,12 +65,20 @@ class Published:
     """The server's half: the vector that everyone has, and the differences that led to it."""
 
     def __init__(
-        self, vector: np.ndarray, layout: Layout, codec: CodecConfig, *, lineage: str
+        self,
+        vector: np.ndarray,
+        layout: Layout,
+        codec: CodecConfig,
+        *,
+        lineage: str,
+        max_staleness: int = -1,
     ) -> None:
         """Version 0 is `vector`, float32 [P]. Raises CodecError if no vehicle knows the codec."""
         self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
         decoder(self.codec_kind, layout)
-        self.lineage, self.version = lineage, 0
+        self.lineage, self.version, self.max_staleness = lineage, 0, max_staleness
+        self.former: list[str] = []
+        """Names that these versions were counted under before."""
         self.vector = vector.astype(np.float32)
         self.sha256 = digest(self.vector)
         self.recent = deque([self._bare()], RING)
@@ -119,8 +127,13 @@ class Published:
 
     def rename(self, lineage: str) -> None:
         """Count on under another name: these versions may not be those that were published before."""
+        self.former.append(self.lineage)
         self.lineage = lineage
         self.recent = deque([self._bare()], RING)
+
+    def knows(self, lineage: str) -> bool:
+        """Whether versions of this name are ours to count from."""
+        return lineage == self.lineage or lineage in self.former
 
     def _bare(self) -> Release:
         return self._release(-1, "", b"")
@@ -134,13 +147,20 @@ class Published:
             sha256=self.sha256,
             codec=codec,
             body=body,
+            max_staleness=self.max_staleness,
         )
 
     def snapshot(self) -> dict[str, Any]:
-        return {"lineage": self.lineage, "version": self.version, "vector": self.vector.copy()}
+        return {
+            "lineage": self.lineage,
+            "former": list(self.former),
+            "version": self.version,
+            "vector": self.vector.copy(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.lineage, self.version = state["lineage"], state["version"]
+        self.former = list(state.get("former", ()))
         self.vector = state["vector"].copy()
         self.sha256 = digest(self.vector)
         self.recent = deque([self._bare()], RING)

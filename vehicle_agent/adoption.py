@@ -14,6 +14,7 @@ from fleetfl.messages import Release, Snapshot
 from fleetfl.releases import Follower, Held, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
+from vehicle_agent.outbox import Newest
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Adoption:
         fleet: str,
         layout: Layout,
         *,
+        held: Held | None = None,
         transport: Transport,
         server_key: wire.Verifier | None,
         fetch_s: float,
@@ -43,12 +45,22 @@ class Adoption:
         self.follower = Follower(layout)
         self.num_bytes = 0
         """Of release and snapshot frames received."""
+        self.max_staleness = -1
+        """Versions that an update's base may be behind, as the server's last release said."""
         self.came = asyncio.Event()
         """A release is held."""
+        if held is not None:
+            self.follower.held = held
+            self.came.set()
 
     @property
     def held(self) -> Held | None:
         return self.follower.held
+
+    def newest(self) -> Newest | None:
+        """What is known of the server's newest version."""
+        held = self.held
+        return held and Newest(held.lineage, held.version, self.max_staleness)
 
     async def run(self) -> None:
         topic, reached = topics.release(self.fleet), True
@@ -95,6 +107,7 @@ class Adoption:
             self.tell(f"version {release.version} is out of reach: {broken}")
             return False
         self.tell("")
+        self.max_staleness = release.max_staleness
         self.came.set()
         return True
 

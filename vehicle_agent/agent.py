@@ -1,11 +1,11 @@
 """One vehicle's loop: newest release in, local steps, update out. Knows no broker and no process.
 
-Four tasks share the loop: releases move a vector that is always a whole version, training goes from
-it into the outbox, delivery publishes the outbox, receipts empty it.
+Four tasks share the loop: adoption moves a vector that is always a whole version, training goes from
+it into the outbox, delivery empties that, and now and then the vehicle says how it is.
 """
 
 import asyncio
-import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleetfl import closed_form, topics, wire
-from fleetfl.chunks import split
 from fleetfl.codecs import CodecConfig, CodecError
 from fleetfl.identity import Signer
-from fleetfl.messages import MAX_NOTE, SIGNATURE, UNDONE, AnyMessage, Receipt, Status, Update
+from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update
 from fleetfl.releases import Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent.adoption import Adoption
-from vehicle_agent.feedback import ErrorFeedback
-from vehicle_agent.outbox import Outbox, Waiting
+from vehicle_agent.books import Books, Work
+from vehicle_agent.delivery import Delivery
+from vehicle_agent.outbox import Memory, Outbox, OutboxError
 from vehicle_agent.sensors import Frames, SensorError, SensorSource
 from vehicle_agent.trainer import LocalTraining, Summed
 
@@ -112,34 +112,40 @@ class Agent:
         outbox: Outbox,
         server_key: wire.Verifier | None = None,
         sums: Callable[[np.ndarray, Frames], Summed] | None = None,
-        work: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+        work: Work = asyncio.to_thread,
     ) -> None:
         self.config, self.identity = config, identity
         self.transport, self.sensor, self.trainer = transport, sensor, trainer
-        self.layout, self.codec_kind = layout, codec.kind_name
-        self.feedback = ErrorFeedback(codec.build(layout), layout.size, decay=error_feedback)
-        left = outbox.residual(layout.fingerprint)
-        if left is not None and left.shape == (layout.size,):
-            self.feedback.residual = left
-        self.residual_lock = asyncio.Lock()
-        self.frames_per_update, self.outbox, self.work = frames_per_update, outbox, work
-        self.server_key, self.sums = server_key, sums
+        self.layout, self.outbox, self.work = layout, outbox, work
+        self.frames_per_update, self.sums = frames_per_update, sums
         self.adoption = Adoption(
             identity.fleet,
             layout,
+            held=outbox.held(layout.fingerprint),
             transport=transport,
             server_key=server_key,
             fetch_s=config.fetch_s,
             retry_s=config.resend_s,
-            tell=self._tell,
+            tell=functools.partial(self._tell, "release"),
         )
+        self.books = Books(
+            outbox, codec, layout, decay=error_feedback, sign=identity.frame, work=work
+        )
+        self.delivery = Delivery(
+            self.books,
+            transport=transport,
+            update_topic=identity.update_topic,
+            receipt_topic=topics.receipt(identity.fleet, identity.vehicle),
+            server_key=server_key,
+            resend_s=config.resend_s,
+            newest=self.adoption.newest,
+            tell=functools.partial(self._tell, "delivery"),
+            seed=f"{identity.vehicle} {identity.boot}",
+        )
+        self.memory = outbox.memory()
         self.sequence = 0
-        self.partly_sent: dict[tuple[str, int], int] = {}
-        """Chunks the broker has, of an update that a broken link cut off."""
-        self.bytes_up = 0
-        self.note = ""
-        self.outbox_changed = asyncio.Event()
-        self.room = asyncio.Event()
+        self.notes: dict[str, str] = {}
+        """What hinders, by whom; without an entry nothing does."""
 
     async def run(self) -> None:
         """Until cancelled. Faults of link, server and sensor are noted, reported and waited out."""
@@ -148,8 +154,7 @@ class Agent:
         await together(
             releases=self.adoption.run(),
             training=self._train(),
-            delivery=self._deliver(),
-            receipts=self._take_receipts(),
+            delivery=self.delivery.run(),
             status=self._report_often(),
         )
 
@@ -163,174 +168,99 @@ class Agent:
         try:
             frames = await self.work(self.sensor.read, self.config.sums_of_frames)
         except SensorError as unfit:
-            self._tell(f"no sums: {unfit}")
+            self._tell("sums", f"no sums: {unfit}")
             return
         summed = await self.work(self.sums, base.vector, frames)
-        update = Update(
-            vehicle=self.identity.vehicle,
-            boot=self.identity.boot,
-            sequence=self.sequence,
-            base_version=base.version,
-            layout=self.layout.fingerprint,
+        update = self._update(
+            base,
+            frames,
             num_examples=summed.num_examples,
             local_steps=1,
-            captured_from=int(frames.captured_from),
-            captured_to=int(frames.captured_to),
             loss=summed.loss,
             codec=closed_form.KIND,
             body=summed.body,
         )
-        self.outbox.put(update.boot, update.sequence, self.identity.frame(update))
-        self.sequence += 1
-        self.outbox_changed.set()
+        memory = self._remembered(frames)
+        await self._once_there_is_room(lambda: self.books.keep_as_is(update, memory, base))
+        self._kept(memory)
         log.info("sums of %d frames, %d bytes", summed.num_examples, len(summed.body))
         end = asyncio.get_running_loop().time() + self.config.sums_wait_s
         while self.adoption.held is base and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.2)
 
     async def _train(self) -> None:
+        tell = functools.partial(self._tell, "training")
         await self._send_sums()
         while True:
             await self.adoption.came.wait()
             while len(self.outbox) >= self.config.max_waiting:
-                self.room.clear()
-                await self.room.wait()
+                self.books.went.clear()
+                await self.books.went.wait()
             try:
                 frames = await self.work(self.sensor.read, self.frames_per_update)
                 base = self.adoption.held
                 assert base is not None
-                seed = self.identity.seed * 1_000_003 + self.sequence
+                seed = self.identity.seed * 1_000_003 + self.memory.num_trained
                 trained = await self.work(self.trainer.train, base.vector, frames, seed=seed)
-                await self._post(base, frames, trained)
+                await self._keep(base, frames, trained)
+                tell("")
             except (SensorError, CodecError) as unfit:
-                self._tell(f"no update: {unfit}")
+                tell(f"no update: {unfit}")
                 await asyncio.sleep(self.config.resend_s)
             await asyncio.sleep(self.config.pause_s)
 
-    async def _post(self, base: Held, frames: Frames, trained: LocalTraining) -> None:
-        """Into the outbox. Raises CodecError if training diverged."""
-        async with self.residual_lock:
-            packed = await self.work(self.feedback.pack, trained.delta)
-            update = self._update(base, frames, trained, packed.body)
-            self.outbox.put(
-                update.boot,
-                update.sequence,
-                self.identity.frame(update),
-                layout=self.layout.fingerprint,
-                residual=packed.residual,
-            )
-            self.feedback.residual = packed.residual
-        self.sequence += 1
-        self.outbox_changed.set()
-        log.info("trained base=%d seq=%d loss=%.3f", base.version, update.sequence, trained.loss)
+    async def _keep(self, base: Held, frames: Frames, trained: LocalTraining) -> None:
+        """Into the outbox, as soon as there is room on the disk. Raises CodecError if it diverged."""
+        draft = self._update(
+            base,
+            frames,
+            num_examples=trained.num_examples,
+            local_steps=trained.local_steps,
+            loss=trained.loss,
+            codec=self.books.codec_kind,
+        )
+        memory = self._remembered(frames, trained)
+        await self._once_there_is_room(lambda: self.books.keep(draft, trained.delta, memory, base))
+        self._kept(memory)
+        log.info("trained base=%d seq=%d loss=%.3f", base.version, draft.sequence, trained.loss)
 
-    def _update(self, base: Held, frames: Frames, trained: LocalTraining, body: bytes) -> Update:
+    async def _once_there_is_room(self, keep: Callable[[], Awaitable[object]]) -> None:
+        """Training waits for a full or read-only disk; what it has is not lost meanwhile."""
+        while True:
+            try:
+                await keep()
+                return
+            except OutboxError as full:
+                self._tell("training", f"training waits: {full}")
+                await asyncio.sleep(self.config.resend_s)
+
+    def _remembered(self, frames: Frames, trained: LocalTraining | None = None) -> Memory:
+        """What a restart has to know once this is kept."""
+        counts = trained and trained.class_counts
+        return Memory(
+            num_trained=self.memory.num_trained + (trained is not None),
+            num_read=self.memory.num_read + len(frames.images),
+            class_counts=counts or self.memory.class_counts,
+        )
+
+    def _kept(self, memory: Memory) -> None:
+        self.memory = memory
+        self.sequence += 1
+
+    def _update(self, base: Held, frames: Frames, **more: Any) -> Update:
+        """The next one of this boot."""
+        given = {"body": b"", **more}
         return Update(
             vehicle=self.identity.vehicle,
             boot=self.identity.boot,
             sequence=self.sequence,
             base_version=base.version,
             layout=self.layout.fingerprint,
-            num_examples=trained.num_examples,
-            local_steps=trained.local_steps,
             captured_from=int(frames.captured_from),
             captured_to=int(frames.captured_to),
-            loss=trained.loss,
-            codec=self.codec_kind,
-            body=body,
+            lineage=base.lineage,
+            **given,
         )
-
-    async def _deliver(self) -> None:
-        """Publish what waits; again, less and less often, what has no receipt yet."""
-        loop = asyncio.get_running_loop()
-        due: dict[tuple[str, int], float] = {}
-        tries: dict[tuple[str, int], int] = {}
-        while True:
-            self.outbox_changed.clear()
-            waiting = self.outbox.waiting()
-            names = {(w.boot, w.sequence) for w in waiting}
-            due = {name: at for name, at in due.items() if name in names}
-            tries = {name: n for name, n in tries.items() if name in names}
-            for item in waiting:
-                name = (item.boot, item.sequence)
-                if due.get(name, 0.0) > loop.time():
-                    continue
-                try:
-                    await self._send(item)
-                except TransportError as broken:
-                    self._tell(str(broken))
-                    break
-                tries[name] = tries.get(name, 0) + 1
-                due[name] = loop.time() + self.config.resend_s * 2 ** min(tries[name] - 1, 6)
-            timeout_s = min(due.values(), default=loop.time() + 60.0) - loop.time()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.outbox_changed.wait(), max(timeout_s, 0.1))
-
-    async def _send(self, item: Waiting) -> None:
-        """Publish it, in chunks if need be, from where the link broke the last time.
-
-        Raises TransportError.
-        """
-        payloads = split(item.frame, self.transport.max_payload_bytes)
-        name = (item.boot, item.sequence)
-        num_sent = self.partly_sent.pop(name, 0)
-        for number, payload in enumerate(payloads[num_sent:], start=num_sent):
-            self.partly_sent[name] = number
-            await self.transport.publish(self.identity.update_topic, payload)
-            self.bytes_up += len(payload)
-        del self.partly_sent[name]
-
-    async def _take_receipts(self) -> None:
-        topic = topics.receipt(self.identity.fleet, self.identity.vehicle)
-        async with self.transport.subscribe(topic) as packets:
-            async for packet in packets:
-                packet.ack()
-                try:
-                    receipt = wire.decode(packet.payload, self.server_key)
-                except wire.WireError as noise:
-                    log.warning("receipt dropped: %s", noise)
-                    continue
-                if not isinstance(receipt, Receipt):
-                    continue
-                if receipt.reason == SIGNATURE:
-                    self._tell("the server does not know our signature: see its log")
-                    continue
-                if await self._forget(receipt):
-                    log.info(
-                        "%s seq=%d staleness=%d %s",
-                        receipt.verdict,
-                        receipt.sequence,
-                        receipt.staleness,
-                        receipt.reason,
-                    )
-                self.room.set()
-                self.outbox_changed.set()
-
-    async def _forget(self, receipt: Receipt) -> bool:
-        """False if it was forgotten before. What a refused one held goes back into the residual."""
-        boot, sequence = receipt.boot, receipt.sequence
-        if receipt.verdict != "refused":
-            return self.outbox.forget(boot, sequence)
-        async with self.residual_lock:
-            frame = self.outbox.frame(boot, sequence)
-            if frame is None:
-                return False
-            if receipt.reason == UNDONE:  # what is left of such training would lead there again
-                residual = np.zeros_like(self.feedback.residual)
-            else:
-                residual = self._with_returned(frame)
-            self.outbox.forget(boot, sequence, layout=self.layout.fingerprint, residual=residual)
-            self.feedback.residual = residual
-        return True
-
-    def _with_returned(self, frame: bytes) -> np.ndarray:
-        """The residual if this frame of ours is never counted."""
-        update = wire.decode(frame)
-        assert isinstance(update, Update), "the outbox holds nothing else"
-        # Packed for another model, or by another codec before a change of settings, it cannot return.
-        if (update.layout, update.codec) != (self.layout.fingerprint, self.codec_kind):
-            return self.feedback.residual
-        return self.feedback.returned(update.body)
 
     async def _report_often(self) -> None:
         while True:
@@ -353,15 +283,23 @@ class Agent:
             boot=self.identity.boot,
             state=state,
             version=-1 if held is None else held.version,
-            bytes_up=self.bytes_up,
+            bytes_up=self.delivery.num_bytes,
             bytes_down=self.adoption.num_bytes,
             waiting=len(self.outbox),
             note=self.note[:MAX_NOTE],
             key=self.identity.key,
+            ends=dict(self.outbox.ends),
         )
 
-    def _tell(self, note: str) -> None:
-        """What hinders; empty if nothing does."""
-        self.note = note
-        if note:
+    @property
+    def note(self) -> str:
+        """What hinders, in words; empty if nothing does."""
+        return "; ".join(self.notes.values())
+
+    def _tell(self, who: str, note: str) -> None:
+        """Note what hinders; empty if nothing does any more."""
+        if not note:
+            self.notes.pop(who, None)
+        elif self.notes.get(who) != note:
+            self.notes[who] = note
             log.warning("%s", note)

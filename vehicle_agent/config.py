@@ -9,6 +9,7 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.fleet import FleetConfig
 from fleetfl.messages import VEHICLE_PATTERN
 from vehicle_agent.agent import Config as AgentConfig
+from vehicle_agent.outbox import Config as OutboxConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Config as TrainerConfig
 
@@ -29,6 +30,8 @@ class VehicleConfig(FleetConfig):
     error_feedback: float = Field(default=0.9, ge=0, le=1)
     """Share of what packing dropped that is kept for the next update; 0 forgets it."""
     agent: AgentConfig = AgentConfig()
+    outbox: OutboxConfig = OutboxConfig()
+    """How much may wait for its receipt, and for how long."""
     threads: int = Field(default=1, ge=1)
     """Processor threads for training."""
 

@@ -12,10 +12,13 @@ from fleetfl.identity import OneKey, Signer
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig
-from vehicle_agent.outbox import Outbox
+from vehicle_agent.outbox import Outbox, OutboxError
 from vehicle_agent.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+
+OPEN_AGAIN_S = 10.0
 
 
 async def run(config: VehicleConfig) -> None:
@@ -25,9 +28,11 @@ async def run(config: VehicleConfig) -> None:
     """
     torch.set_num_threads(config.threads)
     model = config.model.build(seed=config.seed)
-    trainer = Trainer(config.trainer, model)
+    outbox = await _opened(config)
+    memory = outbox.memory()
+    trainer = Trainer(config.trainer, model, memory.class_counts)
     sensor = config.sensor.build(config.model.classes)
-    outbox = Outbox(config.state / "outbox.db")
+    sensor.skip(memory.num_read)
     identity = Identity(
         config.fleet,
         config.name,
@@ -75,3 +80,13 @@ async def run(config: VehicleConfig) -> None:
         log.info("vehicle %s: asked to stop; %d updates kept for later", config.name, len(outbox))
     finally:
         outbox.close()
+
+
+async def _opened(config: VehicleConfig) -> Outbox:
+    """The outbox; a disk that is full or read-only is waited for."""
+    while True:
+        try:
+            return Outbox(config.state / "outbox.db", config.outbox)
+        except OutboxError as unfit:
+            log.error("vehicle %s waits: %s", config.name, unfit)
+            await asyncio.sleep(OPEN_AGAIN_S)

@@ -1,7 +1,7 @@
 """Local steps on a vehicle's own frames: a vector and frames go in, a delta comes out. No I/O."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -47,6 +47,8 @@ class LocalTraining:
     local_steps: int
     loss: float
     """Mean over the steps."""
+    class_counts: list[float] | None = None
+    """What the trainer has to be given back after a restart; None if it remembers nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,14 @@ class Assignment:
 class Trainer:
     """Owns a model; remembers, of all frames so far, only how many were of which class."""
 
-    def __init__(self, config: Config, model: AdaptedModel) -> None:
+    def __init__(
+        self, config: Config, model: AdaptedModel, class_counts: Sequence[float] = ()
+    ) -> None:
+        """`class_counts` as the last training before a restart gave them, unless the classes changed."""
         self.config, self.model = config, model
         self.counts = np.ones(len(model.config.classes))
+        if len(class_counts) == len(self.counts):
+            self.counts = np.array(class_counts, np.float64)
 
     def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
         """From `start`, float32 [P], one pass over the frames in batches.
@@ -85,7 +92,8 @@ class Trainer:
         Raises ValueError if there are no frames, ModelError if the backbone cannot leave patches
         out. A diverged run gives a delta that is not finite.
         """
-        return train(self.config, self.model, self.assignment(start, frames, seed=seed))
+        trained = train(self.config, self.model, self.assignment(start, frames, seed=seed))
+        return replace(trained, class_counts=self.counts.tolist())
 
     def sums(self, vector: np.ndarray, frames: Frames) -> Summed:
         """For the closed-form head: of the features that `vector`, float32 [P], makes of the frames."""

@@ -1,56 +1,115 @@
 """An outbox that is a dict: for vehicles that never lose power, or lose it all at once."""
 
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from vehicle_agent.outbox import Outbox, Waiting
+from fleetfl.messages import Update
+from fleetfl.releases import Held
+from vehicle_agent.outbox import (
+    Config,
+    Memory,
+    Name,
+    Newest,
+    Outbox,
+    Produced,
+    Verdict,
+    Waiting,
+    useless,
+)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    frame: bytes
+    lineage: str
+    base_version: int
+    made_s: float
 
 
 class MemoryOutbox(Outbox):
-    """Keeps the contract of the one on disk, and of an empty one next to nothing.
+    """Keeps the contract of the one on disk but for the record, and of an empty one next to nothing.
 
-    Residuals are kept as they were given, so nobody may write to them afterwards.
+    Residuals are kept as they were given, so nobody may write to them afterwards. `now` gives seconds;
+    without it nothing gets old.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, bounds: Config | None = None, *, now: Callable[[], float] = lambda: 0.0
+    ) -> None:
         # Not the base's: that one opens a file.
-        self._frames: dict[tuple[str, int], bytes] = {}
+        self.bounds, self.now = bounds or Config(), now
+        self.ends: dict[str, int] = {}
+        self._kept: dict[Name, _Kept] = {}
         self._residual: tuple[bytes, np.ndarray] | None = None
+        self._memory = Memory()
+        self._held: tuple[bytes, Held] | None = None
 
     def put(
         self,
+        update: Update,
+        frame: bytes,
+        *,
+        residual: np.ndarray | None = None,
+        memory: Memory | None = None,
+        held: Held | None = None,
+    ) -> None:
+        name = (update.boot, update.sequence)
+        if name in self._kept:
+            raise sqlite3.IntegrityError(f"update {name} is there already")
+        self._kept[name] = _Kept(frame, update.lineage, update.base_version, self.now())
+        self._set_residual(update.layout, residual)
+        self._memory = memory or self._memory
+        self._held = (update.layout, held) if held else self._held
+
+    def resolve(
+        self,
         boot: str,
         sequence: int,
-        frame: bytes,
+        verdict: Verdict,
+        reason: str = "",
         *,
         layout: bytes = b"",
         residual: np.ndarray | None = None,
-    ) -> None:
-        if (boot, sequence) in self._frames:
-            raise sqlite3.IntegrityError(f"update {sequence} of boot {boot!r} is there already")
-        self._frames[boot, sequence] = frame
-        self._set_residual(layout, residual)
-
-    def waiting(self) -> list[Waiting]:
-        return [Waiting(*name, frame) for name, frame in self._frames.items()]
-
-    def frame(self, boot: str, sequence: int) -> bytes | None:
-        return self._frames.get((boot, sequence))
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def forget(
-        self, boot: str, sequence: int, *, layout: bytes = b"", residual: np.ndarray | None = None
     ) -> bool:
-        if self._frames.pop((boot, sequence), None) is None:
+        if self._kept.pop((boot, sequence), None) is None:
             return False
+        end = f"{verdict} {reason}".rstrip()
+        self.ends[end] = self.ends.get(end, 0) + 1
         self._set_residual(layout, residual)
         return True
 
+    def useless(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
+        return useless(self.waiting(), self.bounds, newest) if self._kept else []
+
+    def waiting(self) -> list[Waiting]:
+        now = self.now()
+        return [
+            Waiting(*name, kept.lineage, kept.base_version, len(kept.frame), now - kept.made_s)
+            for name, kept in self._kept.items()
+        ]
+
+    def frame(self, boot: str, sequence: int) -> bytes | None:
+        kept = self._kept.get((boot, sequence))
+        return kept and kept.frame
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def produced(self, after: int = 0) -> list[Produced]:
+        """Nothing: it keeps no record."""
+        return []
+
     def residual(self, layout: bytes) -> np.ndarray | None:
         return self._residual[1] if self._residual and self._residual[0] == layout else None
+
+    def memory(self) -> Memory:
+        return self._memory
+
+    def held(self, layout: bytes) -> Held | None:
+        return self._held[1] if self._held and self._held[0] == layout else None
 
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:
         if residual is not None:

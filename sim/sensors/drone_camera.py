@@ -43,6 +43,10 @@ class DroneCamera:
     def num_frames(self) -> int | None:
         return None
 
+    def skip(self, count: int) -> None:
+        if count:
+            self.rng = np.random.default_rng([self.config.seed, count])
+
     def read(self, count: int) -> Frames:
         labels = self.rng.choice(len(self.shares), count, p=self.shares)
         seed = int(self.rng.integers(2**31))

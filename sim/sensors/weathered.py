@@ -30,6 +30,10 @@ class Weathered:
     def num_frames(self) -> int | None:
         return self.source.num_frames
 
+    def skip(self, count: int) -> None:
+        self.source.skip(count)
+        self.reads += count
+
     def read(self, count: int) -> Frames:
         frames = self.source.read(count)
         self.reads += 1

@@ -274,3 +274,21 @@ def test_sums_survive_a_restart_to_the_bit(make_update):
         assert coordinator.submit(sums_update(make_update, start, 2)).released
     assert resumed.published.sha256 == whole.published.sha256
     assert resumed.made_of == whole.made_of
+
+
+def test_updates_of_another_lineage_are_refused_and_of_a_former_name_are_not(coordinator, update):
+    """Numbers alone would fit. One that does not say, from an older agent, is judged by its number."""
+    coordinator.published.lineage = "one"
+    other = coordinator.submit(update(lineage="two"))
+    assert (other.verdict, other.reason) == ("refused", Refusal.LINEAGE)
+    assert other.detail == "lineage two, expected one"
+    coordinator.published.rename("three")
+    renamed = new_coordinator()
+    renamed.restore(coordinator.snapshot())
+    said = ("one", "three", "")
+    outcomes = [renamed.submit(update(lineage=n, sequence=i)) for i, n in enumerate(said)]
+    assert [o.verdict for o in outcomes] == ["accepted"] * 3
+
+
+def test_releases_say_how_stale_an_update_may_be(coordinator):
+    assert coordinator.published.since(-1)[0].max_staleness == 3

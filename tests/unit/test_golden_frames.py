@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 
 from fleetfl import chunks, wire
 from fleetfl.codecs import decoder
@@ -76,6 +77,21 @@ def rollback() -> bytes:
     return wire.encode(Rollback(*fields, "float32", packed("float32"), "worse in fog"), SIGNER)
 
 
+def lineage() -> bytes:
+    """Of an update, which older ones do not tell; an older release or status lacks its last field too."""
+    message = wire.decode(update("int8"))
+    return wire.encode(replace(message, lineage="4f2ac01d"), SIGNER)
+
+
+def limit() -> bytes:
+    return wire.encode(replace(wire.decode(release()), max_staleness=50), SIGNER)
+
+
+def ends() -> bytes:
+    message = wire.decode(status())
+    return wire.encode(replace(message, ends={"accepted": 12, "expired age": 1}), SIGNER)
+
+
 def receipt() -> bytes:
     return wire.encode(Receipt("drone-01", "x3F-a0", 200, "refused", "stale", 51, 92), SIGNER)
 
@@ -92,6 +108,9 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "rollback": rollback,
     "receipt": receipt,
     "status": status,
+    "update-lineage": lineage,
+    "release-limit": limit,
+    "status-ends": ends,
     "unsigned": lambda: wire.encode(wire.decode(receipt())),
     "chunk": lambda: chunks.split(update("float32"), 1000)[1],
 }
@@ -125,7 +144,7 @@ def test_golden_frame_reads_as_ever(name, tmp_path):
 
 def test_the_same_message_is_signed_to_the_same_frame():
     """Codecs may pack better one day; what is around them stays."""
-    for name in ("receipt", "status", "unsigned"):
+    for name in ("receipt", "status-ends", "unsigned"):
         assert MAKERS[name]() == (FOLDER / f"{name}.bin").read_bytes()
 
 

@@ -1,52 +1,190 @@
-"""The outbox: kept until the receipt, in order, over a restart."""
+"""The outbox: kept until its end is known, in order, over restarts, within its bounds, and on record."""
 
 import sqlite3
 
 import numpy as np
 import pytest
 
-from vehicle_agent.outbox import Outbox, Waiting
+from fleetfl.releases import Held
+from fleetfl.vectors import digest
+from vehicle_agent.outbox import Config, Memory, Newest, Outbox, Produced, Waiting, useless
 
 pytestmark = pytest.mark.unit
 
 
-def test_keeps_order_and_survives_reopening(tmp_path):
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def put(make_update):
+    def put(box, sequence, frame=b"x", *, boot="a", base=0, lineage="one", layout=bytes(8), **keep):
+        update = make_update(
+            boot=boot, sequence=sequence, base_version=base, lineage=lineage, layout=layout
+        )
+        box.put(update, frame, **keep)
+
+    return put
+
+
+def names(box):
+    return [item.name for item in box.waiting()]
+
+
+def test_keeps_order_and_survives_reopening(tmp_path, put):
     box = Outbox(tmp_path / "deep" / "outbox.db")
-    box.put("a", 0, b"x")
-    box.put("a", 1, b"y")
+    put(box, 0, b"x")
+    put(box, 1, b"y")
     box.close()
     box = Outbox(tmp_path / "deep" / "outbox.db")
-    box.put("b", 0, b"z")
-    assert box.waiting() == [Waiting("a", 0, b"x"), Waiting("a", 1, b"y"), Waiting("b", 0, b"z")]
+    assert len(box) == 2
+    put(box, 0, b"z", boot="b")
+    assert names(box) == [("a", 0), ("a", 1), ("b", 0)]
+    assert [box.frame(*name) for name in names(box)] == [b"x", b"y", b"z"]
     box.close()
 
 
-def test_forgets_once(tmp_path):
+def test_an_end_is_noted_once_and_stays_on_record(tmp_path, put):
     box = Outbox(tmp_path / "outbox.db")
-    box.put("a", 0, b"x")
-    assert box.forget("a", 0)
-    assert not box.forget("a", 0)
-    assert len(box) == 0
+    for sequence in range(4):
+        put(box, sequence)
+    assert box.resolve("a", 0, "accepted")
+    assert not box.resolve("a", 0, "duplicate")
+    assert not box.resolve("a", 9, "accepted")
+    assert box.resolve("a", 2, "refused", "stale")
+    assert box.resolve("a", 3, "expired", "age")
+    assert box.frame("a", 0) is None
+    for _ in range(2):
+        assert names(box) == [("a", 1)]
+        assert box.ends == {"accepted": 1, "refused stale": 1, "expired age": 1}
+        record = box.produced()
+        assert [(p.sequence, p.verdict, p.reason) for p in record] == [
+            (0, "accepted", ""),
+            (1, None, ""),
+            (2, "refused", "stale"),
+            (3, "expired", "age"),
+        ]
+        assert box.produced(after=record[2].id) == [Produced(4, "a", 3, "expired", "age")]
+        box.close()
+        box = Outbox(tmp_path / "outbox.db")
     box.close()
 
 
-def test_residual_is_that_of_the_newest_update_over_a_restart(tmp_path):
-    box = Outbox(tmp_path / "outbox.db")
-    assert box.residual(b"L") is None
-    box.put("a", 0, b"x", layout=b"L", residual=np.ones(3, np.float32))
-    box.put("a", 1, b"y", layout=b"L", residual=np.full(3, 0.1, np.float32))
-    box.close()
-    box = Outbox(tmp_path / "outbox.db")
-    np.testing.assert_array_equal(box.residual(b"L"), np.full(3, 0.1, np.float32))
-    assert box.residual(b"another layout") is None
+def test_the_record_keeps_the_newest_ends_and_all_that_waits(tmp_path, put):
+    box = Outbox(tmp_path / "outbox.db", Config(max_record=3))
+    for sequence in range(10):
+        put(box, sequence)
+        if sequence:
+            box.resolve("a", sequence, "accepted")
+    assert [p.sequence for p in box.produced()] == [0, 7, 8, 9]
+    assert box.ends == {"accepted": 9}
     box.close()
 
 
-def test_update_that_is_not_kept_leaves_the_residual_as_it_was(tmp_path):
+def test_what_training_goes_on_from_is_that_of_the_newest_update_over_a_restart(tmp_path, put):
     box = Outbox(tmp_path / "outbox.db")
-    box.put("a", 0, b"x", layout=b"L", residual=np.ones(3, np.float32))
+    layout, other = b"layout-1", b"layout-2"
+    assert (box.residual(layout), box.held(layout), box.memory()) == (None, None, Memory())
+    vector = np.float32([1, 2, 3])
+    held = Held("one", 7, digest(vector), vector)
+    memory = Memory(2, 512, [1.0, 4.0])
+    put(box, 0, layout=layout, residual=np.ones(3, np.float32), memory=Memory(1, 256, [1.0, 2.0]))
+    put(box, 1, layout=layout, residual=np.full(3, 0.1, np.float32), memory=memory, held=held)
+    box.close()
+    box = Outbox(tmp_path / "outbox.db")
+    np.testing.assert_array_equal(box.residual(layout), np.full(3, 0.1, np.float32))
+    assert box.memory() == memory
+    found = box.held(layout)
+    assert (found.lineage, found.version, found.sha256) == ("one", 7, held.sha256)
+    np.testing.assert_array_equal(found.vector, vector)
+    assert (box.residual(other), box.held(other)) == (None, None)
+    box.db.execute("UPDATE held SET vector = zeroblob(12)")
+    assert box.held(layout) is None
+    box.close()
+
+
+def test_update_that_is_not_kept_leaves_the_residual_as_it_was(tmp_path, put):
+    box = Outbox(tmp_path / "outbox.db")
+    layout = b"layout-1"
+    put(box, 0, layout=layout, residual=np.ones(3, np.float32))
     with pytest.raises(sqlite3.IntegrityError):
-        box.put("a", 0, b"again", layout=b"L", residual=np.zeros(3, np.float32))
-    assert not box.forget("a", 7, layout=b"L", residual=np.zeros(3, np.float32))
-    np.testing.assert_array_equal(box.residual(b"L"), np.ones(3, np.float32))
+        put(box, 0, b"again", layout=layout, residual=np.zeros(3, np.float32))
+    gone = box.resolve("a", 7, "refused", layout=layout, residual=np.zeros(3, np.float32))
+    assert not gone
+    np.testing.assert_array_equal(box.residual(layout), np.ones(3, np.float32))
+    assert len(box) == 1
     box.close()
+
+
+def test_age_is_what_agents_ran_since_and_no_date(tmp_path, put):
+    """Made at 1000 s of one start, 50 s run; 10 s on the next start, whose clock begins anew: 60 s."""
+    clock = Clock()
+    box = Outbox(tmp_path / "outbox.db", now=clock)
+    put(box, 0)
+    clock.now_s += 50
+    put(box, 1)
+    box.close()
+    clock.now_s = 3.0
+    box = Outbox(tmp_path / "outbox.db", now=clock)
+    clock.now_s += 10
+    assert [item.age_s for item in box.waiting()] == [60.0, 10.0]
+    box.close()
+
+
+def waiting(sequence, *, base=0, num_bytes=10, age_s=0.0, lineage="one"):
+    return Waiting("a", sequence, lineage, base, num_bytes, age_s)
+
+
+def gone(items, newest=None, **bounds):
+    found = useless(items, Config(**bounds), newest)
+    return [(item.sequence, reason) for item, reason in found]
+
+
+def test_within_the_bounds_nothing_goes():
+    items = [waiting(n, base=3, age_s=5) for n in range(4)]
+    newest = Newest("one", 53, 50)
+    assert gone(items, newest, max_age_s=5, max_updates=4, max_bytes=2**10) == []
+
+
+def test_what_is_too_old_or_can_never_count_goes():
+    """Newest is 60 and 50 are allowed: base 10 still counts, 9 does not; another lineage is not judged."""
+    items = [
+        waiting(0, base=9),
+        waiting(1, base=10),
+        waiting(2, base=0, lineage="another"),
+        waiting(3, base=0, age_s=101),
+    ]
+    assert gone(items, Newest("one", 60, 50), max_age_s=100) == [(0, "stale"), (3, "age")]
+    assert gone(items, Newest("one", 60, -1), max_age_s=100) == [(3, "age")]
+    assert gone(items, None) == []
+
+
+def test_the_oldest_give_way_to_count_and_bytes():
+    """Of 5, 2 above the count of 3; of 3 * 600 bytes one above 1,500."""
+    items = [waiting(n, num_bytes=600) for n in range(5)]
+    assert gone(items, max_updates=3) == [(0, "count"), (1, "count")]
+    assert gone(items, max_updates=3, max_bytes=1500) == [
+        (0, "count"),
+        (1, "count"),
+        (2, "bytes"),
+    ]
+
+
+def test_a_damaged_file_is_set_aside_and_begun_anew(tmp_path, put, caplog):
+    path = tmp_path / "outbox.db"
+    box = Outbox(path)
+    for sequence in range(50):
+        put(box, sequence, bytes(5000))
+    box.close()
+    content = bytearray(path.read_bytes())
+    content[4096 : 4096 * 20] = b"\xab" * (4096 * 19)
+    path.write_bytes(content)
+    box = Outbox(path)
+    assert len(box) == 0
+    put(box, 0)
+    box.close()
+    assert "is DAMAGED" in caplog.text
+    assert (tmp_path / "outbox.db.damaged").read_bytes() == content

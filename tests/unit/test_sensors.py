@@ -121,3 +121,25 @@ def test_weather_is_put_on_any_source(archive):
 def test_unknown_weather_is_named():
     with pytest.raises(ValidationError, match="condition"):
         sensor(world.CLASSES, kind="sim.sensors.drone_camera", condition="hail")
+
+
+@pytest.mark.parametrize("seen", [0, 3, 6, 20])
+def test_a_source_goes_on_after_a_restart_where_it_was(folder, archive, seen):
+    for table in (
+        {"kind": "image_folder", "root": folder, "size": 32},
+        {"kind": "labelled_npz", "path": archive},
+        {"kind": "sim.sensors.weathered", "source": {"kind": "labelled_npz", "path": archive}}
+        | {"condition": "fog", "severity": 0.0},
+    ):
+        lived, restarted = sensor(**table), sensor(**table)
+        if seen:
+            lived.read(seen)
+        restarted.skip(seen)
+        np.testing.assert_array_equal(lived.read(9).labels, restarted.read(9).labels)
+
+
+def test_a_drone_camera_shows_other_frames_after_a_restart():
+    table = {"kind": "sim.sensors.drone_camera", "seed": 5}
+    first, again = sensor(world.CLASSES, **table), sensor(world.CLASSES, **table)
+    again.skip(6)
+    assert (first.read(6).images != again.read(6).images).any()

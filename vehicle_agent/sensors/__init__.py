@@ -37,6 +37,13 @@ class SensorSource(Protocol):
         """The next `count` frames; a finite source starts again at its end. Raises SensorError."""
         ...
 
+    def skip(self, count: int) -> None:
+        """Go on, after a restart, where a source that has read so many frames would (unreadable ones aside).
+
+        An endless stream only has to show other frames than those before.
+        """
+        ...
+
 
 class SensorConfig(PluginConfig):
     """Settings of one source."""

@@ -63,6 +63,14 @@ class ImageFolder:
             taken.append(path.stat().st_mtime)
         return Frames(np.stack(images), np.array(labels, np.int64), min(taken), max(taken))
 
+    def skip(self, count: int) -> None:
+        while count > 0:
+            if not self.queue:
+                self.queue = self.rng.permutation(len(self.files)).tolist()
+            passed = min(count, len(self.queue))
+            del self.queue[-passed:]
+            count -= passed
+
     def _picture(self, path: Path) -> np.ndarray:
         with Image.open(path) as picture:
             # draft() lets the JPEG decoder skip the detail that scaling would throw away.

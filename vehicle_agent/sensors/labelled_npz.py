@@ -48,10 +48,20 @@ class LabelledNpz:
     def num_frames(self) -> int | None:
         return len(self.images)
 
-    def read(self, count: int) -> Frames:
+    def skip(self, count: int) -> None:
+        whole, rest = divmod(count, len(self.images))
+        for _ in range(whole):
+            self.rng.permutation(len(self.images))
+        self._next_rows(rest)
+
+    def _next_rows(self, count: int) -> np.ndarray:
         while len(self.queue) < count:
             self.queue = np.concatenate([self.queue, self.rng.permutation(len(self.images))])
         rows, self.queue = self.queue[:count], self.queue[count:]
+        return rows
+
+    def read(self, count: int) -> Frames:
+        rows = self._next_rows(count)
         now = time.time()
         return Frames(self.images[rows], self.labels[rows], now, now)
 

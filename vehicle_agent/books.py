@@ -1,0 +1,119 @@
+"""Outbox and error feedback as one: what was learned is in a frame, left over or counted; never two."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleetfl import wire
+from fleetfl.codecs import CodecConfig, CodecError
+from fleetfl.messages import UNDONE, Update
+from fleetfl.releases import Held
+from fleetfl.vectors import Layout
+from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.outbox import Memory, Name, Newest, Outbox, Verdict
+
+log = logging.getLogger(__name__)
+
+Work = Callable[..., Awaitable[Any]]
+"""Runs a blocking call aside."""
+
+
+class Books:
+    """Every change to outbox and residual goes through here. `sign` makes the frame of an update."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        codec: CodecConfig,
+        layout: Layout,
+        *,
+        decay: float,
+        sign: Callable[[Update], bytes],
+        work: Work,
+    ) -> None:
+        self.outbox, self.layout, self.codec_kind = outbox, layout, codec.kind_name
+        self.sign, self.work = sign, work
+        self.feedback = ErrorFeedback(codec.build(layout), layout.size, decay=decay)
+        left = outbox.residual(layout.fingerprint)
+        if left is not None and left.shape == (layout.size,):
+            self.feedback.residual = left
+        self.lock = asyncio.Lock()
+        self.unsent: set[Name] = set()
+        """Updates that certainly never left: made by this process, and not offered to the link yet."""
+        self.came, self.went = asyncio.Event(), asyncio.Event()
+
+    async def keep(self, draft: Update, delta: np.ndarray, memory: Memory, held: Held) -> Update:
+        """`draft` with the body that packs `delta`, float32 [P], once it is on disk.
+
+        Raises CodecError if training diverged; OutboxError, with all as it was, if there is no room.
+        """
+        async with self.lock:
+            packed = await self.work(self.feedback.pack, delta)
+            update = msgspec.structs.replace(draft, body=packed.body)
+            self.outbox.put(
+                update, self.sign(update), residual=packed.residual, memory=memory, held=held
+            )
+            self.feedback.residual = packed.residual
+        self.unsent.add((update.boot, update.sequence))
+        self.came.set()
+        return update
+
+    async def keep_as_is(self, update: Update, memory: Memory, held: Held) -> None:
+        """A whole update that leaves nothing over, once it is on disk. Raises OutboxError."""
+        self.outbox.put(update, self.sign(update), memory=memory, held=held)
+        self.unsent.add((update.boot, update.sequence))
+        self.came.set()
+
+    async def settle(self, name: Name, verdict: Verdict, reason: str) -> bool:
+        """Its end is known. False if it was before. Raises OutboxError, with all as it was.
+
+        What a refused update held goes back into the residual; so does what expired before it was
+        sent. One that was sent may have been counted, its receipt lost: that is dropped for good.
+        """
+        async with self.lock:
+            returned = None
+            if reason == UNDONE:  # what is left of such training would lead there again
+                returned = np.zeros_like(self.feedback.residual)
+            elif verdict == "refused" or (verdict == "expired" and name in self.unsent):
+                returned = self._with_returned(name)
+            known = self.outbox.resolve(
+                *name, verdict, reason, layout=self.layout.fingerprint, residual=returned
+            )
+            if known and returned is not None:
+                self.feedback.residual = returned
+        self.unsent.discard(name)
+        self.went.set()
+        return known
+
+    def _with_returned(self, name: Name) -> np.ndarray | None:
+        """The residual if this update is never counted; None if nothing of it can return."""
+        frame = self.outbox.frame(*name)
+        if frame is None:
+            return None
+        update = wire.decode(frame)
+        assert isinstance(update, Update), "the outbox holds nothing else"
+        # Packed for another model, or by another codec before a change of settings, it cannot return.
+        if (update.layout, update.codec) != (self.layout.fingerprint, self.codec_kind):
+            return None
+        try:
+            return self.feedback.returned(update.body)
+        except CodecError as unfit:
+            log.warning("what %s held cannot return: %s", name, unfit)
+            return None
+
+    async def sweep(self, newest: Newest | None) -> None:
+        """Drop what is of no use any more. Raises OutboxError."""
+        for item, reason in self.outbox.useless(newest):
+            await self.settle(item.name, "expired", reason)
+            log.warning(
+                "expired (%s) boot=%s seq=%d base=%d age_s=%.0f",
+                reason,
+                item.boot,
+                item.sequence,
+                item.base_version,
+                item.age_s,
+            )
