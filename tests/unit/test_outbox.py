@@ -7,7 +7,16 @@ import pytest
 
 from fleetfl.releases import Held
 from fleetfl.vectors import digest
-from vehicle_agent.outbox import Config, Memory, Newest, Outbox, Produced, Waiting, useless
+from vehicle_agent.outbox import (
+    Config,
+    Memory,
+    Newest,
+    Outbox,
+    OutboxError,
+    Produced,
+    Waiting,
+    useless,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -188,3 +197,19 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(tmp_path, put, caplog):
     box.close()
     assert "is DAMAGED" in caplog.text
     assert (tmp_path / "outbox.db.damaged").read_bytes() == content
+
+
+def test_what_turns_read_only_is_an_error_and_goes_on_when_it_is_mended(tmp_path, put):
+    box = Outbox(tmp_path / "outbox.db")
+    put(box, 0)
+    box.db.execute("PRAGMA query_only = ON")
+    with pytest.raises(OutboxError, match=r"outbox\.db: attempt to write a readonly database"):
+        put(box, 1)
+    with pytest.raises(OutboxError):
+        box.resolve("a", 0, "accepted")
+    assert (names(box), box.ends) == ([("a", 0)], {})
+    box.db.execute("PRAGMA query_only = OFF")
+    put(box, 1)
+    assert box.resolve("a", 0, "accepted")
+    assert (names(box), len(box)) == ([("a", 1)], 1)
+    box.close()
