@@ -22,8 +22,10 @@ class EventLog:
     first one after says how many are missing.
     """
 
-    def __init__(self, path: Path, *, watch: Watch | None = None) -> None:
-        self.path, self.watch = path, watch
+    def __init__(
+        self, path: Path, *, watch: Watch | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.path, self.watch, self.clock = path, watch, clock
         self.file: int | None = None
         self.missing = 0
         """Lines since the last one that was written."""
@@ -40,7 +42,7 @@ class EventLog:
 
     def _append(self, event: str, fields: Mapping[str, Any]) -> bool:
         """Whether the whole line is in the file."""
-        about = {"time": round(time.time(), 3), "event": event, **fields}
+        about = {"time": round(self.clock(), 3), "event": event, **fields}
         line = b"\n" * self.is_torn + json.dumps(about).encode() + b"\n"
         try:
             written = os.write(self._opened(), line)

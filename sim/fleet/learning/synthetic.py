@@ -1,0 +1,91 @@
+"""No model and no images: every vehicle pulls the vector towards a point of its own near a common one.
+
+A training takes microseconds, so that what is measured is the fleet. Accuracy is 1 / (1 + the squared
+distance to the common point, of which 1 is where it starts): from a half to near 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.vectors import Layout
+from sim.fleet.learning import LearningConfig, Score
+from vehicle_agent.sensors import Frames
+from vehicle_agent.trainer import LocalTraining
+
+if TYPE_CHECKING:
+    from sim.fleet.scenario import Scenario
+
+
+class Config(LearningConfig):
+    kind: Literal["synthetic"] = "synthetic"
+    size: int = Field(default=256, ge=1)
+    """Values of the vector."""
+    heterogeneity: float = Field(default=1.0, ge=0)
+    """How far the vehicles' own points lie from the common one, which is 1 from the start."""
+    noise: float = Field(default=0.1, ge=0)
+    """Length of what each training adds by chance."""
+    rate: float = Field(default=0.3, gt=0, le=1)
+    """Share of the way to its own point that a training goes."""
+    images: int = Field(default=320, ge=1)
+    """That a training would look at."""
+
+    def build(self, scenario: Scenario, folder: Path, say: Callable[[str], None]) -> Synthetic:
+        return Synthetic(self, seed=scenario.sim.seed)
+
+
+class Synthetic:
+    num_parameters = 0
+
+    def __init__(self, config: Config, *, seed: int) -> None:
+        self.config, self.seed = config, seed
+        self.layout = Layout.flat(config.size)
+        self.initial = np.zeros(config.size, np.float32)
+        self.common = _direction(config.size, seed)
+        self.frames_per_update = 1
+        self.images_per_update = float(config.images)
+        self.sensor = _Nothing()
+
+    def learner(self, number: int) -> tuple[_Nothing, Pull]:
+        return self.sensor, Pull(self, number)
+
+    def class_shares(self, number: int) -> list[float]:
+        return []
+
+    def score(self, vector: np.ndarray) -> Score:
+        away = vector.astype(np.float64) - self.common
+        return Score(1.0 / (1.0 + float(away @ away)), {}, {})
+
+
+class Pull:
+    """A vehicle's Training. Keeps no vector while it does not train."""
+
+    def __init__(self, about: Synthetic, number: int) -> None:
+        self.about, self.number = about, number
+
+    def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
+        config, about = self.about.config, self.about
+        own = _direction(config.size, about.seed + 1_000_003 * (self.number + 1))
+        towards = about.common + np.float32(config.heterogeneity) * own - start
+        noise = np.float32(config.noise) * _direction(config.size, seed)
+        delta = np.float32(config.rate) * towards + noise
+        return LocalTraining(delta, config.images, 1, float(towards @ towards))
+
+
+class _Nothing:
+    num_frames = None
+    frames = Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), 0.0, 0.0)
+
+    def read(self, count: int) -> Frames:
+        return self.frames
+
+
+def _direction(size: int, seed: int) -> np.ndarray:
+    """float32 [size] of length 1."""
+    vector = np.random.default_rng(seed).standard_normal(size, np.float32)
+    return vector / np.float32(np.sqrt(np.float64(vector @ vector)))

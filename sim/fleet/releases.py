@@ -1,0 +1,61 @@
+"""The versions that a fleet holds, each once: vehicles that hold the same one hold the same array."""
+
+from collections import OrderedDict
+
+from fleetfl.messages import Release, Snapshot
+from fleetfl.releases import Follower, Held
+from fleetfl.topics import RING
+from fleetfl.vectors import Layout
+
+
+class SharedVersions:
+    """The newest versions. Those before them are held by nobody any more: the way on is a snapshot."""
+
+    def __init__(self, kept: int = RING + 1) -> None:
+        self.kept = kept
+        self.held: OrderedDict[bytes, Held] = OrderedDict()
+        """By SHA-256."""
+
+    def remember(self, held: Held) -> Held:
+        """The one of all that are equal to it."""
+        known = self.held.setdefault(held.sha256, held)
+        while len(self.held) > self.kept:
+            self.held.popitem(last=False)
+        return known
+
+    def known(self, news: Release | Snapshot) -> Held | None:
+        held = self.held.get(news.sha256)
+        is_same = held is not None and (held.lineage, held.version) == (news.lineage, news.version)
+        return held if is_same else None
+
+
+class SharedFollower(Follower):
+    """Adds a step, or reads a snapshot, only where no vehicle has done so before.
+
+    Of the same bits the real one makes the same version, so whoever comes later may take that.
+    """
+
+    def __init__(self, layout: Layout, versions: SharedVersions, start: Held | None) -> None:
+        super().__init__(layout)
+        self.versions, self.held = versions, start
+
+    def apply(self, release: Release) -> None:
+        known, held = self.versions.known(release), self.held
+        before = (release.lineage, release.base_version)
+        if known is None or held is None or before != (held.lineage, held.version):
+            super().apply(release)
+            self._share()
+        else:
+            self.held = known
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        known = self.versions.known(snapshot)
+        if known is None:
+            super().adopt(snapshot)
+            self._share()
+        elif not self.has(snapshot):
+            self.held = known
+
+    def _share(self) -> None:
+        if self.held is not None:
+            self.held = self.versions.remember(self.held)

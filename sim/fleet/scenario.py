@@ -1,0 +1,118 @@
+"""A virtual fleet as a file describes it: what it shares, its server, its vehicles, and the part `sim`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from actors.config import ServerConfig
+from fleetfl.config import ConfigError, Section, read_with, validate
+from fleetfl.fleet import FleetConfig
+from sim.datasets import AnyDataset, Weather
+from sim.datasets.drone_world import Config as DroneWorld
+from sim.fleet.availability import AnyAvailability
+from sim.fleet.availability.always import Config as Always
+from sim.fleet.devices import DEVICES, Device
+from sim.fleet.learning import AnyLearning
+from sim.fleet.learning.vision import Config as Vision
+from sim.fleet.links import AnyLink
+from sim.fleet.links.lte import Config as Lte
+from sim.fleet.participation import AnyParticipation
+from sim.fleet.participation.continuous import Config as Continuous
+from sim.fleet.weather import AnyWeather
+from sim.fleet.weather.dealt import Config as Dealt
+from vehicle_agent.config import VehicleConfig
+
+
+class StopConfig(Section):
+    """When the run ends: at whichever comes first."""
+
+    hours: float = Field(default=24.0, gt=0)
+    """Of virtual time."""
+    releases: int | None = Field(default=None, ge=1)
+    updates: int | None = Field(default=None, ge=1)
+    """Accepted ones."""
+
+
+class VirtualConfig(FleetConfig):
+    clock: Literal["virtual"]
+    runs: Path = Path("runs")
+    """Results go to RUNS/FLEET."""
+    num_vehicles: int = Field(default=100, ge=1, le=1_000_000)
+    start_hour: float = Field(default=0.0, ge=0, lt=24)
+    """Of the day on which the run begins."""
+    stop: StopConfig = StopConfig()
+    learning: AnyLearning = Vision()
+    dataset: AnyDataset = DroneWorld()
+    """What the fleet sees. Its weather comes from the two below."""
+    weathers: tuple[Weather, ...] = (Weather(condition="fog"), Weather(condition="night"))
+    weather: AnyWeather = Dealt()
+    """Which of them a vehicle flies through, and when."""
+    device_classes: dict[str, Device] = Field(default_factory=lambda: dict(DEVICES))
+    devices: dict[str, float] = Field(default_factory=lambda: {"jetson_orin": 1.0})
+    """Share of the fleet that has each class."""
+    speed_sigma: float = Field(default=0.5, ge=0)
+    """Of the log-normal of how much longer a vehicle takes than its device would."""
+    jitter_sigma: float = Field(default=0.1, ge=0)
+    """The same, anew for each training."""
+    links: tuple[AnyLink, ...] = Field(default=(Lte(),), min_length=1)
+    """Dealt to the vehicles in turn."""
+    availability: AnyAvailability = Always()
+    participation: AnyParticipation = Continuous()
+    lost_share: float = Field(default=0.0, ge=0, lt=1)
+    """Of the trainings in the middle of which a vehicle loses power."""
+    evaluate_every_s: float = Field(default=600.0, gt=0)
+    """Virtual seconds between two looks at the newest release's accuracy."""
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> "VirtualConfig":
+        unknown = [name for name in self.devices if name not in self.device_classes]
+        if unknown or not sum(self.devices.values()) > 0:
+            known = ", ".join(self.device_classes)
+            raise ValueError(f"devices: got {self.devices}, expected positive shares of {known}")
+        return self
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The settings of a virtual fleet. Vehicles sign nothing: what signatures cost is measured elsewhere."""
+
+    sim: VirtualConfig
+    server: ServerConfig
+    vehicle: VehicleConfig
+    factory_seed: int
+    """Of version 0 and the held-out frames; `sim.seed` deals the rest."""
+
+
+def read_scenario(
+    path: Path, overrides: Sequence[str] = (), *, seed: int | None = None
+) -> Scenario:
+    """From a file. With `seed` the same factory's fleet is dealt anew. Raises ConfigError."""
+    return scenario_of(read_with(path, overrides), str(path), seed=seed)
+
+
+def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -> Scenario:
+    """From a tree of settings, as read from `source`. Raises ConfigError."""
+    tree = {"transport": {"kind": "memory"}, **tree}
+    factory_seed = tree.get("seed", 0)
+    if seed is not None:
+        tree["seed"] = seed
+    sim = validate(tree, "sim", VirtualConfig, source)
+    nowhere = {"state": "/nonexistent"}
+    camera = {"kind": "sim.sensors.drone_camera"}
+    server = {**tree, "server": {**tree.get("server", {}), **nowhere}}
+    own = {"name": "v", "sensor": camera, **nowhere}
+    vehicle = {**tree, "vehicle": {**tree.get("vehicle", {}), **own}}
+    if isinstance(sim.learning, Vision):
+        try:
+            sim.dataset.check(sim.model.classes)
+        except ValueError as unfit:
+            raise ConfigError(f"{source}: {unfit}") from unfit
+    return Scenario(
+        sim,
+        validate(server, "server", ServerConfig, source),
+        validate(vehicle, "vehicle", VehicleConfig, source),
+        factory_seed,
+    )

@@ -1,0 +1,241 @@
+"""One vehicle of a virtual fleet: the real agent while it is on, and a few numbers while it is off."""
+
+import asyncio
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from fleetfl.codecs import CodecConfig
+from fleetfl.releases import Held
+from fleetfl.transport import Will
+from fleetfl.transport.memory import Broker
+from fleetfl.vectors import Layout
+from sim.fleet.availability import Window
+from sim.fleet.devices import Device
+from sim.fleet.dice import normal, seed_of, uniform
+from sim.fleet.links import Link
+from sim.fleet.network import LinkedTransport, Meter
+from sim.fleet.outbox import MemoryOutbox
+from sim.fleet.releases import SharedFollower, SharedVersions
+from sim.fleet.trainings import Trainings
+from vehicle_agent.agent import Agent, Identity, Training
+from vehicle_agent.agent import Config as AgentConfig
+from vehicle_agent.sensors import Frames, SensorSource
+from vehicle_agent.trainer import LocalTraining
+
+Ending = Literal["done", "off", "lost"]
+"""Of a session: its trainings are counted, its window is over, or power went in the middle of one."""
+
+
+class PowerLost(Exception):
+    """In the middle of a training: nobody hears of it again."""
+
+
+@dataclass(frozen=True)
+class Works:
+    """What all vehicles of a fleet share."""
+
+    fleet: str
+    num_partitions: int
+    broker: Broker
+    max_payload_bytes: int
+    agent: AgentConfig
+    layout: Layout
+    codec: CodecConfig
+    error_feedback: float
+    frames_per_update: int
+    images_per_update: float
+    """What a training costs, in whole images."""
+    versions: SharedVersions
+    trainings: Trainings
+    lost_share: float
+    """Of trainings that never end."""
+    jitter_sigma: float
+
+
+class _Outbox(MemoryOutbox):
+    """Tells its vehicle when an update is kept, and when one has been answered for."""
+
+    def __init__(self, kept: Callable[[], None], answered: Callable[[], None]) -> None:
+        super().__init__()
+        self.kept, self.answered = kept, answered
+
+    def put(self, boot: str, sequence: int, frame: bytes, **left: Any) -> None:
+        super().put(boot, sequence, frame, **left)
+        self.kept()
+
+    def forget(self, boot: str, sequence: int, **left: Any) -> bool:
+        done = super().forget(boot, sequence, **left)
+        self.answered()
+        return done
+
+
+class VirtualVehicle:
+    def __init__(
+        self,
+        name: str,
+        works: Works,
+        *,
+        device: Device,
+        pace: float,
+        link: Link,
+        windows: Iterator[Window],
+        learn: Callable[[], tuple[SensorSource, Training]],
+        seed: int,
+    ) -> None:
+        """`pace`: 2 takes twice as long as its device would. `learn` is called at the first need."""
+        self.name, self.works, self.device, self.pace = name, works, device, pace
+        self.link, self.windows, self.learn, self.seed = link, windows, learn, seed
+        self.meter = Meter()
+        self.boots = self.num_trainings = self.num_lost = 0
+        self.held: Held | None = None
+        """What it holds when it is switched on: kept on its disk, shared with the others in memory."""
+        self.outbox: _Outbox | None = None
+        self.learner: tuple[SensorSource, Training] | None = None
+        self.session_ends: asyncio.Future[Ending] | None = None
+        self.trainings_left = 0
+
+    @property
+    def seconds_per_training(self) -> float:
+        """In the middle."""
+        return self.pace * self.works.images_per_update / self.device.images_per_s
+
+    async def session(self, *, trainings: int | None = None, until_s: float = math.inf) -> Ending:
+        """On until its window closes, until so many trainings are answered for, or until power is lost."""
+        loop, works = asyncio.get_running_loop(), self.works
+        if self.outbox is None or self.learner is None:
+            self.outbox = _Outbox(self._kept, self._answered)
+            self.learner = self.learn()
+        self.boots += 1
+        self.trainings_left = -1 if trainings is None else trainings
+        self.session_ends = ends = loop.create_future()
+        identity = Identity(
+            works.fleet,
+            self.name,
+            boot=f"boot{self.boots}",
+            num_partitions=works.num_partitions,
+            seed=seed_of(self.seed, self.boots) % 2**31,
+        )
+        timer = loop.call_at(until_s, self._end, "off") if until_s < math.inf else None
+        try:
+            async with works.broker.connect(
+                self.name,
+                clean_session=False,
+                will=Will(identity.status_topic, identity.offline()),
+                max_payload_bytes=works.max_payload_bytes,
+            ) as client:
+                transport = LinkedTransport(client, self.link, self.meter)
+                return await self._live(identity, transport, ends)
+        except PowerLost:
+            self.num_lost += 1
+            return "lost"
+        finally:
+            self.session_ends = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _live(
+        self, identity: Identity, transport: LinkedTransport, ends: "asyncio.Future[Ending]"
+    ) -> Ending:
+        works = self.works
+        assert self.outbox is not None
+        assert self.learner is not None
+        sensor, trainer = self.learner
+        camera = _Camera(sensor)
+        follower = SharedFollower(works.layout, works.versions, self._still_held())
+        agent = Agent(
+            works.agent,
+            identity,
+            transport=transport,
+            sensor=camera,
+            trainer=trainer,
+            layout=works.layout,
+            codec=works.codec,
+            error_feedback=works.error_feedback,
+            frames_per_update=works.frames_per_update,
+            outbox=self.outbox,
+            work=functools.partial(self._work, camera, trainer),
+        )
+        agent.adoption.follower = follower
+        life = asyncio.create_task(agent.run(), name=self.name)
+        try:
+            await asyncio.wait({life, ends}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
+            self.held = follower.held
+        if not life.cancelled() and (error := life.exception()) is not None:
+            raise error
+        await agent.report("offline", timeout_s=2.0)
+        return ends.result()
+
+    def _still_held(self) -> Held | None:
+        """None for a version so old that the way on is a snapshot anyway: then nobody need keep it."""
+        held = self.held
+        return None if held is None else self.works.versions.held.get(held.sha256)
+
+    def _end(self, how: Ending) -> None:
+        if self.session_ends is not None and not self.session_ends.done():
+            self.session_ends.set_result(how)
+
+    def _kept(self) -> None:
+        if self.trainings_left > 0:
+            self.trainings_left -= 1
+
+    def _answered(self) -> None:
+        if self.trainings_left == 0 and not len(self.outbox or ()):
+            self._end("done")
+
+    async def _work(
+        self,
+        camera: "_Camera",
+        trainer: Training,
+        call: Callable[..., Any],
+        *given: Any,
+        **named: Any,
+    ) -> Any:
+        """The agent's `work`: training lasts as long as on the vehicle's device, the rest no time."""
+        if call == camera.read and self.trainings_left == 0:
+            # All that this session was for is done; it ends with the receipt.
+            await asyncio.get_running_loop().create_future()
+        if call == trainer.train:
+            return await self._trained(trainer, *given, **named)
+        return call(*given, **named)
+
+    async def _trained(
+        self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int
+    ) -> LocalTraining:
+        works, nth = self.works, self.num_trainings
+        self.num_trainings += 1
+        jitter = math.exp(works.jitter_sigma * normal(self.seed, nth, "jitter"))
+        seconds = self.seconds_per_training * jitter
+        if uniform(self.seed, nth, "lost") < works.lost_share:
+            await self._spend(seconds * uniform(self.seed, nth, "when"))
+            raise PowerLost(self.name)
+        result = works.trainings.begin(trainer, start, frames, seed=seed)
+        await self._spend(seconds)
+        return result()
+
+    async def _spend(self, seconds: float) -> None:
+        self.meter.training_s += seconds
+        self.meter.training_joules += seconds * self.device.watts
+        await asyncio.sleep(seconds)
+
+
+class _Camera:
+    """A sensor whose frames are taken now, in virtual time."""
+
+    def __init__(self, source: SensorSource) -> None:
+        self.source = source
+
+    @property
+    def num_frames(self) -> int | None:
+        return self.source.num_frames
+
+    def read(self, count: int) -> Frames:
+        now = asyncio.get_running_loop().time()
+        return replace(self.source.read(count), captured_from=now, captured_to=now)
