@@ -161,6 +161,7 @@ class VirtualRun:
         sessions = Sessions(self.over)
         seed = seed_of(sim.seed, "participation") % 2**31
         participation = sim.participation.build(self.vehicles, sessions.spawn, seed=seed)
+        self.server.on_accepted = self._accepted
         self.server.on_release += [participation.released, self._released]
         self._evaluate()
         loop.call_later(sim.stop.hours * 3600, self._stop)
@@ -244,6 +245,10 @@ class VirtualRun:
         if stop.releases is not None and version >= stop.releases:
             self._stop()
 
+    def _accepted(self, updates: int) -> None:
+        if updates == self.scenario.sim.stop.updates:
+            self._stop()
+
     def _stop(self) -> None:
         if not self.over.done():
             self.over.set_result(None)
@@ -256,8 +261,6 @@ class VirtualRun:
     def _tell_often(self, period_s: float) -> None:
         stop, now = self.scenario.sim.stop, asyncio.get_running_loop().time() - self.began
         updates, version = len(self.server.staleness), self.server.coordinator.version
-        if stop.updates is not None and updates >= stop.updates:
-            self._stop()
         shares = [now / (stop.hours * 3600)]
         shares += [version / stop.releases] if stop.releases else []
         shares += [updates / stop.updates] if stop.updates else []

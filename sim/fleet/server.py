@@ -53,6 +53,8 @@ class VirtualServer:
         """Frames of updates."""
         self.on_release: list[Callable[[int], None]] = []
         """Told of each version as it comes to be."""
+        self.on_accepted: Callable[[int], None] = lambda updates: None
+        """Told how many were, after each."""
         self.changed = asyncio.Event()
         self._tell_release()
 
@@ -115,6 +117,7 @@ class VirtualServer:
         if outcome.verdict == "accepted":
             self.staleness.append(outcome.staleness)
             self.accepted[update.vehicle] += 1
+            self.on_accepted(len(self.staleness))
 
     def _tell_release(self) -> None:
         published = self.coordinator.published
