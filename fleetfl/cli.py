@@ -54,7 +54,10 @@ def demo(overrides: Overrides = None) -> None:
 
 @sim_app.command("run")
 def sim_run(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Run a whole fleet on this machine and report on it: RUNS/FLEET/report.html."""
+    """Run a whole fleet on this machine and report on it: RUNS/FLEET/report.html.
+
+    With `sim.clock: virtual`, as in configs/virtual-fleet.yaml, a day of many vehicles takes minutes.
+    """
     _run_fleet(config, overrides or [])
 
 
@@ -314,10 +317,14 @@ def version() -> None:
 
 
 def _run_fleet(config: Path, overrides: list[str]) -> None:
+    from fleetfl.config import read_with
     from sim.progress import Progress
-    from sim.run import run
     from sim.table import result_table
 
+    if read_with(config, overrides).get("sim", {}).get("clock") == "virtual":
+        from sim.fleet.command import run
+    else:
+        from sim.run import run
     console = Console()
     with Progress(console) as progress:
         summary = run(config, overrides, progress=progress)

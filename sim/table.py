@@ -58,6 +58,17 @@ def _numbers(summary: dict[str, Any]) -> Table:
         "Sent down": _bytes(summary, "bytes_down", "bytes_down_float32", None),
         "Endpoint": http,
     }
+    if summary.get("clock") == "virtual":
+        del rows["Endpoint"]
+        rows["Energy"] = f"{summary['joules'] / 3600:,.1f} Wh in training and radio"
+        rows["Time"] = (
+            f"{figures.duration(summary['virtual_s'])} of the fleet in "
+            f"{figures.duration(summary['wall_s'])} here"
+        )
+        rows["Taking part"] = (
+            f"{figures.count(summary['vehicles_heard'], 'vehicle')}; "
+            f"{figures.count(summary['trainings_lost'], 'training')} lost"
+        )
     if summary.get("noise"):
         rows["Noise"] = f"{figures.count(summary['noise'], 'frame')} that could not be read"
     table = Table.grid(padding=(0, 2))

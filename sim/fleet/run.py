@@ -72,6 +72,10 @@ class FleetResult:
     """What a run came to. Bytes are MQTT packets, energy is the vehicles'."""
 
     virtual_s: float
+    num_values: int
+    """That are trained."""
+    num_parameters: int
+    """Of the whole model."""
     releases: int
     curve: list[Point]
     """The first one is version 0, the last one the newest at the end."""
@@ -313,6 +317,8 @@ class VirtualRun:
             )
         return FleetResult(
             virtual_s=asyncio.get_running_loop().time() - self.began,
+            num_values=self.learning.layout.size,
+            num_parameters=self.learning.num_parameters,
             releases=self.server.coordinator.version,
             curve=self.curve,
             final=self.score,
