@@ -74,21 +74,6 @@ def test_every_kind_of_participation_is_tried_here() -> None:
     assert sorted(kind["kind"] for kind in KINDS) == available("sim.fleet.participation")
 
 
-@pytest.mark.slow
-def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
-    """5 % of 10,000 trainings and more never report; 200 vehicles, 20 places of a minute's lease."""
-    result = ran(
-        tmp_path,
-        num_vehicles=200,
-        lost_share=0.05,
-        stop={"hours": 240, "updates": 10_000},
-        participation={**SAMPLED, "concurrency": 20},
-    )
-    lost = sum(vehicle.lost for vehicle in result.vehicles.values())
-    assert result.updates == 10_000
-    assert 400 < lost < 700
-
-
 def test_an_update_that_was_not_delivered_goes_out_in_the_next_flight(tmp_path: Path) -> None:
     """Over a link that is dead two minutes of three, flights of two minutes often end before the receipt."""
     result = ran(
