@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
-    """5 % of 10,000 trainings and more never report: some 526. 200 vehicles, 20 places of a minute's lease."""
+    """5 % of 10,000 trainings and more never report: some 526. 200 vehicles, leases of a minute."""
     tree = {
         "fleet": "f",
         "model": {"classes": list(CLASSES)},
