@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fleetfl.codecs import CodecConfig
+from fleetfl.messages import Update
 from fleetfl.releases import Held
 from fleetfl.transport import Will
 from fleetfl.transport.memory import Broker
@@ -24,6 +25,7 @@ from sim.fleet.releases import SharedFollower, SharedVersions
 from sim.fleet.trainings import Trainings
 from vehicle_agent.agent import Agent, Identity, Training
 from vehicle_agent.agent import Config as AgentConfig
+from vehicle_agent.outbox import Verdict
 from vehicle_agent.sensors import Frames, SensorSource
 from vehicle_agent.trainer import LocalTraining
 
@@ -61,15 +63,18 @@ class _Outbox(MemoryOutbox):
     """Tells its vehicle when an update is kept, and when one has been answered for."""
 
     def __init__(self, kept: Callable[[], None], answered: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__(now=asyncio.get_running_loop().time)
         self.kept, self.answered = kept, answered
 
-    def put(self, boot: str, sequence: int, frame: bytes, **left: Any) -> None:
-        super().put(boot, sequence, frame, **left)
+    def put(self, update: Update, frame: bytes, *, held: Held | None = None, **left: Any) -> None:
+        # Not `held`: a vehicle that is off long would keep a version alive that nobody else holds.
+        super().put(update, frame, **left)
         self.kept()
 
-    def forget(self, boot: str, sequence: int, **left: Any) -> bool:
-        done = super().forget(boot, sequence, **left)
+    def resolve(
+        self, boot: str, sequence: int, verdict: Verdict, *reason: str, **left: Any
+    ) -> bool:
+        done = super().resolve(boot, sequence, verdict, *reason, **left)
         self.answered()
         return done
 
