@@ -60,7 +60,7 @@ def _numbers(summary: dict[str, Any]) -> Table:
     }
     if summary.get("clock") == "virtual":
         del rows["Endpoint"]
-        rows["Energy"] = f"{summary['joules'] / 3600:,.1f} Wh in training and radio"
+        rows["Energy"] = f"{summary['joules'] / 3600:,.2f} Wh in training and radio"
         rows["Time"] = (
             f"{figures.duration(summary['virtual_s'])} of the fleet in "
             f"{figures.duration(summary['wall_s'])} here"

@@ -223,6 +223,7 @@ class VirtualRun:
             trainings=self.trainings,
             lost_share=sim.lost_share,
             jitter_sigma=sim.jitter_sigma,
+            frame_every_s=sim.frame_every_s,
         )
         width = len(str(sim.num_vehicles - 1))
         self.device_names: list[str] = []

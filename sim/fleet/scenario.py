@@ -61,6 +61,8 @@ class VirtualConfig(FleetConfig):
     """Dealt to the vehicles in turn."""
     availability: AnyAvailability = Always()
     participation: AnyParticipation = Continuous()
+    frame_every_s: float = Field(default=0.0, ge=0)
+    """Between two frames that are worth training on; a training waits for all of its own."""
     lost_share: float = Field(default=0.0, ge=0, lt=1)
     """Of the trainings in the middle of which a vehicle loses power."""
     evaluate_every_s: float = Field(default=600.0, gt=0)

@@ -57,6 +57,7 @@ class Works:
     lost_share: float
     """Of trainings that never end."""
     jitter_sigma: float
+    frame_every_s: float
 
 
 class _Outbox(MemoryOutbox):
@@ -207,6 +208,8 @@ class VirtualVehicle:
         if call == camera.read and self.trainings_left == 0:
             # All that this session was for is done; it ends with the receipt.
             await asyncio.get_running_loop().create_future()
+        if call == camera.read:
+            await asyncio.sleep(self.works.frame_every_s * self.works.frames_per_update)
         if call == trainer.train:
             return await self._trained(trainer, *given, **named)
         return call(*given, **named)
@@ -244,3 +247,6 @@ class _Camera:
     def read(self, count: int) -> Frames:
         now = asyncio.get_running_loop().time()
         return replace(self.source.read(count), captured_from=now, captured_to=now)
+
+    def skip(self, count: int) -> None:
+        """Nothing: the source is the same one as before this boot."""

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from fleetfl.vectors import Layout
 from sim.fleet.learning import LearningConfig, Score
-from vehicle_agent.sensors import Frames
+from vehicle_agent.agent import Training
+from vehicle_agent.sensors import Frames, SensorSource
 from vehicle_agent.trainer import LocalTraining
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Synthetic:
         self.images_per_update = float(config.images)
         self.sensor = _Nothing()
 
-    def learner(self, number: int) -> tuple[_Nothing, Pull]:
+    def learner(self, number: int) -> tuple[SensorSource, Training]:
         return self.sensor, Pull(self, number)
 
     def class_shares(self, number: int) -> list[float]:
@@ -78,11 +79,14 @@ class Pull:
 
 
 class _Nothing:
-    num_frames = None
+    num_frames: int | None = None
     frames = Frames(np.zeros((1, 1, 1, 3), np.uint8), np.zeros(1, np.int64), 0.0, 0.0)
 
     def read(self, count: int) -> Frames:
         return self.frames
+
+    def skip(self, count: int) -> None:
+        return
 
 
 def _direction(size: int, seed: int) -> np.ndarray:

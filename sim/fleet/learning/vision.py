@@ -122,3 +122,6 @@ class _Outdoors:
         seed = self.seed * 1_000_003 + self.reads
         images = world.under(frames.images, weather.condition, weather.severity, seed=seed)
         return replace(frames, images=images)
+
+    def skip(self, count: int) -> None:
+        self.source.skip(count)
