@@ -31,6 +31,7 @@ from fleetfl.coordinator import Outcome
 from fleetfl.identity import Signer
 from fleetfl.journal import Journal
 from fleetfl.messages import SERVER, Release, Snapshot
+from fleetfl.ports import free_ports
 from fleetfl.roster import Roster, Sighting
 from fleetfl.telemetry import EventLog
 
@@ -323,14 +324,16 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
     }
     if config.http.proxy == "haproxy":
         # Fixed paths and ports by default: two servers on one machine would share them.
+        # HAProxy listens on all interfaces there, so the ports have to be free on all.
+        stats, metrics = free_ports(2, host="")
         environment |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port("haproxy", "127.0.0.1", 0)),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port("haproxy", "127.0.0.1", 0)),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         }
     return environment
 
@@ -409,16 +412,18 @@ def free_port(what: str, host: str, port: int) -> int:
 
     Raises ServerError if something listens there: Ray Serve would only say so in its logs.
     """
+    if port == 0:
+        return free_ports(1, host=host)[0]
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-            return probe.getsockname()[1]
         except OSError as taken:
             raise ServerError(
                 f"{what} {host}:{port} cannot be listened on ({taken.strerror}); "
                 f"choose another with --set {what}.port=N"
             ) from taken
+    return port
 
 
 def run_until_stopped(server: Server, *, every_s: float = 1.0) -> None:

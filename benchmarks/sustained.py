@@ -50,9 +50,10 @@ from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.identity import Signer
 from fleetfl.messages import Receipt, Update
+from fleetfl.ports import free_ports
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
-from sim.broker import Broker, free_port, mosquitto, nats_server
+from sim.broker import Broker, mosquitto, nats_server
 
 FLEET = "bench"
 LORA = {"a": (8, 192), "b": (576, 8)}
@@ -269,7 +270,7 @@ def broker_for(kind: str, folder: Path, *, tls: bool) -> Iterator[tuple[Broker, 
     if kind != "mosquitto":
         raise SystemExit("--tls needs --broker mosquitto")
     write_certificate(folder)
-    port = free_port()
+    port = free_ports(1)[0]
     listener = (
         f"listener {port} 127.0.0.1\nallow_anonymous true\n"
         f"certfile {folder}/broker.pem\nkeyfile {folder}/broker.key\n"

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fleetfl import FleetflError
+from fleetfl.ports import free_ports
 from sim import processes
 
 HOST = "127.0.0.1"
@@ -95,7 +96,7 @@ def nats_server(
     comes back. Raises BrokerError if it is not installed or does not start.
     """
     store.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
+    port = port or free_ports(1)[0]
     # One setting a line inside the blocks. NATS's own port is not for us; -1 means any free one.
     config = f"""\
 server_name: fleetfl
@@ -131,7 +132,7 @@ def mosquitto(
     BrokerError if it is not installed or does not start.
     """
     store.mkdir(parents=True, exist_ok=True)
-    port = port or free_port()
+    port = port or free_ports(1)[0]
     # Started by root it would become `mosquitto`, who may not write to our store.
     config = f"""\
 listener {port} {HOST}
@@ -152,13 +153,6 @@ log_type notice
     path = store / "mosquitto.conf"
     path.write_text(config)
     yield from _running([_mosquitto_binary(), "-c", str(path)], port, store / "mosquitto.log")
-
-
-def free_port() -> int:
-    """A TCP port that nobody on this machine listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 def _is_free(port: int) -> bool:

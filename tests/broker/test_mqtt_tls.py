@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fleetfl.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config
-from sim.broker import free_port, mosquitto
+from sim.broker import mosquitto
 
 pytestmark = pytest.mark.broker
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.broker
 def test_packets_pass_under_tls_and_strangers_stay_outside(tmp_path: Path) -> None:
     """300 KB is many TLS records: what is decrypted already must be read without a wake-up."""
     write_certificates(tmp_path)
-    port = free_port()
+    port = free_ports(1)[0]
     listener = f"""
 listener {port} 127.0.0.1
 allow_anonymous true

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import socket
 import time
 
 import pytest
@@ -14,16 +13,11 @@ from actors.monitor import Monitor
 from actors.status import StatusError, look, summary
 from actors.status_table import rendered
 from fleetfl.messages import Status
+from fleetfl.ports import free_ports
 from fleetfl.roster import Roster
 from fleetfl.telemetry import EventLog
 
 pytestmark = pytest.mark.unit
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture
@@ -53,8 +47,8 @@ def aggregator(tmp_path):
 @contextlib.contextmanager
 def answering(parts, roster):
     """A monitor over HTTP; the endpoint that it asks is not there."""
-    monitor = Monitor(f"http://127.0.0.1:{free_port()}", parts, lambda: roster.sightings)
-    port = free_port()
+    monitor = Monitor(f"http://127.0.0.1:{free_ports(1)[0]}", parts, lambda: roster.sightings)
+    port = free_ports(1)[0]
     with monitor.answering("127.0.0.1", port):
         yield f"http://127.0.0.1:{port}"
 
@@ -141,6 +135,6 @@ def test_the_status_says_who_is_away_and_what_hinders(aggregator, roster):
 
 
 def test_a_silent_monitor_is_named():
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(StatusError, match=f"no server answers at {url}/metrics"):
         look(url)

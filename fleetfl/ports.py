@@ -1,0 +1,36 @@
+"""Free TCP ports for servers that are started a moment later. Knows nothing of those servers.
+
+A port that the kernel hands out for 0 lies in the range from which it serves outgoing connections too, so
+until the server listens there, any connection on this machine may take it. These lie below that range, and
+between those that Ray gives to its workers (10002 to 19999) and Serve to its replicas (from 30000).
+"""
+
+import contextlib
+import random
+import socket
+
+FIRST, LAST = 20_000, 29_999
+TRIES = 100
+"""For each."""
+
+
+def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
+    """So many different ports that nothing listens at on `host`. Raises OSError if there are not as many."""
+    chance = random.SystemRandom()  # runs with a seed on one machine must not meet
+    with contextlib.ExitStack() as held:
+        found = [held.enter_context(_listening(host, chance)) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in found]
+
+
+def _listening(host: str, chance: random.Random) -> socket.socket:
+    for _ in range(TRIES):
+        probe = socket.socket()
+        # As servers do, so that connections of one that ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, chance.randint(FIRST, LAST)))
+            probe.listen()
+            return probe
+        except OSError:  # taken, also by one of ours
+            probe.close()
+    raise OSError(f"no free port from {FIRST} to {LAST} on {host} in {TRIES} tries")
