@@ -8,7 +8,6 @@ import asyncio
 import logging
 import math
 import os
-import secrets
 import threading
 import time
 from typing import Any
@@ -21,7 +20,7 @@ from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.code_version import code_version
-from fleetfl.coordinator import Coordinator, Outcome, Refusal
+from fleetfl.coordinator import Coordinator, Outcome, Refusal, judged
 from fleetfl.heap import keep_freed
 from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalError, Kept
@@ -30,6 +29,7 @@ from fleetfl.messages import SERVER, Release, Rollback, Snapshot, Update
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named
+from fleetfl.releases import new_lineage
 from fleetfl.telemetry import EventLog, last_number
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Aggregator:
             config.aggregator.build(layout.size),
             config.optimizer.build(layout.size),
             release_codec=config.release,
-            lineage=secrets.token_hex(4),
+            lineage=new_lineage(),
             max_staleness=config.max_staleness,
             head=config.closed_form,
         )
@@ -195,7 +195,8 @@ class Aggregator:
                 kept.kept_at, row=kept.row, parent=parent, updates=self.coordinator.made_of
             )
         if kept.row > self.told:
-            self._tell(kept, update, outcome)
+            event, about = judged(update, outcome, num_bytes=len(kept.frame), row=kept.row)
+            self.events.write(event, **about)
         if outcome.released and kept.row >= self.told:
             self._tell_release()
 
@@ -248,7 +249,7 @@ class Aggregator:
         log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
         self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
         was = named(self.snapshot.lineage, self.snapshot.version)
-        self.coordinator.published.rename(secrets.token_hex(4))
+        self.coordinator.published.rename(new_lineage())
         self.snapshot = self.coordinator.published.whole()
         self.counted = kept.row
         self._register(kept.kept_at, row=kept.row, parent=was)
@@ -329,23 +330,6 @@ class Aggregator:
             "layout": self.coordinator.layout.fingerprint,
             "coordinator": self.coordinator.snapshot(),
         }
-
-    def _tell(self, kept: Kept, update: Update, outcome: Outcome) -> None:
-        seen = {
-            "vehicle": update.vehicle,
-            "boot": update.boot,
-            "sequence": update.sequence,
-            "base": update.base_version,
-            "staleness": outcome.staleness,
-            "bytes": len(kept.frame),
-            "row": kept.row,
-        }
-        if outcome.reason is not None:
-            self.events.write("refused", **seen, reason=outcome.reason.value, detail=outcome.detail)
-        else:
-            self.events.write(
-                outcome.verdict, **seen, loss=update.loss, num_examples=update.num_examples
-            )
 
     def _tell_release(self) -> None:
         snapshot = self.snapshot

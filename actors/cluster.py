@@ -412,18 +412,18 @@ def free_port(what: str, host: str, port: int) -> int:
 
     Raises ServerError if something listens there: Ray Serve would only say so in its logs.
     """
-    if port == 0:
-        return free_ports(1, host=host)[0]
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        if port == 0:
+            return free_ports(1, host=host)[0]
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except OSError as taken:
-            raise ServerError(
-                f"{what} {host}:{port} cannot be listened on ({taken.strerror}); "
-                f"choose another with --set {what}.port=N"
-            ) from taken
-    return port
+            return port
+    except OSError as unusable:
+        raise ServerError(
+            f"{what} {host}:{port} cannot be listened on ({unusable.strerror or unusable}); "
+            f"choose another with --set {what}.port=N"
+        ) from unusable
 
 
 def run_until_stopped(server: Server, *, every_s: float = 1.0) -> None:

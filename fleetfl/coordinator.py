@@ -52,6 +52,24 @@ class Outcome:
     """It filled the buffer: `version` is new."""
 
 
+def judged(
+    update: Update, outcome: Outcome, *, num_bytes: int, row: int
+) -> tuple[str, dict[str, Any]]:
+    """The event that tells it, name and fields. `num_bytes` is the size of the update's frame."""
+    seen: dict[str, Any] = {
+        "vehicle": update.vehicle,
+        "boot": update.boot,
+        "sequence": update.sequence,
+        "base": update.base_version,
+        "staleness": outcome.staleness,
+        "bytes": num_bytes,
+        "row": row,
+    }
+    if outcome.reason is not None:
+        return "refused", {**seen, "reason": outcome.reason.value, "detail": outcome.detail}
+    return outcome.verdict, {**seen, "loss": update.loss, "num_examples": update.num_examples}
+
+
 class Coordinator:
     """Owner of version and params (float32 [P]); every change to them goes through `submit`.
 

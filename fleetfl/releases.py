@@ -8,6 +8,7 @@ Every vehicle does the second half with the same bytes, so all hold the same flo
 SHA-256 in each release proves it. What the codec drops stays in x - x^ and goes out later.
 """
 
+import secrets
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,11 @@ from fleetfl.vectors import Layout, digest
 
 class ReleaseError(FleetflError, ValueError):
     """A release that cannot be made, or does not lead to the vector that it names."""
+
+
+def new_lineage() -> str:
+    """Drawn by chance. It travels with every update: 7 bytes of the packet."""
+    return secrets.token_hex(3)
 
 
 def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:

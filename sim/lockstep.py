@@ -88,6 +88,7 @@ class LockstepFleet:
             loss=trained.loss,
             codec=self.codec_kind,
             body=self._packed(vehicle, trained.delta),
+            lineage=self.coordinator.published.lineage,
         )
         frame = wire.encode(update, self.signer)
         arrived = wire.decode(frame)

@@ -24,6 +24,7 @@ from fleetfl.config import Section, read_with, validate
 from fleetfl.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import Signer
+from fleetfl.releases import new_lineage
 from sim.cells import key_of, measured
 from sim.config import SimConfig
 from sim.factory import fit_head
@@ -143,6 +144,7 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         server.aggregator.build(model.layout.size),
         server.optimizer.build(model.layout.size),
         release_codec=contestant.release,
+        lineage=new_lineage(),
         max_staleness=server.max_staleness,
     )
     fleet = LockstepFleet(

@@ -5,7 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from actors.gateway import Gateway
-from fleetfl.coordinator import Coordinator, Outcome
+from fleetfl.coordinator import Coordinator, Outcome, judged
 from fleetfl.journal import Place
 from fleetfl.messages import Release, Snapshot, Update
 from fleetfl.telemetry import EventLog
@@ -98,22 +98,10 @@ class VirtualServer:
                 tell(outcome.version)
 
     def _tell(self, row: int, update: Update, outcome: Outcome, size: int) -> None:
-        seen = {
-            "vehicle": update.vehicle,
-            "boot": update.boot,
-            "sequence": update.sequence,
-            "base": update.base_version,
-            "staleness": outcome.staleness,
-            "bytes": size,
-            "row": row,
-        }
+        event, about = judged(update, outcome, num_bytes=size, row=row)
+        self.events.write(event, **about)
         if outcome.reason is not None:
             self.refused[outcome.reason.value] += 1
-            self.events.write("refused", **seen, reason=outcome.reason.value, detail=outcome.detail)
-            return
-        self.events.write(
-            outcome.verdict, **seen, loss=update.loss, num_examples=update.num_examples
-        )
         if outcome.verdict == "accepted":
             self.staleness.append(outcome.staleness)
             self.accepted[update.vehicle] += 1
