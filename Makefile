@@ -26,7 +26,6 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
-	$(BIN)/pytest -q -m "unit or contracts" --deselect tests/contracts/test_transports.py
 
 format: setup
 	$(BIN)/ruff format .

@@ -8,12 +8,19 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+from fleetfl import FleetflError
 from fleetfl.code_version import commit
 
 Line = dict[str, Any]
+
+
+class CellError(FleetflError):
+    """A cell could not be measured."""
 
 
 def key_of(*settings: Any) -> str:
@@ -32,26 +39,33 @@ def measured(
     """Lines by key, of those cells that are done: first what the log has, then more after every cell.
 
     `measure` and each cell cross to another process. A line has its `key` and the `commit` that made it.
+
+    Raises CellError when such a process dies: no memory left, or killed.
     """
     known = {line["key"]: line for line in _lines(log)}
     done = {key: known[key] for key in cells if key in known}
     yield dict(done)
-    work = [(key, measure, cell) for key, cell in cells.items() if key not in done]
+    work = {key: cell for key, cell in cells.items() if key not in done}
     if not work:
         return
     # spawn: torch and Ray do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(workers or os.cpu_count() or 1, len(work))) as pool:
-        for key, result in pool.imap_unordered(_measured, work):
-            done[key] = {"key": key, "commit": commit(), **result}
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(work)), spawn)
+    try:
+        under_way = {pool.submit(measure, cell): key for key, cell in work.items()}
+        for future in as_completed(under_way):
+            key = under_way[future]
+            done[key] = {"key": key, "commit": commit(), **future.result()}
             with log.open("a") as file:
                 file.write(json.dumps(done[key]) + "\n")
             yield dict(done)
-
-
-def _measured(work: tuple[str, Callable[[Any], Line], Any]) -> tuple[str, Line]:
-    key, measure, cell = work
-    return key, measure(cell)
+    except BrokenProcessPool:
+        raise CellError(
+            f"a process that measured a cell died with {len(cells) - len(done)} of {len(cells)} left: "
+            f"out of memory, killed, or `measure` is not to be imported; what is done is in {log}"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _lines(log: Path) -> list[Line]:

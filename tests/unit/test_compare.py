@@ -1,6 +1,7 @@
 """Comparisons: fair, resumable, and with figures worked out by hand."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from fleetfl.cli import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
-from sim.cells import measured
+from sim.cells import CellError, measured
 from sim.compare.config import CompareConfig
 from sim.compare.curve import Curve, smoothed
 from sim.compare.quick import QuickFleet, Vehicles
@@ -215,16 +216,21 @@ def test_vehicles_that_vanish_never_stall_the_fleet(rounds):
     assert found.version > 3 * before > 0
 
 
-def doubled(cell):
-    return {"twice": 2 * cell}
-
-
 def test_a_grid_goes_on_after_a_line_that_was_cut_off(tmp_path):
     log = tmp_path / "log.jsonl"
-    *_, first = measured(log, {"a": 1, "b": 2}, doubled, workers=1)
-    log.write_text(log.read_text() + '{"key": "c", "twi')
-    begun, *_, last = measured(log, {"a": 1, "b": 2, "c": 3}, doubled, workers=1)
+    a, b, c = {"seen": 1}, {"seen": 2}, {"seen": 3}
+    *_, first = measured(log, {"a": a, "b": b}, dict, workers=1)
+    log.write_text(log.read_text() + '{"key": "c", "se')
+    begun, *_, last = measured(log, {"a": a, "b": b, "c": c}, dict, workers=1)
     assert begun == first
-    assert {key: line["twice"] for key, line in last.items()} == {"a": 2, "b": 4, "c": 6}
-    begun, *more = measured(log, {"a": 1, "b": 2, "c": 3}, doubled, workers=1)
+    assert {key: line["seen"] for key, line in last.items()} == {"a": 1, "b": 2, "c": 3}
+    begun, *more = measured(log, {"a": a, "b": b, "c": c}, dict, workers=1)
     assert (begun, more) == (last, [])
+
+
+def test_a_grid_whose_process_dies_says_so_and_keeps_what_is_done(tmp_path):
+    log = tmp_path / "log.jsonl"
+    *_, first = measured(log, {"a": {"seen": 1}}, dict, workers=1)
+    with pytest.raises(CellError, match="1 of 2 left"):
+        list(measured(log, {"a": {"seen": 1}, "b": 9}, os._exit, workers=1))
+    assert next(measured(log, {"a": {"seen": 1}}, dict)) == first
