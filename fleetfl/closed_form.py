@@ -68,6 +68,11 @@ class FeatureSums:
     def num_examples(self) -> int:
         return int(self.gram[-1]) >> FRACTION_BITS
 
+    @property
+    def examples_per_class(self) -> np.ndarray:
+        """int64 [C]."""
+        return self.cross[-1] >> FRACTION_BITS
+
     def packed(self, features: bytes) -> bytes:
         """An update's body; `features` (8 bytes) says which features were summed: `features_of`."""
         values = np.concatenate([self.gram, self.cross.ravel()])
@@ -78,12 +83,18 @@ class FeatureSums:
         return features + zstandard.compress(planes)
 
 
+def features_in(body: bytes) -> bytes:
+    """The 8 bytes that name the features, as they came."""
+    return body[:8]
+
+
 def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
     """Raises CodecError for a body that is not the sums of so many frames' features of this kind."""
     zero = FeatureSums.zero(layout)
     size = zero.gram.size + zero.cross.size
-    if body[:8] != features:
-        raise CodecError(f"sums of features {body[:8].hex()}, expected {features.hex()}")
+    if features_in(body) != features:
+        found = features_in(body).hex()
+        raise CodecError(f"sums of features {found}, expected {features.hex()}")
     try:
         if zstandard.frame_content_size(body[8:]) != 8 * size:
             raise CodecError(f"sums of another size, expected {size} numbers")

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from fleetfl import closed_form
 from fleetfl.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.chunks import Chunk
 from fleetfl.codecs import decoder
@@ -74,6 +75,8 @@ def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
     if message.layout != layout.fingerprint:
         found, expected = message.layout.hex(), layout.fingerprint.hex()
         raise WireError(f"layout {found}, the adapter file has {expected}")
+    if message.codec == closed_form.KIND:
+        return _sums(message, body, layout)
     vector = decoder(message.codec, layout).decode(body).astype(np.float64)
     return {
         "count": vector.size,
@@ -84,4 +87,18 @@ def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
         "min": float(vector.min()),
         "max": float(vector.max()),
         "norm": float(np.linalg.norm(vector)),
+    }
+
+
+def _sums(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
+    """Of features, for a head in closed form. Which ones is not ours to judge: the model is not here."""
+    features = closed_form.features_in(body)
+    sums = closed_form.unpacked(
+        body, layout, features=features, num_examples=message.num_examples
+    )
+    return {
+        "features": features.hex(),
+        "count": sums.gram.size + sums.cross.size,
+        "examples": sums.num_examples,
+        "examples_per_class": [int(count) for count in sums.examples_per_class],
     }

@@ -20,7 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from fleetfl import chunks, wire
+from fleetfl import chunks, closed_form, wire
 from fleetfl.codecs import decoder
 from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described
@@ -77,6 +77,15 @@ def rollback() -> bytes:
     return wire.encode(Rollback(*fields, "float32", packed("float32"), "worse in fog"), SIGNER)
 
 
+def feature_sums() -> bytes:
+    """Of 320 frames' features, all whole multiples of 1/16: no processor rounds them otherwise."""
+    numbers = np.arange(320 * 24) * 7919 % 61 - 30
+    features, labels = numbers.reshape(320, 24) / 16, np.arange(320) * 7 % 10
+    body = closed_form.FeatureSums.of(features, labels, 10).packed(b"golden-0")
+    message = wire.decode(update("int8"))
+    return wire.encode(replace(message, codec=closed_form.KIND, body=body), SIGNER)
+
+
 def lineage() -> bytes:
     """Of an update, which older ones do not tell; an older release or status lacks its last field too."""
     message = wire.decode(update("int8"))
@@ -103,6 +112,7 @@ def status() -> bytes:
 
 MAKERS: dict[str, Callable[[], bytes]] = {
     **{f"update-{kind}": lambda kind=kind: update(kind) for kind in CODECS},
+    "update-feature_sums": feature_sums,
     "release": release,
     "snapshot": snapshot,
     "rollback": rollback,
@@ -122,7 +132,9 @@ def read(frame: bytes, keys: wire.Verifier) -> dict[str, Any]:
     if about["kind"] != "Chunk":
         message: Any = wire.decode(frame)
         body = getattr(message, "body", b"")
-        if body:
+        if about["fields"].get("codec") == closed_form.KIND:
+            about["values"] = described(frame, layout=LAYOUT)["values"]
+        elif body:
             about["vector_sha256"] = digest(decoder(message.codec, LAYOUT).decode(body)).hex()
     return json.loads(json.dumps(about))
 
