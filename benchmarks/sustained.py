@@ -48,6 +48,7 @@ from fleetfl.adapter_file import write_adapter
 from fleetfl.chunks import split
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.spectral import Config as Spectral
+from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.identity import Signer
 from fleetfl.messages import Receipt, Update
 from fleetfl.ports import free_ports
@@ -83,6 +84,7 @@ class Load:
     count: int
     seconds: float
     frame_bytes: int
+    codec: str
     keys: Path
     max_payload_bytes: int
     ca_file: Path | None
@@ -92,18 +94,23 @@ class Load:
         return [f"p{self.number}-v{n:02d}" for n in range(VEHICLES_EACH)]
 
 
+CODECS = {
+    "spectral": lambda frame_bytes: Spectral(max_bytes=frame_bytes - 200),
+    "top_signs": lambda frame_bytes: TopSigns(keep=(frame_bytes - 200) / SMALL.size),
+    "int8": lambda frame_bytes: Int8(),
+}
+
+
 def layout_for(frame_bytes: int) -> Layout:
     """The quickstart's adapter for small frames, else a flat one that int8 packs into so many bytes."""
     return SMALL if frame_bytes < 10_000 else Layout.flat(frame_bytes - frame_bytes // 65 - 400)
 
 
-def bodies(frame_bytes: int, count: int, seed: int) -> tuple[str, list[bytes]]:
-    """Codec, and updates that it has packed."""
+def bodies(codec: str, frame_bytes: int, count: int, seed: int) -> list[bytes]:
+    """Updates as the codec packs them."""
     layout, dice = layout_for(frame_bytes), np.random.default_rng(seed)
-    is_small = layout is SMALL
-    codec = Spectral(max_bytes=frame_bytes - 200) if is_small else Int8()
-    packs = codec.build(layout)
-    return codec.kind, [
+    packs = CODECS[codec](frame_bytes).build(layout)
+    return [
         packs.encode((dice.standard_normal(layout.size) * 1e-3).astype(np.float32))
         for _ in range(count)
     ]
@@ -112,7 +119,7 @@ def bodies(frame_bytes: int, count: int, seed: int) -> tuple[str, list[bytes]]:
 def packets(load: Load) -> list[list[bytes]]:
     """For each update its MQTT packets, all but their ids."""
     layout = layout_for(load.frame_bytes)
-    kind, packed = bodies(load.frame_bytes, NUM_BODIES, load.number)
+    packed = bodies(load.codec, load.frame_bytes, NUM_BODIES, load.number)
     signers = {name: Signer(FLEET, Ed25519PrivateKey.generate()) for name in load.vehicles}
     for name, signer in signers.items():
         signer.write_public(name, load.keys)
@@ -131,7 +138,7 @@ def packets(load: Load) -> list[list[bytes]]:
             captured_from=1_700_000_000,
             captured_to=1_700_000_060,
             loss=0.693,
-            codec=kind,
+            codec=load.codec,
             body=packed[number % NUM_BODIES],
         )
         frame = wire.encode(update, signers[name])
@@ -390,6 +397,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 count=count,
                 seconds=options.seconds,
                 frame_bytes=options.frame_bytes,
+                codec=options.codec,
                 keys=folder / "keys",
                 max_payload_bytes=transport.max_payload_bytes,
                 ca_file=transport.ca_file,
@@ -451,6 +459,7 @@ def watch(
         "broker": options.broker,
         "tls": options.tls,
         "frame_bytes": options.frame_bytes,
+        "codec": options.codec,
         "updates_per_s": round((last - first) / (b - a), 1),
         "sent": sum(e["sent"] for e in ended),
         "verdicts": dict(verdicts),
@@ -474,6 +483,7 @@ def main() -> None:
     parser.add_argument("--broker", choices=("nats", "mosquitto"), default="nats")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--frame-bytes", type=int, default=SMALL_FRAME_BYTES)
+    parser.add_argument("--codec", choices=CODECS, help="spectral; int8 for large frames")
     parser.add_argument("--tls", action="store_true", help="Mosquitto only")
     parser.add_argument("--publishers", type=int, default=2)
     parser.add_argument(
@@ -483,6 +493,7 @@ def main() -> None:
     parser.add_argument("--max-in-flight", type=int, default=32, help="server.max_in_flight")
     parser.add_argument("--json", type=Path, help="also write the result there")
     options = parser.parse_args()
+    options.codec = options.codec or ("spectral" if options.frame_bytes < 10_000 else "int8")
     options.rate = options.rate or (2_000 if options.frame_bytes < 10_000 else 250)
     with tempfile.TemporaryDirectory(prefix="fleetfl-sustained-") as name:
         row = measure(options, Path(name))
