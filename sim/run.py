@@ -238,7 +238,13 @@ class _Run:
             "initial": str(self.folder / "factory.safetensors"),
             "held_out": str(self.folder / "held_out.npz"),
         }
-        return validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+        config = validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+        head = config.closed_form
+        if head is None:
+            return config
+        # A fleet set smaller than the file's has no more sums to send.
+        mine = head.model_copy(update={"vehicles": min(head.vehicles, self.config.num_vehicles)})
+        return config.model_copy(update={"closed_form": mine})
 
     def _check_parts(self) -> None:
         """A misspelt setting of server or vehicle is said before anything is started."""
