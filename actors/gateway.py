@@ -6,20 +6,18 @@ and `announcement` -- so the cluster passes Ray calls and a test plain ones.
 """
 
 import asyncio
-import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-import msgspec
-
+from actors.announcer import Announcement, Announcer
 from actors.metrics import Metrics
 from fleetfl import topics, wire
-from fleetfl.chunks import Assembler, split
+from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
 from fleetfl.journal import Journal, JournalError, Place
-from fleetfl.messages import SIGNATURE, Receipt, Release, Snapshot, Status, Update
+from fleetfl.messages import SIGNATURE, Receipt, Snapshot, Status, Update
 from fleetfl.roster import Roster
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
@@ -31,8 +29,6 @@ Judged = Callable[[int], Awaitable[Outcome]]
 """What became of the update in this row of the journal."""
 Newer = Callable[[int], Awaitable[Snapshot]]
 """The newest version once it is past this one."""
-Announcement = Callable[[int], Awaitable[tuple[Snapshot, list[Release]]]]
-"""The same with the releases past this version, newest last."""
 
 
 class Gateway:
@@ -55,10 +51,11 @@ class Gateway:
         signer: wire.Signer | None = None,
         max_in_flight: int = 32,
         retry_s: float = 1.0,
+        look_s: float = 30.0,
     ) -> None:
         self.fleet, self.partition = fleet, partition
         self.transport, self.journal, self.events = transport, journal, events
-        self.outcome, self.announcement = outcome, announcement
+        self.outcome = outcome
         self.keys, self.signer, self.retry_s = keys, signer, retry_s
         self.is_keeping = True
         """The journal took the last update."""
@@ -66,8 +63,14 @@ class Gateway:
         """The partition's vehicles."""
         self.max_in_flight = max_in_flight
         self.assembler = Assembler()
-        self.num_chunks: dict[str, int] = {}
-        """What is retained, by the topic of its first chunk."""
+        self.announcer = Announcer(
+            fleet,
+            transport=transport,
+            announcement=announcement,
+            events=events,
+            signer=signer,
+            look_s=look_s,
+        )
         self.free = asyncio.Semaphore(max_in_flight)
         self.under_way: set[asyncio.Task[None]] = set()
 
@@ -84,7 +87,7 @@ class Gateway:
     async def run(self) -> None:
         """Until cancelled. Reads no further packet while `max_in_flight` are being judged."""
         if self.partition == 0:
-            await together(uplink=self._listen(), releases=self._announce())
+            await together(uplink=self._listen(), releases=self.announcer.run())
         else:
             await self._listen()
 
@@ -227,41 +230,3 @@ class Gateway:
         except TransportError as broken:
             # The vehicle sends the update again and gets "duplicate": a receipt as good.
             log.warning("receipt not sent: %s", broken)
-
-    async def _announce(self) -> None:
-        version = -1
-        while True:
-            snapshot, releases = await self.announcement(version)
-            try:
-                sizes = await self._publish(snapshot, releases)
-            except TransportError as broken:
-                log.warning("release %d not announced yet: %s", snapshot.version, broken)
-                continue
-            version = snapshot.version
-            self.events.write("announced", version=version, **sizes)
-
-    async def _publish(self, snapshot: Snapshot, releases: list[Release]) -> dict[str, int]:
-        """Gives what the newest release and the snapshot weigh. Raises TransportError."""
-        # The news come last: whoever hears of a version finds all that leads there.
-        whole = wire.encode(snapshot, self.signer)
-        await self._retain(functools.partial(topics.snapshot, self.fleet), whole)
-        for release in releases:
-            if release.codec:
-                slot = functools.partial(topics.release_slot, self.fleet, release.version)
-                await self._retain(slot, wire.encode(release, self.signer))
-        news = wire.encode(releases[-1], self.signer)
-        size = len(news)
-        if size > self.transport.max_payload_bytes:
-            news = wire.encode(msgspec.structs.replace(releases[-1], body=b""), self.signer)
-            size += len(news)
-        await self.transport.publish(topics.release(self.fleet), news, retain=True)
-        return {"bytes": size, "snapshot_bytes": len(whole)}
-
-    async def _retain(self, topic: Callable[[int], str], frame: bytes) -> None:
-        """Publish a frame, in chunks if need be, on `topic(0)` and on. Raises TransportError."""
-        chunks = split(frame, self.transport.max_payload_bytes)
-        for index, chunk in enumerate(chunks):
-            await self.transport.publish(topic(index), chunk, retain=True)
-        for index in range(len(chunks), self.num_chunks.get(topic(0), 0)):
-            await self.transport.publish(topic(index), b"", retain=True)
-        self.num_chunks[topic(0)] = len(chunks)

@@ -263,9 +263,13 @@ class Agent:
         )
 
     async def _report_often(self) -> None:
+        clock, period_s = asyncio.get_running_loop().time, self.config.status_s
+        due_s = clock()
         while True:
-            await asyncio.sleep(self.config.status_s)
-            await self.report("online")
+            due_s = max(due_s + period_s, clock())
+            await asyncio.sleep(due_s - clock())
+            # Its PUBACK may come behind a whole snapshot; the next report does not wait for it.
+            await self.report("online", timeout_s=period_s)
 
     async def report(self, state: Literal["online", "offline"], *, timeout_s: float = 30.0) -> None:
         """Publish the vehicle's status, retained; a link that is down is only logged."""

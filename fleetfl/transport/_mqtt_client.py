@@ -22,6 +22,10 @@ UNCLAIMED_S = 60.0
 MAX_SENDS = 3
 """Connections that may break under one packet before the packet is blamed."""
 
+STEADY_S = 60.0
+"""A connection that lasts so long was not taken away by somebody else."""
+MANY_BRIEF = 5
+
 Fate = Literal["acknowledged", "lost", "unsent"]
 
 
@@ -38,6 +42,10 @@ class Link(Protocol):
 
     def drop(self, reason: str) -> None:
         """Break the connection, and make a new one after a pause."""
+        ...
+
+    def doubt(self) -> None:
+        """The same if nothing has come in on it for long."""
         ...
 
 
@@ -92,6 +100,9 @@ class Client:
         self._given_up: set[asyncio.Future[Fate]] = set()
         self._subscriptions: list[_Subscription] = []
         self._unclaimed: list[Packet] = []
+        self._connected_s = 0.0
+        self._num_brief = 0
+        """Connections in a row that the other side ended soon."""
         self.num_attempts = 0
         self.last_failure = "no answer yet"
 
@@ -119,6 +130,8 @@ class Client:
         except asyncio.TimeoutError as late:
             if len(self._given_up) >= self._limits.max_in_flight:
                 self._link.drop(f"{len(self._given_up)} publishes without a PUBACK in time")
+            else:
+                self._link.doubt()
             state = "connected" if self.is_connected else f"not connected ({self.last_failure})"
             raise TransportError(
                 f"{self._address}: no PUBACK for {len(payload)} bytes to {topic!r} within "
@@ -235,15 +248,27 @@ class Client:
                 if subscription.qos:
                     subscription.inbox.take_all()
         self.num_attempts = 0
+        self._connected_s = asyncio.get_running_loop().time()
         self._connected.set()
         for topic_filter in dict.fromkeys(s.inbox.topic_filter for s in self._subscriptions):
             self._link.subscribe(topic_filter, self._qos(topic_filter))
 
     def on_lost(self, reason: str) -> None:
         if not self._closed:
+            reason = self._explained(reason)
             self._log(logging.WARNING, "connection lost", reason=reason)
             self._connected.clear()
         self.last_failure = reason
+
+    def _explained(self, reason: str) -> str:
+        lasted_s = asyncio.get_running_loop().time() - self._connected_s
+        self._num_brief = self._num_brief + 1 if lasted_s < STEADY_S else 0
+        if self._num_brief < MANY_BRIEF:
+            return reason
+        return (
+            f"{reason}; {self._num_brief} connections in a row were accepted and ended within {STEADY_S:g} s:"
+            f" does another client call itself {self._client_id!r} too?"
+        )
 
     def on_suback(self, topic_filter: str, granted: bool) -> None:
         for subscription in self._subscriptions:

@@ -1,0 +1,56 @@
+"""What the server has the broker retain, in chunks if need be. Knows nothing of what it means.
+
+A broker that was killed before it saved forgets it without a word. So one looks now and then.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from fleetfl.chunks import split
+from fleetfl.transport import Transport
+
+PATIENCE_S = 5.0
+"""A retained packet comes at once, if it is there."""
+
+
+class Retained:
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.num_chunks: dict[str, int] = {}
+        """By the topic of the first."""
+        self.watched: dict[str, bytes] = {}
+        """What should be there, by topic."""
+
+    async def put(self, topic: Callable[[int], str], frame: bytes) -> None:
+        """On `topic(0)` and on; chunks that a longer one left there are cleared. Raises TransportError."""
+        chunks = split(frame, self.transport.max_payload_bytes)
+        for index, chunk in enumerate(chunks):
+            await self.transport.publish(topic(index), chunk, retain=True)
+        for index in range(len(chunks), self.num_chunks.get(topic(0), 0)):
+            await self.transport.publish(topic(index), b"", retain=True)
+        self.num_chunks[topic(0)] = len(chunks)
+
+    async def put_whole(self, topic: str, payload: bytes) -> None:
+        """In one packet; `lost` looks for it. Raises TransportError."""
+        await self.transport.publish(topic, payload, retain=True)
+        self.watched[topic] = payload
+
+    async def put_watched(self, topic: Callable[[int], str], frame: bytes) -> None:
+        """As `put`; `lost` looks for its first chunk. Raises TransportError."""
+        await self.put(topic, frame)
+        self.watched[topic(0)] = split(frame, self.transport.max_payload_bytes)[0]
+
+    async def lost(self) -> list[str]:
+        """Topics of what is watched and not there, or something else. Raises TransportError."""
+        return [
+            topic for topic, payload in self.watched.items() if await self._at(topic) != payload
+        ]
+
+    async def _at(self, topic: str) -> bytes | None:
+        async with self.transport.subscribe(topic, qos=0) as packets:
+            try:
+                packet = await asyncio.wait_for(anext(packets), PATIENCE_S)
+            except (asyncio.TimeoutError, StopAsyncIteration):
+                return None
+            packet.ack()
+            return packet.payload

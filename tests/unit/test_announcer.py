@@ -1,0 +1,103 @@
+"""What the broker has to retain: published, looked after, and published again where it was lost."""
+
+import asyncio
+import contextlib
+
+import numpy as np
+import pytest
+
+from actors.announcer import Announcer
+from fleetfl import topics, wire
+from fleetfl.chunks import Assembler
+from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.messages import Release, Snapshot
+from fleetfl.releases import Published
+from fleetfl.telemetry import EventLog, EventReader
+from fleetfl.transport import memory
+from fleetfl.vectors import Layout
+
+pytestmark = pytest.mark.unit
+LAYOUT = Layout((("w", (200,)),))
+
+
+@contextlib.asynccontextmanager
+async def announcing(broker, tmp_path, version):
+    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), lineage="one")
+    for number in range(version):
+        published.advance(np.full(200, number + 1, np.float32))
+
+    async def announcement(than):
+        while published.version <= than:
+            await asyncio.sleep(0.01)
+        return published.whole(), published.since(than)
+
+    async with broker.connect("gateway", max_payload_bytes=400) as link:
+        announcer = Announcer(
+            "f",
+            transport=link,
+            announcement=announcement,
+            events=EventLog(tmp_path / "events.jsonl"),
+            look_s=0.02,
+        )
+        task = asyncio.create_task(announcer.run())
+        try:
+            yield published
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def on(broker):
+    """What a vehicle that comes now would be told: version of the news, and of the snapshot."""
+    assembler, versions = Assembler(max_open_per_sender=16), {}
+    for payload in broker.retained.values():
+        frame = assembler.add("server", payload, 0.0)
+        message = frame and wire.decode(frame)
+        if isinstance(message, Release | Snapshot):
+            versions[type(message)] = max(message.version, versions.get(type(message), -1))
+    return versions.get(Release), versions.get(Snapshot)
+
+
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("never came true")
+
+
+@pytest.mark.parametrize("what", ["all", "news", "snapshot"])
+def test_what_the_broker_lost_is_retained_again(tmp_path, monkeypatch, what):
+    monkeypatch.setattr("actors.retained.PATIENCE_S", 0.05)
+
+    async def scene():
+        broker = memory.Broker()
+        async with announcing(broker, tmp_path, version=3) as published:
+            await until(lambda: on(broker) == (3, 3))
+            gone = {"news": topics.release("f"), "snapshot": topics.snapshot("f", 0)}
+            for topic in list(broker.retained) if what == "all" else [gone[what]]:
+                broker.retained.clear_topic(topic)
+            await until(lambda: on(broker) == (3, 3) and len(broker.retained) > 4)
+            published.advance(np.full(200, 9, np.float32))
+            await until(lambda: on(broker) == (4, 4))
+
+    asyncio.run(scene())
+    events = EventReader(tmp_path / "events.jsonl").read()
+    assert [e["event"] for e in events].count("retained_lost") == 1
+
+
+def test_what_is_there_is_not_published_again(tmp_path):
+    async def scene():
+        broker = memory.Broker()
+        async with announcing(broker, tmp_path, version=2), broker.connect("v") as link:
+            await until(lambda: on(broker) == (2, 2))
+            async with link.subscribe("fleetfl/1/f/down/#", qos=0) as packets:
+                await asyncio.sleep(0.3)
+                seen = []
+                with contextlib.suppress(asyncio.TimeoutError):
+                    while True:
+                        seen.append(await asyncio.wait_for(anext(packets), 0.1))
+        assert all(packet.retained for packet in seen)
+
+    asyncio.run(scene())
