@@ -6,7 +6,9 @@ once. Any number of processes on one machine may hold the same journal.
 
 import asyncio
 import contextlib
+import fcntl
 import functools
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +42,10 @@ Entry = tuple[str, str, int, float, int, bytes]
 
 class JournalError(FleetflError, RuntimeError):
     """The journal cannot be written or read; names the file and why (full, read-only, damaged)."""
+
+
+class JournalDamaged(JournalError):
+    """The file itself is broken, not one row: `journal_repair.repair` saves what can be read."""
 
 
 class Config(Section):
@@ -83,19 +89,24 @@ class Journal:
     def __init__(
         self, path: Path, *, committed: Callable[[int, float], None] | None = None
     ) -> None:
-        """`committed` is told of each commit: how many updates, and seconds. Raises JournalError."""
+        """`committed` is told of each commit: how many updates, and seconds.
+
+        The file is opened at the first use, and anew after a failure: the disk may have been mended.
+        """
         self.path, self.committed = path, committed
         self.waiting: list[tuple[Entry, asyncio.Future[Place]]] = []
         self.committing: asyncio.Task[None] | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        with self._failures():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # One to write, by the thread, and one to read: neither sees the other's half-done work.
-            self.writer, self.reader = _connected(path), _connected(path)
-            # What damage has made of a text is for the checksum to notice.
-            self.reader.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-            with _transaction(self.writer):
-                self.writer.execute(SCHEMA)
+        # One to write, by the thread, and one to read: neither sees the other's half-done work.
+        self.to_write, self.to_read = _Connection(path), _Connection(path)
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        return self.to_write.opened()
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        return self.to_read.opened()
 
     async def append(self, update: Update | Rollback, frame: bytes) -> Place:
         """The update's place, once it is on disk; a repeat gets the row that it has already.
@@ -129,7 +140,7 @@ class Journal:
 
     def _commit(self, entries: list[Entry]) -> list[Place]:
         began = time.monotonic()
-        with self._failures(), _transaction(self.writer):
+        with self._failures(), shared(self.path), transaction(self.writer):
             places = [self._inserted(entry) for entry in entries]
         if self.committed is not None:
             self.committed(len(entries), time.monotonic() - began)
@@ -171,11 +182,11 @@ class Journal:
 
         So a journal that was lost does not give numbers anew that were counted. Raises JournalError.
         """
-        with self._failures():
+        with self._failures(), shared(self.path):
             return self.one_thread.submit(self._number_past, row).result()
 
     def _number_past(self, row: int) -> bool:
-        with _transaction(self.writer):
+        with transaction(self.writer):
             found = self.writer.execute("SELECT seq FROM sqlite_sequence").fetchone()
             if found is not None and found[0] >= row:
                 return True
@@ -185,12 +196,12 @@ class Journal:
 
     def drop(self, row: int) -> None:
         """Forget one row, so that its update is a new one when it comes again. Raises JournalError."""
-        with self._failures():
+        with self._failures(), shared(self.path):
             self.one_thread.submit(self._delete, "row = ?", row).result()
 
     def trim(self, upto: int, config: Config) -> None:
         """Forget of the rows up to `upto` what is older or more than `config` says. Raises JournalError."""
-        with self._failures():
+        with self._failures(), shared(self.path):
             self.one_thread.submit(self._trim, upto, config).result()
 
     def _trim(self, upto: int, config: Config) -> None:
@@ -213,32 +224,110 @@ class Journal:
         return self.writer.execute(f"PRAGMA {name}").fetchone()[0]
 
     def _delete(self, where: str, *values: float) -> None:
-        with _transaction(self.writer):
+        with transaction(self.writer):
             self.writer.execute(f"DELETE FROM updates WHERE {where}", values)
 
     def close(self) -> None:
         self.one_thread.shutdown()
-        self.writer.close()
-        self.reader.close()
+        self.to_write.close()
+        self.to_read.close()
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as failed:
-            raise JournalError(f"journal {self.path}: {failed}") from failed
+            kind = JournalDamaged if is_damage(failed) else JournalError
+            self.to_write.is_doubtful = self.to_read.is_doubtful = True
+            raise kind(f"journal {self.path}: {failed}") from failed
 
 
-def _connected(path: Path) -> sqlite3.Connection:
+class _Connection:
+    """To the file that has the journal's name now: a repair may have put another one there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection: sqlite3.Connection | None = None
+        self.file: tuple[int, int] | None = None
+        self.is_doubtful = False
+
+    def opened(self) -> sqlite3.Connection:
+        """Raises sqlite3.Error or OSError."""
+        if self.connection is not None and not self.is_doubtful and self._named() == self.file:
+            return self.connection
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.with_name(self.path.name + ".new").exists():
+            raise JournalDamaged(f"journal {self.path}: its repair was cut off")
+        self.connection = connected(self.path)
+        with transaction(self.connection):
+            self.connection.execute(SCHEMA)
+        self.file, self.is_doubtful = self._named(), False
+        return self.connection
+
+    def _named(self) -> tuple[int, int] | None:
+        try:
+            about = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return about.st_dev, about.st_ino
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        self.connection = None
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """Raises sqlite3.Error."""
     connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # With NORMAL, a commit would outlive the process but not the machine's power.
-    connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # With NORMAL, a commit would outlive the process but not the machine's power.
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    # What damage has made of a text is for the checksum to notice.
+    connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     return connection
 
 
+def is_damage(failed: Exception) -> bool:
+    # Python 3.10 has no sqlite_errorcode.
+    said = str(failed)
+    return "malformed" in said or "not a database" in said
+
+
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def shared(path: Path) -> Iterator[None]:
+    """While the file is written to; `alone` waits until nobody does. Raises OSError."""
+    with _locked(path, fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """While the file is exchanged for another. Raises OSError."""
+    with _locked(path, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    lock = path.with_name("lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Raises sqlite3.Error, with nothing changed."""
     # IMMEDIATE: rows get their numbers while no other process writes.
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -234,4 +234,4 @@ def test_a_file_that_is_no_journal_is_named(tmp_path):
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"junk" * 1000)
     with pytest.raises(JournalError, match=r"journal\.sqlite: file is not a database"):
-        Journal(path)
+        Journal(path).rows(0, 1)

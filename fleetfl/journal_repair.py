@@ -1,0 +1,132 @@
+"""A journal whose file is damaged: sets it aside, and goes on with one that has what could be read.
+
+A row that was there and cannot be read leaves its number, with a checksum that fits nothing, so that whoever
+has not counted it yet meets it as damaged. Knows SQLite, and of a frame nothing.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleetfl.journal import SCHEMA, JournalError, alone, connected, is_damage, transaction
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = 1_000_000
+"""Numbers left free where it cannot be read how many were given: more than may be under way."""
+INSERT = "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What became of a damaged journal."""
+
+    aside: Path
+    """Where it is now."""
+    saved: int
+    """Rows in the new one."""
+    lost: tuple[int, ...]
+    """Numbers of the rows that are there and cannot be read."""
+
+
+def repair(path: Path, floor: int) -> Repair | None:
+    """Exchange a damaged file for a sound one; None if nothing is wrong with it.
+
+    New rows get larger numbers than `floor` and than all that were given. Raises JournalError.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with alone(path):
+            if _finish(path, new) or _is_sound(path):
+                return None
+            partial = path.with_name(path.name + ".partial")
+            partial.unlink(missing_ok=True)
+            saved, lost = _salvage(path, partial, floor)
+            partial.replace(new)
+            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+            path.rename(aside)
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + "-wal").rename(aside.with_name(aside.name + "-wal"))
+            _finish(path, new)
+    except (sqlite3.Error, OSError) as failed:
+        raise JournalError(
+            f"journal {path} is damaged and cannot be repaired: {failed}"
+        ) from failed
+    return Repair(aside, saved, lost)
+
+
+def _finish(path: Path, new: Path) -> bool:
+    """The last step, also of a repair that was cut off there."""
+    if not new.exists():
+        return False
+    for rest in ("-wal", "-shm"):
+        # Of the damaged file; the new one would take them for its own.
+        path.with_name(path.name + rest).unlink(missing_ok=True)
+    new.replace(path)
+    return True
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        with contextlib.closing(connected(path)) as connection:
+            return connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+    except sqlite3.DatabaseError as failed:
+        if is_damage(failed):
+            return False
+        raise
+
+
+def _salvage(path: Path, into: Path, floor: int) -> tuple[int, tuple[int, ...]]:
+    """Copy what can be read; gives how many rows, and the numbers of the others."""
+    whole, known, given = _read(path)
+    lost = tuple(sorted(known - whole.keys()))
+    with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as copy:
+        copy.execute("PRAGMA synchronous = FULL")
+        copy.execute(SCHEMA)
+        with transaction(copy):
+            copy.executemany(INSERT, (whole[row] for row in sorted(whole)))
+            unread = ((row, "", "unread", row, time.time(), -1, b"") for row in lost)
+            copy.executemany(INSERT, unread)
+            newest = max([floor, *known])
+            newest = newest + UNKNOWN if given is None else max(newest, given)
+            copy.execute("DELETE FROM sqlite_sequence")
+            copy.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (newest,))
+    return len(whole), lost
+
+
+def _read(path: Path) -> tuple[dict[int, tuple], set[int], int | None]:
+    """The rows that can be read, all numbers that rows have, and the last that was given, if known."""
+    whole: dict[int, tuple] = {}
+    given = None
+    try:
+        connection = connected(path)
+    except sqlite3.DatabaseError:
+        return {}, set(), None
+    with contextlib.closing(connection):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            found = connection.execute("SELECT seq FROM sqlite_sequence").fetchone()
+            given = 0 if found is None else found[0]
+        known = _numbers(connection)
+        for row in known:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                found = connection.execute("SELECT * FROM updates WHERE row = ?", (row,)).fetchone()
+                if found is not None:
+                    whole[row] = found
+    return whole, known, given
+
+
+def _numbers(connection: sqlite3.Connection) -> set[int]:
+    """Of all rows: the table and the index each have them, and both are read from either end."""
+    found: set[int] = set()
+    for direction in ("", " DESC"):
+        for order in (
+            f"row{direction}",
+            f"vehicle{direction}, boot{direction}, sequence{direction}",
+        ):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                for (row,) in connection.execute(f"SELECT row FROM updates ORDER BY {order}"):
+                    found.add(row)
+    return found
