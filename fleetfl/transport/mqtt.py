@@ -225,6 +225,9 @@ class _Link:
         if self.connection is not None and self.connection.is_up:
             self.connection.leave(goodbye=goodbye)
         elif self.task is not None:
+            if self.connection is not None:
+                # Before Python 3.12, wait_for may swallow a cancellation.
+                self.connection.end("closed")
             self.task.cancel()
 
     async def run(self, client: Client, callers_loop: asyncio.AbstractEventLoop) -> None:
