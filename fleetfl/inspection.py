@@ -93,9 +93,7 @@ def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
 def _sums(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
     """Of features, for a head in closed form. Which ones is not ours to judge: the model is not here."""
     features = closed_form.features_in(body)
-    sums = closed_form.unpacked(
-        body, layout, features=features, num_examples=message.num_examples
-    )
+    sums = closed_form.unpacked(body, layout, features=features, num_examples=message.num_examples)
     return {
         "features": features.hex(),
         "count": sums.gram.size + sums.cross.size,
