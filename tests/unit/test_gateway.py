@@ -73,6 +73,8 @@ class Scene:
             for topic, frame in packets:
                 await vehicle.publish(topic, frame)
             await asyncio.sleep(wait_s)
+            while gateway.under_way and gateway.is_keeping:  # a busy machine needs longer
+                await asyncio.sleep(0.01)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             events.close()
