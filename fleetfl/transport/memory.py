@@ -53,7 +53,7 @@ class Config(TransportConfig):
             yield client
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Session:
     """What the broker knows of one client id."""
 

@@ -7,6 +7,7 @@ result.curve[-1].accuracy, result.staleness, result.vehicles["v003"].accepted
 
 import asyncio
 import functools
+import gc
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,7 +29,7 @@ from sim.fleet.releases import SharedVersions
 from sim.fleet.scenario import Scenario, VirtualConfig
 from sim.fleet.server import VirtualServer
 from sim.fleet.trainings import InTurn, Trainings
-from sim.fleet.vehicle import Ending, VirtualVehicle, Works
+from sim.fleet.vehicle import Ending, Kit, VirtualVehicle, Works
 
 MAX_PAYLOAD_BYTES = 64 * 2**20
 """No frame is cut into chunks: that is not what a fleet of many is about."""
@@ -133,7 +134,7 @@ def simulate(
     learning = scenario.sim.learning.build(scenario, folder, say)
     run = VirtualRun(scenario, learning, trainings or InTurn(), events_path, tell)
     start_s = scenario.sim.start_hour * 3600
-    with _quiet():
+    with _quiet(), _unfrozen():
         return virtual_time.run(run.go(), start_s=start_s)
 
 
@@ -163,6 +164,8 @@ class VirtualRun:
         self.server = VirtualServer(sim.fleet, self._coordinator(), self.events)
         self.vehicles = self._vehicles()
         sessions = Sessions(self.over)
+        # The vehicles stay to the end: a collection that looked at them all would find nothing.
+        gc.freeze()
         seed = seed_of(sim.seed, "participation") % 2**31
         participation = sim.participation.build(self.vehicles, sessions.spawn, seed=seed)
         self.server.on_accepted = self._accepted
@@ -224,26 +227,15 @@ class VirtualRun:
             lost_share=sim.lost_share,
             jitter_sigma=sim.jitter_sigma,
             frame_every_s=sim.frame_every_s,
+            kit=functools.partial(_kit, sim),
+            windows=lambda seed: sim.availability.windows(seed_of(seed, "days")),
+            learner=learning.learner,
         )
         width = len(str(sim.num_vehicles - 1))
-        self.device_names: list[str] = []
-        made = []
-        for number in range(sim.num_vehicles):
-            seed = seed_of(sim.seed, number)
-            self.device_names.append(_dealt(sim.devices, uniform(seed, "device")))
-            made.append(
-                VirtualVehicle(
-                    f"v{number:0{width}d}",
-                    works,
-                    device=sim.device_classes[self.device_names[-1]],
-                    pace=math.exp(sim.speed_sigma * normal(seed, "pace")),
-                    link=Link(sim.links[number % len(sim.links)], seed),
-                    windows=sim.availability.windows(seed_of(seed, "days")),
-                    learn=functools.partial(learning.learner, number),
-                    seed=seed,
-                )
-            )
-        return made
+        return [
+            VirtualVehicle(f"v{number:0{width}d}", number, works, seed=seed_of(sim.seed, number))
+            for number in range(sim.num_vehicles)
+        ]
 
     def _released(self, version: int) -> None:
         stop = self.scenario.sim.stop
@@ -307,7 +299,7 @@ class VirtualRun:
         for number, vehicle in enumerate(self.vehicles):
             weather = sim.weather.at(sim.weathers, number, sim.num_vehicles, self.began)
             vehicles[vehicle.name] = VehicleResult(
-                device=self.device_names[number],
+                device=vehicle.kit.device_name,
                 seconds_per_training=vehicle.seconds_per_training,
                 weather=weather.condition,
                 class_shares=self.learning.class_shares(number),
@@ -369,6 +361,16 @@ class Sessions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _kit(sim: VirtualConfig, number: int, seed: int) -> Kit:
+    device = _dealt(sim.devices, uniform(seed, "device"))
+    return Kit(
+        device,
+        sim.device_classes[device],
+        pace=math.exp(sim.speed_sigma * normal(seed, "pace")),
+        link=Link(sim.links[number % len(sim.links)], seed),
+    )
+
+
 def _dealt(shares: dict[str, float], throw: float) -> str:
     left = throw * sum(shares.values())
     for name, share in shares.items():
@@ -376,6 +378,15 @@ def _dealt(shares: dict[str, float], throw: float) -> str:
         if left < 0:
             return name
     return next(reversed(shares))
+
+
+@contextmanager
+def _unfrozen() -> Iterator[None]:
+    """What the run froze is garbage like any other afterwards."""
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

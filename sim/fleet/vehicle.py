@@ -37,9 +37,20 @@ class PowerLost(Exception):
     """In the middle of a training: nobody hears of it again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What a vehicle has on board, as its seed deals it."""
+
+    device_name: str
+    device: Device
+    pace: float
+    """2 takes twice as long as the device would."""
+    link: Link
+
+
 @dataclass(frozen=True)
 class Works:
-    """What all vehicles of a fleet share."""
+    """What all vehicles of a fleet share, and how to deal out what is each one's own, at its first need."""
 
     fleet: str
     num_partitions: int
@@ -58,6 +69,12 @@ class Works:
     """Of trainings that never end."""
     jitter_sigma: float
     frame_every_s: float
+    kit: Callable[[int, int], Kit]
+    """By number and seed."""
+    windows: Callable[[int], Iterator[Window]]
+    """By seed."""
+    learner: Callable[[int], tuple[SensorSource, Training]]
+    """By number."""
 
 
 class _Outbox(MemoryOutbox):
@@ -81,21 +98,29 @@ class _Outbox(MemoryOutbox):
 
 
 class VirtualVehicle:
-    def __init__(
-        self,
-        name: str,
-        works: Works,
-        *,
-        device: Device,
-        pace: float,
-        link: Link,
-        windows: Iterator[Window],
-        learn: Callable[[], tuple[SensorSource, Training]],
-        seed: int,
-    ) -> None:
-        """`pace`: 2 takes twice as long as its device would. `learn` is called at the first need."""
-        self.name, self.works, self.device, self.pace = name, works, device, pace
-        self.link, self.windows, self.learn, self.seed = link, windows, learn, seed
+    """Of one that was never on there is little more than its number: a fleet may have 100,000 of them."""
+
+    __slots__ = (
+        "_kit",
+        "boots",
+        "held",
+        "learner",
+        "meter",
+        "name",
+        "num_lost",
+        "num_trainings",
+        "number",
+        "outbox",
+        "seed",
+        "session_ends",
+        "trainings_left",
+        "windows",
+        "works",
+    )
+
+    def __init__(self, name: str, number: int, works: Works, *, seed: int) -> None:
+        self.name, self.number, self.works, self.seed = name, number, works, seed
+        self.windows = works.windows(seed)
         self.meter = Meter()
         self.boots = self.num_trainings = self.num_lost = 0
         self.held: Held | None = None
@@ -104,18 +129,25 @@ class VirtualVehicle:
         self.learner: tuple[SensorSource, Training] | None = None
         self.session_ends: asyncio.Future[Ending] | None = None
         self.trainings_left = 0
+        self._kit: Kit | None = None
+
+    @property
+    def kit(self) -> Kit:
+        if self._kit is None:
+            self._kit = self.works.kit(self.number, self.seed)
+        return self._kit
 
     @property
     def seconds_per_training(self) -> float:
         """In the middle."""
-        return self.pace * self.works.images_per_update / self.device.images_per_s
+        return self.kit.pace * self.works.images_per_update / self.kit.device.images_per_s
 
     async def session(self, *, trainings: int | None = None, until_s: float = math.inf) -> Ending:
         """On until its window closes, until so many trainings are answered for, or until power is lost."""
         loop, works = asyncio.get_running_loop(), self.works
         if self.outbox is None or self.learner is None:
             self.outbox = _Outbox(self._kept, self._answered)
-            self.learner = self.learn()
+            self.learner = works.learner(self.number)
         self.boots += 1
         self.trainings_left = -1 if trainings is None else trainings
         self.session_ends = ends = loop.create_future()
@@ -134,7 +166,7 @@ class VirtualVehicle:
                 will=Will(identity.status_topic, identity.offline()),
                 max_payload_bytes=works.max_payload_bytes,
             ) as client:
-                transport = LinkedTransport(client, self.link, self.meter)
+                transport = LinkedTransport(client, self.kit.link, self.meter)
                 return await self._live(identity, transport, ends)
         except PowerLost:
             self.num_lost += 1
@@ -230,7 +262,7 @@ class VirtualVehicle:
 
     async def _spend(self, seconds: float) -> None:
         self.meter.training_s += seconds
-        self.meter.training_joules += seconds * self.device.watts
+        self.meter.training_joules += seconds * self.kit.device.watts
         await asyncio.sleep(seconds)
 
 

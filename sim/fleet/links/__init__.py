@@ -32,6 +32,8 @@ AnyLink = Annotated[SerializeAsAny[LinkConfig], chosen_from("sim.fleet.links")]
 class Link:
     """One vehicle's. Its trace follows from `seed` alone and is never stored."""
 
+    __slots__ = ("config", "seed")
+
     def __init__(self, config: LinkConfig, seed: int) -> None:
         self.config, self.seed = config, seed
 

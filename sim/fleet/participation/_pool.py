@@ -41,8 +41,12 @@ class Pool:
         )
 
     def start(self) -> None:
+        """Those that are on now are free at once, before the first of them is drawn."""
+        came, self.came = self.came, lambda: None
         for number in range(len(self.vehicles)):
             self._await_window(number)
+        self.came = came
+        came()
 
     def taken(self) -> int | None:
         """The number of one that was free and is busy now; None if none is free."""
@@ -62,7 +66,10 @@ class Pool:
         loop = asyncio.get_running_loop()
         for begin, end in self.vehicles[number].windows:
             if end > loop.time():
-                loop.call_at(max(begin, loop.time()), self._open, number, end)
+                if begin > loop.time():
+                    loop.call_at(begin, self._open, number, end)
+                else:
+                    self._open(number, end)
                 return
 
     def _open(self, number: int, end: float) -> None:
