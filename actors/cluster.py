@@ -20,7 +20,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from actors.aggregator import Aggregator
-from actors.config import ServerConfig
+from actors.config import HttpConfig, ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.monitor import Monitor
@@ -141,7 +141,9 @@ class Server:
         self, config: ServerConfig, actors: dict[str, Any], running: dict[str, Any], endpoint: Any
     ) -> None:
         self.config, self.actors, self.running, self.endpoint = config, actors, running, endpoint
-        self.url = f"http://{config.http.host}:{config.http.port}"
+        http = config.http
+        self.url = None if http is None else f"http://{http.host}:{http.port}"
+        """Of the endpoint, if there is one."""
 
     def check(self) -> None:
         """Raises ServerError naming the actor that ended, and why."""
@@ -168,15 +170,18 @@ class Server:
         """What each part measures, None for one that does not answer."""
         parts: dict[str, list[Metric] | None] = dict.fromkeys(self.actors)
         parts |= self._asked(self.actors, "measured")
+        if self.config.http is not None:
+            parts |= self._replicas(self.config.http.replicas)
+        return parts
+
+    def _replicas(self, expected: int) -> dict[str, list[Metric] | None]:
         try:
-            replicas = self.endpoint.broadcast("measured").results(timeout_s=ANSWER_S)
+            answers = self.endpoint.broadcast("measured").results(timeout_s=ANSWER_S)
         except Exception as failed:  # Serve, asyncio or Ray: whatever it is, the page says so
             log.warning("the endpoint's replicas do not answer: %s", failed)
-            replicas = []
-        for number in range(max(self.config.http.replicas, len(replicas))):
-            found = replicas[number] if number < len(replicas) else None
-            parts[f"replica {number}"] = found
-        return parts
+            answers = []
+        answers += [None] * (expected - len(answers))
+        return {f"replica {number}": answer for number, answer in enumerate(answers)}
 
     def fleet(self) -> dict[str, Sighting]:
         """The vehicles by name, as far as their gateways answer."""
@@ -224,7 +229,8 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    options: dict[str, Any] = {"address": config.ray.address}
+    # "local": without an address Ray joins whatever cluster was started on this machine.
+    options: dict[str, Any] = {"address": config.ray.address or "local"}
     if config.ray.address is None:
         options |= {
             "include_dashboard": False,
@@ -234,7 +240,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     try:
         actors, calls = start_actors(config)
-        endpoint = deploy(config, calls)
+        endpoint = None if config.http is None else deploy(config, config.http, calls)
         running = {name: actor.run.remote() for name, actor in actors.items()}
         server = Server(config, actors, running, endpoint)
         monitor = Monitor(server.url, server.measured, server.fleet)
@@ -242,7 +248,7 @@ def serving(config: ServerConfig) -> Iterator[Server]:
             yield server
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
-        if config.ray.address is not None:
+        if config.ray.address is not None and config.http is not None:
             serve.shutdown()
         ray.shutdown()
         end_strays(scratch)
@@ -284,7 +290,7 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     return actors, calls
 
 
-def deploy(config: ServerConfig, calls: Calls) -> Any:
+def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
     """The handle of the endpoint, which answers. Raises ServerError if it does not come up."""
     from ray import serve
     from ray.exceptions import RayError
@@ -294,14 +300,14 @@ def deploy(config: ServerConfig, calls: Calls) -> Any:
     deployment: Any = serve.deployment(
         serve.ingress()(ServedModel),
         name="ServedModel",
-        num_replicas=config.http.replicas,
+        num_replicas=http.replicas,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=32,
         health_check_period_s=2,
         graceful_shutdown_timeout_s=2,
         logging_config={"enable_access_log": False},
     )
-    http_options = {"host": config.http.host, "port": config.http.port}
+    http_options = {"host": http.host, "port": http.port}
     try:
         serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
         return serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
@@ -322,7 +328,7 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         # torch.set_num_threads in each actor says how many threads it may have.
         "OMP_NUM_THREADS": "1",
     }
-    if config.http.proxy == "haproxy":
+    if config.http is not None and config.http.proxy == "haproxy":
         # Fixed paths and ports by default: two servers on one machine would share them.
         # HAProxy listens on all interfaces there, so the ports have to be free on all.
         stats, metrics = free_ports(2, host="")
@@ -375,12 +381,14 @@ def set_aside(config: ServerConfig) -> None:
 
 def with_initial(config: ServerConfig) -> ServerConfig:
     """The settings with release 0 on disk. Raises AdapterFileError, ModelError or ServerError."""
+    path = None if config.initial is None else config.initial.absolute()
+    if path is not None and config.http is None and config.held_out is None:
+        # Nothing of ours runs the model, and building it to compare takes torch and seconds.
+        return config.model_copy(update={"initial": path})
     model = config.model.build(seed=config.seed)
-    path = config.initial
     if path is None:
         path = config.state / "initial.safetensors"
         write_adapter(path, model.layout, model.vector())
-    path = Path(path).absolute()
     layout, _ = read_adapter(path)
     if layout != model.layout:
         raise ServerError(
@@ -401,7 +409,8 @@ def with_keys(config: ServerConfig) -> ServerConfig:
 def with_ports(config: ServerConfig) -> ServerConfig:
     """The settings with ports that are free. Raises ServerError if one is taken."""
     http, monitor = config.http, config.monitor
-    http = http.model_copy(update={"port": free_port("server.http", http.host, http.port)})
+    if http is not None:
+        http = http.model_copy(update={"port": free_port("server.http", http.host, http.port)})
     port = free_port("server.monitor", monitor.host, config.monitor_port)
     monitor = monitor.model_copy(update={"port": port})
     return config.model_copy(update={"http": http, "monitor": monitor})

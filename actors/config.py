@@ -107,7 +107,8 @@ class ServerConfig(FleetConfig):
     held_out: Path | None = None
     """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which
     every release is evaluated; None evaluates none."""
-    http: HttpConfig = HttpConfig()
+    http: HttpConfig | None = HttpConfig()
+    """null: no endpoint, only gateways and aggregator."""
     monitor: MonitorConfig = MonitorConfig()
     ray: RayConfig = RayConfig()
 
@@ -115,7 +116,8 @@ class ServerConfig(FleetConfig):
     def monitor_port(self) -> int:
         if self.monitor.port is not None:
             return self.monitor.port
-        return self.http.port and self.http.port + 1
+        port = HttpConfig().port if self.http is None else self.http.port
+        return port and port + 1
 
     @property
     def monitor_url(self) -> str:

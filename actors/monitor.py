@@ -28,10 +28,13 @@ Parts = Mapping[str, "list[Metric] | None"]
 
 
 class Monitor:
-    """Asks `parts` and `fleet` for what it shows, and the endpoint at `url` as any client would."""
+    """Asks `parts` and `fleet` for what it shows, and the endpoint at `url`, if any, as a client would."""
 
     def __init__(
-        self, url: str, parts: Callable[[], Parts], fleet: Callable[[], Mapping[str, Sighting]]
+        self,
+        url: str | None,
+        parts: Callable[[], Parts],
+        fleet: Callable[[], Mapping[str, Sighting]],
     ) -> None:
         self.url, self.parts, self.fleet = url, parts, fleet
         self.births: dict[str, float] = {}
@@ -46,7 +49,7 @@ class Monitor:
         own = [
             self._up(answers),
             self._restarted(),
-            self._ready(),
+            *self._ready(),
             *vehicle_metrics(self.fleet(), answers),
         ]
         there = {part: metrics for part, metrics in answers.items() if metrics is not None}
@@ -106,9 +109,10 @@ class Monitor:
             family.add_metric([part], self.restarts.get(part, 0))
         return family
 
-    def _ready(self) -> Metric:
-        about = "1 if the endpoint is ready, asked over HTTP."
-        return GaugeMetricFamily("fleetfl_endpoint_ready", about, is_ready(self.url))
+    def _ready(self) -> Iterator[Metric]:
+        if self.url is not None:
+            about = "1 if the endpoint is ready, asked over HTTP."
+            yield GaugeMetricFamily("fleetfl_endpoint_ready", about, is_ready(self.url))
 
 
 def is_ready(url: str, timeout_s: float = 2.0) -> bool:

@@ -61,9 +61,10 @@ class ServedModel:
     """Plain class: `cluster.py` deploys it. Raises ModelError when built from an unfit checkpoint."""
 
     def __init__(self, config: ServerConfig, newer: Newer) -> None:
+        assert config.http is not None, "cluster.py deploys none without an endpoint"
         torch.set_num_threads(1)
-        self.config, self.newer = config, newer
-        chosen = config.model.model_copy(update={"precision": config.http.precision})
+        self.config, self.http, self.newer = config, config.http, newer
+        chosen = config.model.model_copy(update={"precision": self.http.precision})
         self.model = chosen.build(seed=config.seed)
         self.card: ModelCard | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -73,7 +74,7 @@ class ServedModel:
         self.seconds = self.metrics.histogram("fleetfl_request_seconds", "From body to answer.")
         self.metrics.gauge("fleetfl_served_version", "Loaded; -1 before the first.", self._version)
         self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
-        self.events.write("replica_started", pid=os.getpid(), replicas=config.http.replicas)
+        self.events.write("replica_started", pid=os.getpid(), replicas=self.http.replicas)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve asks for the application under this name."""
@@ -118,7 +119,7 @@ class ServedModel:
     def classify(self, body: bytes) -> Classification:
         """Raises BadPicture."""
         assert self.card is not None
-        image = picture(body, self.config.http.max_pixels)
+        image = picture(body, self.http.max_pixels)
         chances = self.model.probabilities(image[None])[0]
         classes = self.config.model.classes
         return Classification(
@@ -192,7 +193,7 @@ def build_app(served: ServedModel) -> FastAPI:
     async def classify(request: Request, response: Response) -> Classification:
         """Classify the PNG or JPEG picture in the body."""
         ready()
-        limit = served.config.http.max_body_bytes
+        limit = served.http.max_body_bytes
         body = bytearray()
         async for part in request.stream():
             body += part

@@ -28,12 +28,14 @@ server_app = typer.Typer(help="The server: aggregation and the endpoint.", no_ar
 vehicle_app = typer.Typer(help="The agent on a vehicle.", no_args_is_help=True)
 codec_app = typer.Typer(help="What goes over the air.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
+chaos_app = typer.Typer(help="Fleets in which everything breaks.", no_args_is_help=True)
 app.add_typer(sim_app, name="sim")
 app.add_typer(server_app, name="server")
 app.add_typer(vehicle_app, name="vehicle")
 app.add_typer(codec_app, name="codec")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
+app.add_typer(chaos_app, name="chaos")
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file of settings.", metavar="CONFIG")]
 Overrides = Annotated[
@@ -118,7 +120,8 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
     with contextlib.ExitStack() as stack:
         with console.status("server starts"):
             server = stack.enter_context(serving(settings))
-        console.print(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
+        if server.url is not None:
+            console.print(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
         console.print(f"how it is: [bold]fleetfl status --url {server.config.monitor_url}[/]")
         console.print(f"events in {settings.state / 'events.jsonl'}; Ctrl-C stops the server")
         run_until_stopped(server)
@@ -250,6 +253,51 @@ def bench_rate_accuracy(
         typer.echo(json.dumps(rows, indent=2))
     else:
         Console().print(table(rows))
+
+
+@chaos_app.command("run")
+def chaos_run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    *,
+    runs: Annotated[int, typer.Option(min=1, help="Runs, of one seed each.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first run; the next has the next.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, a Ray cluster each.")] = 1,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Make again also what was made before.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Break a real fleet at random but seeded moments; then say what became of every update.
+
+    Stopped, it goes on where it was. Status 1 if a run failed; its folder is kept.
+    """
+    import json
+
+    from sim.chaos.campaign import Campaign
+    from sim.chaos.summary import described, has_failed, headline, summarized, table
+    from sim.progress import Progress
+
+    campaign = Campaign(config, overrides or [], runs=runs, seed=seed, workers=workers, anew=anew)
+    results = []
+    with Progress(Console(stderr=True)) as progress:
+        progress.step(f"{runs} runs from seed {seed} on")
+        for result in campaign.go():
+            results.append(result)
+            progress.say(described(result))
+            if has_failed(result):
+                progress.say(
+                    f"again: fleetfl chaos run {config} --runs 1 --seed {result['seed']} --anew"
+                )
+            progress.fleet(len(results) / runs, f"{len(results)} of {runs} runs")
+    summary = summarized(results)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        Console().print(table(summary))
+        Console().print(headline(summary))
+    if summary["failed_seeds"]:
+        raise typer.Exit(1)
 
 
 @app.command()

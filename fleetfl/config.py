@@ -1,8 +1,8 @@
 """Reading settings. What the settings are is said where they are used.
 
 One YAML file describes a deployment. Its top holds what all share (fleet, model, transport), and each of
-`server`, `vehicle`, `sim`, `bench` and `compare` what is theirs. A process validates the shared settings and
-its own part, with a schema from its own package, and does not look at the others:
+`server`, `vehicle`, `sim`, `bench`, `compare` and `chaos` what is theirs. A process validates the shared
+settings and its own part, with a schema from its own package, and does not look at the others:
 
     extends: base.yaml          # this file is laid over that one
     model: {backbone: {kind: fleet_vit}}
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fleetfl import FleetflError
 
-PARTS = ("server", "vehicle", "sim", "bench", "compare")
+PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
 
 
 class ConfigError(FleetflError, ValueError):

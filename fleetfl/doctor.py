@@ -74,7 +74,8 @@ def findings(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
         yield Finding("settings", str(error), "bad", "mend the file")
         return
     http = tree.get("server", {}).get("http", {})
-    yield port(http.get("host", "127.0.0.1"), http.get("port", 8000), needed=True)
+    if http is not None:
+        yield port(http.get("host", "127.0.0.1"), http.get("port", 8000), needed=True)
     own = tree.get("sim", {}).get("broker", "nats" if "sim" in tree else "external")
     if own == "external":
         yield broker(tree.get("transport", {"kind": "mqtt"}))

@@ -93,6 +93,7 @@ class _Run:
         with self._broker() as transport:
             self.tree["transport"] = transport
             with serving(self._server_config()) as server:
+                assert server.url is not None, "checked in _server_config"
                 self.progress.say(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
                 client = Client(server.url, held_out, config.model.classes, self.events)
                 with contextlib.closing(client):
@@ -239,6 +240,10 @@ class _Run:
             "held_out": str(self.folder / "held_out.npz"),
         }
         config = validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+        if config.http is None:
+            raise ConfigError(
+                f"{self.path}: server.http: got null, expected the endpoint's settings"
+            )
         head = config.closed_form
         if head is None:
             return config

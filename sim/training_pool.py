@@ -8,7 +8,8 @@ from typing import Any
 
 from fleetfl.models import ModelConfig
 from sim.batched import rows_for, stacks, train_together
-from vehicle_agent.trainer import Assignment, Config, LocalTraining
+from vehicle_agent.trainer import Assignment, Config
+from vehicle_agent.training import LocalTraining
 
 KEEP_MEMORY = {
     "OMP_NUM_THREADS": "1",

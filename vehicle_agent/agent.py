@@ -27,7 +27,7 @@ from vehicle_agent.books import Books, Work
 from vehicle_agent.delivery import Delivery
 from vehicle_agent.outbox import Memory, Outbox, OutboxError
 from vehicle_agent.sensors import Frames, SensorError, SensorSource
-from vehicle_agent.trainer import LocalTraining, Summed
+from vehicle_agent.training import LocalTraining, Summed
 
 log = logging.getLogger(__name__)
 

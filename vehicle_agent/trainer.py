@@ -12,6 +12,7 @@ from torch.nn import functional
 from fleetfl.closed_form import FeatureSums, features_of
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.sensors import Frames
+from vehicle_agent.training import LocalTraining, Summed
 
 
 class Config(BaseModel):
@@ -37,29 +38,6 @@ class Config(BaseModel):
     @property
     def num_examples(self) -> int:
         return self.local_steps * self.batch_size
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    delta: np.ndarray
-    """What training changed, float32 [P]."""
-    num_examples: int
-    local_steps: int
-    loss: float
-    """Mean over the steps."""
-    class_counts: list[float] | None = None
-    """What the trainer has to be given back after a restart; None if it remembers nothing."""
-
-
-@dataclass(frozen=True)
-class Summed:
-    """Sums over frames, for the closed-form head."""
-
-    body: bytes
-    """As fleetfl/closed_form.py packs them."""
-    num_examples: int
-    loss: float
-    """Of the head as it is."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 Result = Callable[[], LocalTraining]
 """Asked for once, or never if the vehicle is gone by then."""

@@ -27,7 +27,7 @@ from vehicle_agent.agent import Agent, Identity, Training
 from vehicle_agent.agent import Config as AgentConfig
 from vehicle_agent.outbox import Verdict
 from vehicle_agent.sensors import Frames, SensorSource
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 Ending = Literal["done", "off", "lost"]
 """Of a session: its trainings are counted, its window is over, or power went in the middle of one."""

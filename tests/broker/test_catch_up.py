@@ -22,7 +22,7 @@ from sim.broker import Broker
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 pytestmark = pytest.mark.broker
 LAYOUT = Layout((("w", (64, 64)),))

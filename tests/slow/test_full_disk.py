@@ -19,7 +19,7 @@ from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox, OutboxError
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 pytestmark = pytest.mark.slow
 LAYOUT = Layout((("w", (64, 32)),))

@@ -23,7 +23,7 @@ from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Newest, Outbox
 from vehicle_agent.sensors import Frames, SensorError
-from vehicle_agent.trainer import LocalTraining, Summed
+from vehicle_agent.training import LocalTraining, Summed
 
 pytestmark = pytest.mark.unit
 LAYOUT = Layout((("w", (4,)),))

@@ -17,7 +17,7 @@ from fleetfl.vectors import Layout
 from sim.fleet.learning import LearningConfig, Score
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames, SensorSource
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario

@@ -1,0 +1,132 @@
+"""Many runs, some at a time: results on disk as they come, so that a stopped campaign goes on."""
+
+import json
+import queue
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleetfl.adapter_file import write_adapter
+from fleetfl.config import read_with, validate
+from fleetfl.held_out import HeldOut
+from sim.chaos.cluster import ray_cluster
+from sim.chaos.config import ChaosConfig
+from sim.chaos.plan import planned
+from sim.chaos.run import run
+from sim.chaos.summary import has_failed
+
+RUNS_PER_CLUSTER = 25
+"""Then a new one, as Ray's grow with every job."""
+
+Result = dict[str, Any]
+
+
+class Campaign:
+    """Runs of the seeds `seed`, `seed + 1`, ... with the settings of one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        overrides: Sequence[str],
+        *,
+        runs: int,
+        seed: int,
+        workers: int,
+        anew: bool,
+    ) -> None:
+        """Raises ConfigError."""
+        self.path, self.workers = path, workers
+        self.seeds = range(seed, seed + runs)
+        self.tree = read_with(path, overrides)
+        self.tree.setdefault("transport", {"kind": "mqtt"})
+        self.config = validate(self.tree, "chaos", ChaosConfig, str(path))
+        self.folder = (self.config.runs / self.config.fleet).absolute()
+        self.log = self.folder / "results.jsonl"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if anew:
+            others = [result for result in self._all() if result["seed"] not in self.seeds]
+            self.log.write_text("".join(json.dumps(result) + "\n" for result in others))
+        self.stopping = threading.Event()
+
+    def go(self) -> Iterator[Result]:
+        """The results, those of before first; each is on disk when it comes."""
+        before = [result for result in self._all() if result["seed"] in self.seeds]
+        yield from before
+        done = {result["seed"] for result in before}
+        left: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for seed in self.seeds:
+            if seed not in done:
+                left.put(seed)
+        self._prepare()
+        yield from self._results(left, len(self.seeds) - len(done))
+
+    def _results(self, left: "queue.SimpleQueue[int]", count: int) -> Iterator[Result]:
+        results: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+
+        def work(number: int) -> None:
+            try:
+                self._work(number, left, results)
+            except BaseException as bug:
+                results.put(bug)
+
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="chaos") as pool:
+            try:
+                for number in range(self.workers):
+                    pool.submit(work, number)
+                for _ in range(count):
+                    result = results.get()
+                    if isinstance(result, BaseException):
+                        raise result
+                    with self.log.open("a") as log:
+                        log.write(json.dumps(result) + "\n")
+                    yield result
+            finally:
+                self.stopping.set()
+
+    def _work(self, number: int, left: "queue.SimpleQueue[int]", results: Any) -> None:
+        """Runs in a thread of its own until none is left. Raises ServerError."""
+        while not (left.empty() or self.stopping.is_set()):
+            with ray_cluster(self.folder / f"ray-{number}.log") as address:
+                for _ in range(RUNS_PER_CLUSTER):
+                    try:
+                        seed = left.get_nowait()
+                    except queue.Empty:
+                        return
+                    result = self._run(seed, address)
+                    if self.stopping.is_set():
+                        return
+                    results.put(result)
+
+    def _run(self, seed: int, address: str) -> Result:
+        folder = self.folder / f"seed-{seed}"
+        plan = planned(self.config, seed)
+        result = run(self.config, self.tree, plan, folder, address=address, stopping=self.stopping)
+        if not has_failed(result):
+            shutil.rmtree(folder, ignore_errors=True)
+        return result
+
+    def _all(self) -> list[Result]:
+        if not self.log.exists():
+            return []
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def _prepare(self) -> None:
+        """The adapter that all runs begin with, and frames for the evaluator."""
+        initial, held_out = self.folder / "initial.safetensors", self.folder / "held_out.npz"
+        self.tree["server"] = {
+            **self.tree.get("server", {}),
+            "initial": str(initial),
+            "held_out": str(held_out),
+        }
+        if initial.exists() and held_out.exists():
+            return
+        model = self.config.model.build(seed=self.config.seed)
+        write_adapter(initial, model.layout, model.vector())
+        size = (8, model.image_size, model.image_size, 3)
+        frames = HeldOut(np.zeros(size, np.uint8), np.zeros(8, np.int64), np.full(8, "clear"))
+        frames.save(held_out)

@@ -1,0 +1,28 @@
+"""The broker killed or stopped, and started again: with what it had on disk, or with nothing."""
+
+import random
+from typing import Literal
+
+from sim.chaos.faults import FaultConfig, Hit
+from sim.chaos.stage import Stage
+
+
+class Config(FaultConfig):
+    kind: Literal["broker"] = "broker"
+    forgets: bool = False
+    """It comes back on an empty disk. One that does not persist forgets anyway."""
+    orderly: bool = False
+    """SIGTERM instead of SIGKILL."""
+
+    @property
+    def name(self) -> str:
+        return f"broker {'stopped' if self.orderly else 'killed'}{' and emptied' * self.forgets}"
+
+    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+        if self.orderly:
+            stage.broker.stop()
+        else:
+            stage.broker.kill()
+        if self.forgets or not stage.broker_persists:
+            stage.empty_broker()
+        return Hit(stage.broker.start)

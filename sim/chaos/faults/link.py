@@ -1,0 +1,65 @@
+"""A link that is cut, refused, half-open, slow or late: a vehicle's, the fleet's, or the server's."""
+
+import math
+import random
+from typing import Literal
+
+from pydantic import Field
+
+from sim.chaos.faults import FaultConfig, Hit
+from sim.chaos.stage import Stage
+from sim.network import Proxy
+
+
+class Config(FaultConfig):
+    kind: Literal["link"] = "link"
+    whose: Literal["vehicle", "fleet", "server"] = "vehicle"
+    """One vehicle's, all vehicles', or the server's to the broker."""
+    cut: bool = False
+    """Reset the connections at its beginning."""
+    refuses: bool = False
+    """New connections."""
+    half_open: bool = False
+    bytes_per_s: float = Field(default=math.inf, ge=0)
+    """Each way; 0 holds everything back."""
+    delay_s: float = Field(default=0.0, ge=0)
+    """Each way."""
+
+    @property
+    def name(self) -> str:
+        how = {
+            "cut": self.cut,
+            "refused": self.refuses,
+            "half-open": self.half_open,
+            f"{self.bytes_per_s:g} B/s": self.bytes_per_s < math.inf,
+            f"{self.delay_s:g} s late": self.delay_s > 0,
+        }
+        return f"link of {self.whose} {', '.join(word for word, so in how.items() if so)}"
+
+    @property
+    def victim(self) -> str:
+        return "link of server" if self.whose == "server" else "link of vehicles"
+
+    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+        one = rng.choice(stage.vehicles)
+        links: list[Proxy] = {
+            "vehicle": [one.link],
+            "fleet": [vehicle.link for vehicle in stage.vehicles],
+            "server": [stage.server_link],
+        }[self.whose]
+        for link in links:
+            link.set(
+                refuses=self.refuses,
+                half_open=self.half_open,
+                up_bytes_per_s=self.bytes_per_s,
+                down_bytes_per_s=self.bytes_per_s,
+                delay_s=self.delay_s,
+            )
+            if self.cut:
+                link.cut()
+
+        def heal() -> None:
+            for link in links:
+                link.heal()
+
+        return Hit(heal, one.name if self.whose == "vehicle" else "")

@@ -1,0 +1,189 @@
+"""All parts of one run, and what can be done to them: broker, links, server, vehicles."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from actors.config import ServerConfig
+from fleetfl import FleetflError
+from fleetfl.config import validate
+from fleetfl.telemetry import EventReader
+from sim import processes
+from sim.broker import Broker
+from sim.chaos import brokers
+from sim.chaos.brokers import BrokerConfig
+from sim.chaos.cluster import TOKEN
+from sim.chaos.fleet import VehicleProcess
+from sim.chaos.vehicle import Settings
+from sim.network import Proxy, proxy
+
+MARK = "FLEETFL_CHAOS_RUN"
+"""In the environment of a run's server and of all that it starts."""
+ENDPOINT_PARTS = {
+    "evaluator": "ray::Evaluator",
+    "replica": "ray::ServeReplica",
+    "proxy": "haproxy",
+}
+
+
+class FaultError(FleetflError, RuntimeError):
+    """A fault that cannot be done, for want of a victim or of rights."""
+
+
+class StageError(FleetflError, RuntimeError):
+    """A part that does not come up, or ended by itself; says which."""
+
+
+class Stage:
+    def __init__(
+        self,
+        folder: Path,
+        tree: dict[str, Any],
+        *,
+        running: Broker,
+        server_link: Proxy,
+        broker_persists: bool,
+        has_endpoint: bool,
+        stopping: threading.Event,
+    ) -> None:
+        self.folder, self.tree = folder, tree
+        self.broker, self.server_link = running, server_link
+        self.broker_persists, self.has_endpoint = broker_persists, has_endpoint
+        self.stopping = stopping
+        self.config = validate(tree, "server", ServerConfig, str(folder))
+        self.vehicles: list[VehicleProcess] = []
+        self.server: subprocess.Popen[bytes] | None = None
+        (folder / "server.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+
+    def start_server(self) -> None:
+        argv = [sys.executable, "-m", "fleetfl", "server", "run", str(self.folder / "server.yaml")]
+        env = {**os.environ, MARK: str(self.folder)} | ({} if self.has_endpoint else TOKEN)
+        self.server = processes.start(argv, log=self.folder / "server.log", env=env)
+
+    def kill_server(self) -> None:
+        """With all that it started: as when the machine goes."""
+        if self.server is not None:
+            processes.kill(self.server)
+            self.server = None
+        for process in self._server_processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _server_processes(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.environ().get(MARK) == str(self.folder):
+                    yield process
+
+    def check(self) -> None:
+        """Raises StageError if the server or a vehicle ended by itself, or all is to be stopped."""
+        if self.stopping.is_set():
+            raise StageError("stopped")
+        if self.server is not None and self.server.poll() is not None:
+            raise StageError(f"the server ended with status {self.server.returncode}")
+        for vehicle in self.vehicles:
+            if vehicle.process is not None and not vehicle.is_alive:
+                raise StageError(f"{vehicle.name} ended with status {vehicle.process.exitcode}")
+
+    def events(self) -> list[dict[str, Any]]:
+        path = self.folder / "state" / "events.jsonl"
+        return EventReader(path).read() if path.exists() else []
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """Of all vehicles, in their order."""
+        found = [{**r, "vehicle": v.name} for v in self.vehicles for r in v.receipts()]
+        return sorted(found, key=lambda receipt: receipt["time"])
+
+    def kill_actor(self, who: str) -> None:
+        """Raises FaultError if it is not up."""
+        pids = [e["pid"] for e in self.events() if e["event"] == f"{who}_started"]
+        try:
+            os.kill(pids[-1], signal.SIGKILL)
+        except (IndexError, ProcessLookupError) as gone:
+            raise FaultError(f"no {who} to be killed") from gone
+
+    def kill_endpoint(self, who: str) -> None:
+        """Raises FaultError if it is not up."""
+        name = ENDPOINT_PARTS[who]
+        found = [p for p in self._server_processes() if _title(p).startswith(name)]
+        if not found:
+            raise FaultError(f"no {who} to be killed")
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def empty_broker(self) -> None:
+        """What it has on disk; it does not run."""
+        brokers.empty(self.folder / "broker")
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return " ".join(process.cmdline()) or process.name()
+    return ""
+
+
+@contextmanager
+def staged(
+    tree: dict[str, Any],
+    folder: Path,
+    *,
+    choice: BrokerConfig,
+    has_endpoint: bool,
+    address: str | None,
+    num_vehicles: int,
+    seed: int,
+    stopping: threading.Event,
+) -> Iterator[Stage]:
+    """Everything started, not yet up. Raises BrokerError."""
+    with ExitStack() as stack:
+        running = stack.enter_context(choice.start(folder / "broker"))
+        server_link = stack.enter_context(proxy(running.host, running.port))
+        transport = {**tree["transport"], "host": server_link.host, "port": server_link.port}
+        ours: dict[str, Any] = {"state": str(folder / "state"), "monitor": {"port": 0}}
+        if not has_endpoint:
+            ours |= {"http": None, "held_out": None, "ray": {"address": address}}
+        server = {**tree, "transport": transport, "server": {**tree.get("server", {}), **ours}}
+        stage = Stage(
+            folder,
+            server,
+            running=running,
+            server_link=server_link,
+            broker_persists=choice.persists,
+            has_endpoint=has_endpoint,
+            stopping=stopping,
+        )
+        stack.callback(stage.kill_server)
+        stage.start_server()
+        for number in range(num_vehicles):
+            link = stack.enter_context(proxy(running.host, running.port))
+            vehicle = VehicleProcess(_settings(tree, folder, link, number, seed), link)
+            stage.vehicles.append(vehicle)
+            stack.callback(vehicle.kill)
+        yield stage
+
+
+def _settings(tree: dict[str, Any], folder: Path, link: Proxy, number: int, seed: int) -> Settings:
+    part = tree.get("vehicle", {})
+    name = f"v{number}"
+    return Settings(
+        fleet=tree["fleet"],
+        name=name,
+        seed=seed * 1000 + number,
+        folder=folder / name,
+        transport={**tree["transport"], "host": link.host, "port": link.port},
+        agent=part.get("agent", {}),
+        codec=part.get("codec", {"kind": "spectral"}),
+        initial=Path(tree["server"]["initial"]),
+        server_key=folder / "state" / "server.pub",
+    )

@@ -1,0 +1,93 @@
+"""What many runs came to, in numbers and for a person. Knows only the lines of results."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+SETS = ("lost", "counted_twice", "unresolved", "unheard_of")
+
+
+def has_failed(result: dict[str, Any]) -> bool:
+    return bool(result["why"]) or not result["same_bits"] or any(result[key] for key in SETS)
+
+
+def described(result: dict[str, Any]) -> str:
+    """One run in one line."""
+    faults = "; ".join(fault["name"] for fault in result["faults"])
+    wrong = [f"{len(result[key])} {key.replace('_', ' ')}" for key in SETS if result[key]]
+    if not result["same_bits"]:
+        wrong.append("other bits")
+    if result["why"]:
+        wrong.append(result["why"])
+    return (
+        f"seed {result['seed']}: {result['broker']}{', endpoint' * result['endpoint']} ({faults}): "
+        f"{result['counted']} counted in {result['seconds']:.0f} s, {', '.join(wrong) or 'all well'}"
+    )
+
+
+def summarized(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    recoveries = [each for result in results for each in result["recoveries"]]
+    return {
+        "runs": len(results),
+        **{key: sum(r[key] for r in results) for key in ("produced", "receipted", "counted")},
+        **{key: sum(len(r[key]) for r in results) for key in SETS},
+        "not_recovered": sum(bool(r["why"]) for r in results),
+        "other_bits": sum(not r["same_bits"] for r in results),
+        "releases": sum(r["releases"] for r in results),
+        "recovery_s": _spread([each["ours_s"] for each in recoveries]),
+        "ray_restart_s": _spread([each["ray_s"] for each in recoveries if each["ray_s"]]),
+        "recovery_s_by_fault": _by(recoveries),
+        "brokers": _counts([result["broker"] for result in results]),
+        "with_endpoint": sum(bool(r["endpoint"]) for r in results),
+        "faults": _counts([fault["name"] for result in results for fault in result["faults"]]),
+        "failed_seeds": [result["seed"] for result in results if has_failed(result)],
+    }
+
+
+def _by(recoveries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for fault in sorted({each["fault"] for each in recoveries}):
+        mine = [each for each in recoveries if each["fault"] == fault]
+        found[fault] = _spread([each["ours_s"] for each in mine])
+        ray = [each["ray_s"] for each in mine if each["ray_s"]]
+        if ray:
+            found[fault]["ray"] = _spread(ray)
+    return found
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, Any]:
+    if not seconds:
+        return {"count": 0, "median": None, "worst": None}
+    return {
+        "count": len(seconds),
+        "median": round(median(seconds), 2),
+        "worst": round(max(seconds), 2),
+    }
+
+
+def _counts(names: Sequence[str]) -> dict[str, int]:
+    return {name: names.count(name) for name in sorted(set(names))}
+
+
+def table(summary: dict[str, Any]) -> Table:
+    made = Table(title=f"{summary['runs']} chaos runs", title_justify="left")
+    for title in ("fault", "times", "back after", "worst", "Ray's restart", "worst"):
+        made.add_column(title, justify="left" if title == "fault" else "right")
+    for name, times in summary["faults"].items():
+        ours = summary["recovery_s_by_fault"].get(name, {})
+        ray = ours.get("ray", {})
+        seconds = (ours.get("median"), ours.get("worst"), ray.get("median"), ray.get("worst"))
+        made.add_row(name, str(times), *("" if s is None else f"{s:.1f} s" for s in seconds))
+    return made
+
+
+def headline(summary: dict[str, Any]) -> str:
+    return (
+        f"{summary['produced']:,} updates produced, {summary['receipted']:,} with a receipt, "
+        f"{summary['counted']:,} counted: {summary['lost']} lost, "
+        f"{summary['counted_twice']} counted twice, {summary['unresolved']} unresolved; "
+        f"{summary['not_recovered']} of {summary['runs']} runs did not come back, "
+        f"{summary['other_bits']} ended with other bits"
+    )

@@ -1,0 +1,215 @@
+"""A vehicle of a chaos run: the real agent, outbox and transport in a process of its own; only what it
+trains on and how is made up, so that it needs no torch. What it did is on disk for the ledger.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from multiprocessing.process import parent_process
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from pydantic import TypeAdapter
+
+from fleetfl import topics, wire
+from fleetfl.adapter_file import read_adapter
+from fleetfl.codecs import AnyCodec, CodecConfig
+from fleetfl.fleet import AnyTransport
+from fleetfl.identity import OneKey, Signer
+from fleetfl.messages import Receipt
+from fleetfl.telemetry import EventLog
+from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
+from vehicle_agent.agent import Agent, Config, Identity
+from vehicle_agent.outbox import Outbox
+from vehicle_agent.sensors import Frames
+from vehicle_agent.training import LocalTraining
+
+LATE_S = 1.5
+"""A repeated packet comes up to so much after the first."""
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the run tells a vehicle, in a file that the vehicle looks at now and then."""
+
+    rests: bool = False
+    """Produce no more; deliver what is there."""
+    repeats: float = 0.0
+    """Share of the packets that is sent again."""
+    clock_s: float = 0.0
+    """How far its clock is off."""
+
+    def write(self, folder: Path) -> None:
+        partial = folder / "orders.partial"
+        partial.write_bytes(msgspec.json.encode(self))
+        partial.replace(folder / "orders.json")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Orders":
+        return msgspec.json.decode((folder / "orders.json").read_bytes(), type=cls)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that the process is given; crosses to it pickled, from our own process."""
+
+    fleet: str
+    name: str
+    seed: int
+    folder: Path
+    transport: dict[str, Any]
+    agent: dict[str, Any]
+    codec: dict[str, Any]
+    initial: Path
+    server_key: Path
+
+
+def run(settings: Settings) -> None:
+    """The process, until it is killed or its parent is."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log = os.open(settings.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    asyncio.run(_live(settings))
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+async def _live(settings: Settings) -> None:
+    layout, _ = read_adapter(settings.initial)
+    transport: TransportConfig = TypeAdapter(AnyTransport).validate_python(settings.transport)
+    codec: CodecConfig = TypeAdapter(AnyCodec).validate_python(settings.codec)
+    identity = Identity(
+        settings.fleet,
+        settings.name,
+        boot=secrets.token_urlsafe(4),
+        seed=settings.seed,
+        signer=Signer.from_file(settings.fleet, settings.folder / "key.pem"),
+    )
+    outbox = Outbox(settings.folder / "outbox.db")
+    client_id = f"{settings.fleet}-{settings.name}"
+    will = Will(identity.status_topic, identity.offline())
+    async with transport.connect(
+        client_id, clean_session=False, will=will, patience_s=float("inf")
+    ) as link:
+        receipts = EventLog(settings.folder / "receipts.jsonl")
+        topic = topics.receipt(settings.fleet, settings.name)
+        agent = Agent(
+            Config.model_validate(settings.agent),
+            identity,
+            transport=Witness(link, topic, receipts, settings.folder),
+            sensor=Nothing(settings.folder),
+            trainer=Noise(),
+            layout=layout,
+            codec=codec,
+            frames_per_update=8,
+            outbox=outbox,
+            server_key=OneKey(settings.fleet, settings.server_key),
+        )
+        await agent.run()
+
+
+class Nothing:
+    """A sensor without pictures, that waits while the vehicle is to rest."""
+
+    num_frames = None
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, count: int) -> Frames:
+        while (orders := Orders.read(self.folder)).rests:
+            time.sleep(0.1)
+        now = time.time() + orders.clock_s
+        images, labels = np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count, np.int64)
+        return Frames(images, labels, captured_from=now - 1, captured_to=now)
+
+    def skip(self, count: int) -> None:
+        pass
+
+
+class Noise:
+    """A trainer that learns nothing, always the same for a seed."""
+
+    def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
+        delta = np.random.default_rng(seed).normal(size=start.size) * 1e-3
+        return LocalTraining(delta.astype(np.float32), len(frames.images), 1, 1.0)
+
+
+class Witness:
+    """A Transport that writes receipts down as they come, and repeats packets when ordered to."""
+
+    def __init__(self, link: Transport, topic: str, receipts: EventLog, folder: Path) -> None:
+        self.link, self.topic, self.receipts, self.folder = link, topic, receipts, folder
+        self.late: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_connected(self) -> bool:
+        return self.link.is_connected
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return self.link.max_payload_bytes
+
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = False, timeout_s: float = 30.0
+    ) -> None:
+        await self.link.publish(topic, payload, retain=retain, timeout_s=timeout_s)
+        if not retain and random.random() < Orders.read(self.folder).repeats:
+            task = asyncio.create_task(self._again(topic, payload), name="witness.again")
+            self.late.add(task)
+            task.add_done_callback(self.late.discard)
+
+    async def _again(self, topic: str, payload: bytes) -> None:
+        await asyncio.sleep(random.uniform(0, LATE_S))
+        with contextlib.suppress(TransportError):
+            await self.link.publish(topic, payload)
+
+    def subscribe(
+        self, topic_filter: str, *, qos: QoS = 1
+    ) -> AbstractAsyncContextManager[AsyncIterator[Packet]]:
+        if topic_filter != self.topic:
+            return self.link.subscribe(topic_filter, qos=qos)
+        return self._noting(topic_filter, qos)
+
+    @asynccontextmanager
+    async def _noting(self, topic_filter: str, qos: QoS) -> AsyncIterator[AsyncIterator[Packet]]:
+        async with self.link.subscribe(topic_filter, qos=qos) as packets:
+            yield _Noting(packets, self.receipts)
+
+
+class _Noting:
+    def __init__(self, packets: AsyncIterator[Packet], receipts: EventLog) -> None:
+        self.packets, self.receipts = packets, receipts
+
+    def __aiter__(self) -> AsyncIterator[Packet]:
+        return self
+
+    async def __anext__(self) -> Packet:
+        packet = await anext(self.packets)
+        receipt = wire.decode(packet.payload)
+        assert isinstance(receipt, Receipt)
+        self.receipts.write(
+            "receipt",
+            boot=receipt.boot,
+            sequence=receipt.sequence,
+            verdict=receipt.verdict,
+            reason=receipt.reason,
+        )
+        return packet
