@@ -270,12 +270,13 @@ def chaos_run(
 ) -> None:
     """Break a real fleet at random but seeded moments; then say what became of every update.
 
-    Stopped, it goes on where it was. Status 1 if a run failed; its folder is kept.
+    RUNS/FLEET has a line for each run (results.jsonl) and all figures (summary.json). Stopped, it goes on
+    where it was. Status 1 if a run failed; its folder is kept.
     """
     import json
 
     from sim.chaos.campaign import Campaign
-    from sim.chaos.summary import described, has_failed, headline, summarized, table
+    from sim.chaos.summary import described, has_failed, headline, summarized, table, told
     from sim.progress import Progress
 
     campaign = Campaign(config, overrides or [], runs=runs, seed=seed, workers=workers, anew=anew)
@@ -291,8 +292,9 @@ def chaos_run(
                 )
             progress.fleet(len(results) / runs, f"{len(results)} of {runs} runs")
     summary = summarized(results)
+    (campaign.folder / "summary.json").write_text(json.dumps(summary, indent=2))
     if as_json:
-        typer.echo(json.dumps(summary, indent=2))
+        typer.echo(json.dumps(told(summary), indent=2))
     else:
         Console().print(table(summary))
         Console().print(headline(summary))

@@ -11,7 +11,7 @@ import msgspec
 from fleetfl.telemetry import EventReader
 from sim.chaos import vehicle
 from sim.chaos.ledger import Entry
-from sim.chaos.vehicle import Orders, Settings
+from sim.chaos.vehicle import RESTING, Orders, Settings
 from sim.network import Proxy
 
 # Forked from a process that has imported everything once: an agent is there in hundredths of a second.
@@ -51,6 +51,11 @@ class VehicleProcess:
     def order(self, **orders: Any) -> None:
         self.orders = msgspec.structs.replace(self.orders, **orders)
         self.orders.write(self.folder)
+
+    @property
+    def is_done(self) -> bool:
+        """It produces no more, and knows how all that it produced ended."""
+        return (self.folder / RESTING).exists() and all(e.verdict for e in self.record())
 
     def record(self) -> list[Entry]:
         """Every update that came into the outbox, in their order."""

@@ -72,11 +72,9 @@ def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -
     _wait_for_receipts(stage, config.come_back_s, "once all was mended")
     for vehicle in stage.vehicles:
         vehicle.order(rests=True)
-    # A vehicle looks at its orders before it trains, not while.
-    time.sleep(3 * POLL_S)
     _wait(
         stage,
-        lambda: all(e.verdict for vehicle in stage.vehicles for e in vehicle.record()),
+        lambda: all(vehicle.is_done for vehicle in stage.vehicles),
         config.drain_s,
         "updates still wait for receipts",
     )

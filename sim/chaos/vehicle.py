@@ -125,6 +125,10 @@ async def _live(settings: Settings) -> None:
         await agent.run()
 
 
+RESTING = "resting"
+"""A file in a vehicle's folder: it has seen the order to rest, and no update is under way any more."""
+
+
 class Nothing:
     """A sensor without pictures, that waits while the vehicle is to rest."""
 
@@ -135,6 +139,7 @@ class Nothing:
 
     def read(self, count: int) -> Frames:
         while (orders := Orders.read(self.folder)).rests:
+            (self.folder / RESTING).touch()
             time.sleep(0.1)
         now = time.time() + orders.clock_s
         images, labels = np.zeros((count, 1, 1, 3), np.uint8), np.zeros(count, np.int64)
