@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test chaos check format clean
 
 setup: $(VENV)/.ready
 
@@ -20,6 +20,10 @@ demo: setup
 test: setup
 	.ci/system-packages
 	$(BIN)/pytest
+
+chaos: setup
+	.ci/system-packages
+	$(BIN)/fleetfl chaos run configs/chaos.yaml --runs 200 --workers 2
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ OBJECT_STORE_BYTES = 80 * 2**20
 
 
 @contextmanager
-def ray_cluster(log: Path, patience_s: float = 120.0) -> Iterator[str]:
+def ray_cluster(log: Path, patience_s: float = 240.0) -> Iterator[str]:
     """The address of a cluster of its own, until the context is left. Raises ServerError."""
     # A folder of its own also keeps it from being found by whoever asks for any cluster.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
@@ -60,6 +60,7 @@ def _environment() -> dict[str, str]:
         **TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
+        "RAY_raylet_start_wait_time_s": "200",  # on a machine that has other things to do
         "OMP_NUM_THREADS": "1",
     }
 

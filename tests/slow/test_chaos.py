@@ -1,0 +1,36 @@
+"""A sample of the chaos runs (`make chaos` makes 200): broker, Ray and vehicles are real, and break."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+CONFIG = Path(__file__).parents[2] / "configs" / "chaos.yaml"
+RUNS = 15
+
+
+def chaos(folder, runs):
+    """`fleetfl chaos run`: its exit status, and the ledger's figures."""
+    settings = [f"chaos.runs={folder}", "chaos.endpoint_every=15", "chaos.faults_s=2.5"]
+    command = ["chaos", "run", str(CONFIG), "--json", "--workers=2", "--seed=15", f"--runs={runs}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    argv = [sys.executable, "-m", "fleetfl", *command, *words]
+    done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, text=True)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_no_update_is_lost_or_counted_twice_whatever_breaks_and_a_second_call_makes_no_run_again(
+    tmp_path,
+):
+    status, found = chaos(tmp_path, RUNS)
+    log = (tmp_path / "chaos" / "results.jsonl").read_text()
+    assert status == 0, log
+    wrong = ("lost", "counted_twice", "unresolved", "not_recovered")
+    assert {key: found[key] for key in wrong} == dict.fromkeys(wrong, 0)
+    assert found["runs"] == RUNS
+    assert found["counted"] > 5 * RUNS
+    assert chaos(tmp_path, RUNS) == (0, found)
+    assert (tmp_path / "chaos" / "results.jsonl").read_text() == log
