@@ -5,6 +5,7 @@ import math
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +92,7 @@ def summary(now: Look, before: Look | None = None) -> dict[str, Any]:
         "gateways": [_gateway(p, now, before) for p in parts if p.startswith("gateway")],
         "aggregator": _aggregator(now, before),
         "evaluator": _evaluator(now) if "evaluator" in parts else None,
-        "endpoint": {
-            "is_ready": now.value("fleetfl_endpoint_ready") == 1,
-            "replicas": [_replica(p, now) for p in parts if p.startswith("replica")],
-        },
+        "endpoint": _endpoint(parts, now) if now.samples("fleetfl_endpoint_ready") else None,
     }
 
 
@@ -102,6 +100,13 @@ def _vehicle(about: dict[str, Any], now: Look) -> dict[str, Any]:
     newest = now.value("fleetfl_version", part="aggregator")
     held = about["version"]
     return {**about, "behind": newest - held if held >= 0 else math.nan}
+
+
+def _endpoint(parts: Iterable[str], now: Look) -> dict[str, Any]:
+    return {
+        "is_ready": now.value("fleetfl_endpoint_ready") == 1,
+        "replicas": [_replica(p, now) for p in parts if p.startswith("replica")],
+    }
 
 
 def _process(part: str, now: Look) -> dict[str, Any]:

@@ -24,10 +24,11 @@ def _server(about: Mapping[str, Any]) -> Table:
             f"version {_number(evaluator['version'])}: {_number(100 * evaluator['accuracy'], 1)} %"
         )
         table.add_row(*_part(evaluator), score)
-    for replica in endpoint["replicas"]:
-        table.add_row(*_part(replica), _replica(replica))
-    ready = "[green]ready[/]" if endpoint["is_ready"] else "[red]NOT READY[/]"
-    table.add_row("endpoint", ready, "")
+    if endpoint is not None:
+        for replica in endpoint["replicas"]:
+            table.add_row(*_part(replica), _replica(replica))
+        ready = "[green]ready[/]" if endpoint["is_ready"] else "[red]NOT READY[/]"
+        table.add_row("endpoint", ready, "")
     return table
 
 

@@ -1,4 +1,7 @@
-"""A sample of the chaos runs (`make chaos` makes 200): broker, Ray and vehicles are real, and break."""
+"""A sample of the chaos runs (`make chaos` makes 200): broker, Ray and vehicles are real, and break.
+
+None has an endpoint: one such run costs as much as five others.
+"""
 
 import json
 import subprocess
@@ -14,8 +17,8 @@ RUNS = 15
 
 def chaos(folder, runs):
     """`fleetfl chaos run`: its exit status, and the ledger's figures."""
-    settings = [f"chaos.runs={folder}", "chaos.endpoint_every=15", "chaos.faults_s=2.5"]
-    command = ["chaos", "run", str(CONFIG), "--json", "--workers=2", "--seed=15", f"--runs={runs}"]
+    settings = [f"chaos.runs={folder}", "chaos.endpoint_every=0", "chaos.faults_s=2.5"]
+    command = ["chaos", "run", str(CONFIG), "--json", "--workers=2", f"--runs={runs}"]
     words = [word for setting in settings for word in ("--set", setting)]
     argv = [sys.executable, "-m", "fleetfl", *command, *words]
     done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, text=True)

@@ -45,9 +45,10 @@ def aggregator(tmp_path):
 
 
 @contextlib.contextmanager
-def answering(parts, roster):
-    """A monitor over HTTP; the endpoint that it asks is not there."""
-    monitor = Monitor(f"http://127.0.0.1:{free_ports(1)[0]}", parts, lambda: roster.sightings)
+def answering(parts, roster, *, has_endpoint=True):
+    """A monitor over HTTP; the endpoint that it asks, if any, does not answer."""
+    endpoint = f"http://127.0.0.1:{free_ports(1)[0]}" if has_endpoint else None
+    monitor = Monitor(endpoint, parts, lambda: roster.sightings)
     port = free_ports(1)[0]
     with monitor.answering("127.0.0.1", port):
         yield f"http://127.0.0.1:{port}"
@@ -77,6 +78,13 @@ def test_a_scrape_holds_every_part_and_one_family_of_each_name(aggregator, roste
     assert now.value("fleetfl_vehicle_lag_versions_max") == 7 - 2
     assert now.value("fleetfl_vehicle_updates_waiting") == 1 + 4
     assert now.value("fleetfl_endpoint_ready") == 0
+
+
+def test_a_server_without_an_endpoint_does_not_say_that_it_is_not_ready(aggregator, roster):
+    parts = {"aggregator": aggregator.collected()}
+    with answering(lambda: parts, roster, has_endpoint=False) as url:
+        assert summary(look(url))["endpoint"] is None
+        Console(quiet=True).print(rendered(summary(look(url))))
 
 
 def test_the_page_is_what_prometheus_reads(aggregator, roster):
