@@ -23,7 +23,8 @@ from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator, Outcome, Refusal, judged
 from fleetfl.heap import keep_freed
 from fleetfl.identity import IdentityError, OneKey
-from fleetfl.journal import Journal, JournalError, Kept
+from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
+from fleetfl.journal_repair import repair
 from fleetfl.ledger import Contribution
 from fleetfl.messages import SERVER, Release, Rollback, Snapshot, Update
 from fleetfl.registrar import Registrar
@@ -79,6 +80,8 @@ class Aggregator:
         """The last row that a checkpoint has, or is about to have."""
         self.saving: asyncio.Task[None] | None = None
         self.one_save = threading.Lock()
+        self.is_damage_seen = False
+        """The journal's file was found damaged where it could not be repaired at once."""
         self.changed = asyncio.Condition()
         self.snapshot = self.coordinator.published.whole()
         from_row = self._resume()
@@ -104,6 +107,8 @@ class Aggregator:
             self._keep(0, self._state())
             self._tell_release()
             return 0
+        for damage in self.checkpoints.set_aside:
+            self.events.write("checkpoint_damaged", detail=damage)
         self.counted, state = found
         self.saved = self.counted
         ours = self.coordinator.layout.fingerprint
@@ -113,19 +118,72 @@ class Aggregator:
                 f"{ours.hex()}; to begin anew: --set server.resume=false"
             )
         self.coordinator.restore(state["coordinator"])
-        if not self.journal.number_past(self.counted):
-            log.error("journal %s was LOST: begun anew at row %d", self.journal.path, self.counted)
-            self.events.write("journal_lost", counted=self.counted)
         self.snapshot = self.coordinator.published.whole()
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
         self._register(time.time(), row=self.counted, parent=None)
+        self._require_all_rows()
         return self.counted
+
+    def _require_all_rows(self) -> None:
+        """Say so loudly if rows are gone that were counted, and give no number again that one had."""
+        given = max(self.counted, self.told)
+        try:
+            is_whole = self.journal.number_past(given)
+        except JournalDamaged as damaged:
+            self._repair(str(damaged))
+            is_whole = self.journal.number_past(given)
+        if not is_whole:
+            path = self.journal.path
+            log.error("journal %s was LOST, all or its end: goes on past row %d", path, given)
+            self.events.write("journal_lost", counted=given)
+            self._rename(time.time(), self.counted)
+
+    async def mend_journal(self) -> None:
+        """For a gateway that cannot append, because the file is damaged. Raises JournalError."""
+        self._repair("as a gateway found")
+
+    def _repair(self, why: str) -> None:
+        """Have a sound file in the place of a damaged one. Raises JournalError.
+
+        The checkpoint after it has all that was counted, so that no lost row is missed.
+        """
+        self.is_damage_seen = False
+        path = self.journal.path
+        made = repair(path, max(self.counted, self.told))
+        if made is None:
+            return
+        lost = ", ".join(map(str, made.lost)) or "none known"
+        log.error(
+            "journal %s was DAMAGED (%s): set aside as %s, %d rows saved, LOST: %s",
+            path,
+            why,
+            made.aside.name,
+            made.saved,
+            lost,
+        )
+        self.events.write(
+            "journal_repaired", aside=made.aside.name, saved=made.saved, lost=list(made.lost)
+        )
+        if made.is_complete:
+            self._keep(self.counted, self._state())
+        else:
+            self._rename(time.time(), self.counted)
+
+    def _rows(self, after: int, limit: int) -> list[Kept]:
+        """Of the journal, repaired if it has to be. Raises JournalError."""
+        try:
+            return self.journal.rows(after, limit)
+        except JournalDamaged as damaged:
+            self._repair(str(damaged))
+            return self.journal.rows(after, limit)
 
     async def run(self) -> None:
         """Until killed: count what no gateway asks about, and save also when no more comes."""
         while True:
             await asyncio.sleep(TICK_S)
             try:
+                if self.is_damage_seen:
+                    self._repair("as trimming found")
                 while await self._count_on():
                     pass
             except (JournalError, RegistryError, CheckpointError) as failed:
@@ -165,7 +223,7 @@ class Aggregator:
 
     def _count(self) -> int:
         """Count the next rows of the journal; gives how many."""
-        rows = self.journal.rows(self.counted, BATCH)
+        rows = self._rows(self.counted, BATCH)
         for kept in rows:
             message = _message(kept)
             if message is None:
@@ -242,26 +300,31 @@ class Aggregator:
         return self.coordinator.roll_back(rollback)
 
     def _pass_over(self, kept: Kept) -> None:
-        """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now.
-
-        Versions may then come again with other bits, so they get another name.
-        """
+        """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""
         log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
         self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
+        self._rename(kept.kept_at, kept.row)
+        self.journal.drop(kept.row)
+
+    def _rename(self, at: float, counted: int) -> None:
+        """What was counted may be missing: versions that come again with other bits get another name."""
         was = named(self.snapshot.lineage, self.snapshot.version)
         self.coordinator.published.rename(new_lineage())
         self.snapshot = self.coordinator.published.whole()
-        self.counted = kept.row
-        self._register(kept.kept_at, row=kept.row, parent=was)
-        self._keep(self.counted, self._state())
-        self.journal.drop(kept.row)
+        self.counted = counted
+        self._register(at, row=counted, parent=was)
+        self._keep(counted, self._state())
 
     def _outcome_before(self, row: int) -> Outcome:
         """For a repeat of what was counted so long ago, or before a crash, that nothing is remembered."""
         version = self.coordinator.version
-        for kept in self.journal.rows(row - 1, 1):
+        for kept in self._rows(row - 1, 1):
+            if kept.row != row:
+                break
             update = _message(kept)
-            if kept.row == row and isinstance(update, Update):
+            if update is None:  # its name has to be free for when it comes again
+                self.journal.drop(row)
+            if isinstance(update, Update):
                 if self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence):
                     return Outcome("duplicate", version, version - update.base_version)
                 return Outcome("refused", version, 0, Refusal.EARLIER, "refused before")
@@ -314,6 +377,7 @@ class Aggregator:
             # Nothing is lost: the rows stay, and the next one covers them too.
             log.error("no checkpoint at row %d: %s", row, failed)
             self.saved = -1
+            self.is_damage_seen = isinstance(failed, JournalDamaged)
             self.events.write("checkpoint_failed", detail=str(failed))
 
     def _keep(self, row: int, state: dict[str, Any]) -> None:

@@ -75,6 +75,9 @@ class Calls:
     async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
         return await self.aggregator.outcomes_of.remote(rows)
 
+    async def mend_journal(self) -> None:
+        await self.aggregator.mend_journal.remote()
+
     async def newer(self, than: int) -> Snapshot:
         return await self.aggregator.newer.remote(than)
 
@@ -124,6 +127,7 @@ class GatewayActor:
                 # A call each would cost as much as all else that is done for an update.
                 outcome=Questions(self.calls.outcomes_of).answer,
                 announcement=self.calls.announcement,
+                mend=self.calls.mend_journal,
                 events=self.events,
                 keys=self.keys,
                 signer=self.signer,

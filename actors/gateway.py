@@ -16,7 +16,7 @@ from actors.metrics import Metrics
 from fleetfl import topics, wire
 from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
-from fleetfl.journal import Journal, JournalError, Place
+from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.messages import SIGNATURE, Receipt, Snapshot, Status, Update
 from fleetfl.roster import Roster
 from fleetfl.tasks import together
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 Judged = Callable[[int], Awaitable[Outcome]]
 """What became of the update in this row of the journal."""
+Mend = Callable[[], Awaitable[None]]
+"""Has a damaged journal repaired."""
 Newer = Callable[[int], Awaitable[Snapshot]]
 """The newest version once it is past this one."""
 
@@ -52,10 +54,11 @@ class Gateway:
         max_in_flight: int = 32,
         retry_s: float = 1.0,
         look_s: float = 30.0,
+        mend: Mend | None = None,
     ) -> None:
         self.fleet, self.partition = fleet, partition
         self.transport, self.journal, self.events = transport, journal, events
-        self.outcome = outcome
+        self.outcome, self.mend = outcome, mend
         self.keys, self.signer, self.retry_s = keys, signer, retry_s
         self.is_keeping = True
         """The journal took the last update."""
@@ -137,12 +140,20 @@ class Gateway:
                     log.error("updates are not kept nor acknowledged: %s", failed)
                     self.events.write("journal_failed", detail=str(failed))
                 self.is_keeping = False
+                if isinstance(failed, JournalDamaged) and self.mend is not None:
+                    await self._mended(self.mend)
                 await asyncio.sleep(self.retry_s)
                 continue
             if not self.is_keeping:
                 self.events.write("journal_mended")
             self.is_keeping = True
             return place
+
+    async def _mended(self, mend: Mend) -> None:
+        try:
+            await mend()
+        except Exception as failed:  # the aggregator's or Ray's: the next try asks again
+            log.error("the journal is not repaired yet: %s", failed)
 
     async def _believed(
         self, frame: bytes, vehicle: str, leaf: str, *, retained: bool

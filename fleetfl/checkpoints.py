@@ -35,6 +35,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.set_aside: list[str] = []
+        """What `newest` found wrong with which file."""
 
     def write(self, row: int, state: Any) -> None:
         """Returns once it is on disk under its name. Raises CheckpointError; the others are as before."""
@@ -58,6 +60,7 @@ class Checkpoints:
                 return int(path.stem), _state(path)
             except CheckpointError as broken:
                 log.error("%s: set aside, the one before is used", broken)
+                self.set_aside.append(str(broken))
                 damaged.append(path.replace(path.with_suffix(".damaged")))
         if damaged:
             names = ", ".join(path.name for path in damaged)

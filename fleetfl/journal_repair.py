@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 UNKNOWN = 1_000_000
 """Numbers left free where it cannot be read how many were given: more than may be under way."""
-INSERT = "INSERT INTO updates VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT = "INSERT OR IGNORE INTO updates VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Repair:
     """Rows in the new one."""
     lost: tuple[int, ...]
     """Numbers of the rows that are there and cannot be read."""
+    is_complete: bool
+    """No row past the floor is missing, not even one of which nothing is left."""
 
 
 def repair(path: Path, floor: int) -> Repair | None:
@@ -44,18 +46,18 @@ def repair(path: Path, floor: int) -> Repair | None:
                 return None
             partial = path.with_name(path.name + ".partial")
             partial.unlink(missing_ok=True)
-            saved, lost = _salvage(path, partial, floor)
+            made = _salvage(path, partial, floor)
             partial.replace(new)
-            aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-            path.rename(aside)
+            path.rename(made.aside)
             with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + "-wal").rename(aside.with_name(aside.name + "-wal"))
+                wal = made.aside.with_name(made.aside.name + "-wal")
+                path.with_name(path.name + "-wal").rename(wal)
             _finish(path, new)
     except (sqlite3.Error, OSError) as failed:
         raise JournalError(
             f"journal {path} is damaged and cannot be repaired: {failed}"
         ) from failed
-    return Repair(aside, saved, lost)
+    return made
 
 
 def _finish(path: Path, new: Path) -> bool:
@@ -72,16 +74,16 @@ def _finish(path: Path, new: Path) -> bool:
 def _is_sound(path: Path) -> bool:
     try:
         with contextlib.closing(connected(path)) as connection:
-            return connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
+            return connection.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
     except sqlite3.DatabaseError as failed:
         if is_damage(failed):
             return False
         raise
 
 
-def _salvage(path: Path, into: Path, floor: int) -> tuple[int, tuple[int, ...]]:
-    """Copy what can be read; gives how many rows, and the numbers of the others."""
-    whole, known, given = _read(path)
+def _salvage(path: Path, into: Path, floor: int) -> Repair:
+    """Copy what can be read."""
+    whole, known, are_all, given = _read(path)
     lost = tuple(sorted(known - whole.keys()))
     with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as copy:
         copy.execute("PRAGMA synchronous = FULL")
@@ -94,33 +96,38 @@ def _salvage(path: Path, into: Path, floor: int) -> tuple[int, tuple[int, ...]]:
             newest = newest + UNKNOWN if given is None else max(newest, given)
             copy.execute("DELETE FROM sqlite_sequence")
             copy.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (newest,))
-    return len(whole), lost
+    is_complete = are_all and all(row <= floor for row in lost)
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    return Repair(aside, len(whole), lost, is_complete)
 
 
-def _read(path: Path) -> tuple[dict[int, tuple], set[int], int | None]:
-    """The rows that can be read, all numbers that rows have, and the last that was given, if known."""
+def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
+    """The rows that can be read; numbers that rows have, and whether these are all; and the last that was
+    given, if known."""
     whole: dict[int, tuple] = {}
     given = None
     try:
         connection = connected(path)
     except sqlite3.DatabaseError:
-        return {}, set(), None
+        return {}, set(), False, None
     with contextlib.closing(connection):
         with contextlib.suppress(sqlite3.DatabaseError):
             found = connection.execute("SELECT seq FROM sqlite_sequence").fetchone()
             given = 0 if found is None else found[0]
-        known = _numbers(connection)
+        known, are_all = _numbers(connection)
         for row in known:
             with contextlib.suppress(sqlite3.DatabaseError):
                 found = connection.execute("SELECT * FROM updates WHERE row = ?", (row,)).fetchone()
                 if found is not None:
                     whole[row] = found
-    return whole, known, given
+    return whole, known, are_all, given
 
 
-def _numbers(connection: sqlite3.Connection) -> set[int]:
-    """Of all rows: the table and the index each have them, and both are read from either end."""
+def _numbers(connection: sqlite3.Connection) -> tuple[set[int], bool]:
+    """Of rows, and whether of all: the table and the index each have them, and both are read from either
+    end."""
     found: set[int] = set()
+    are_all = False
     for direction in ("", " DESC"):
         for order in (
             f"row{direction}",
@@ -129,4 +136,5 @@ def _numbers(connection: sqlite3.Connection) -> set[int]:
             with contextlib.suppress(sqlite3.DatabaseError):
                 for (row,) in connection.execute(f"SELECT row FROM updates ORDER BY {order}"):
                     found.add(row)
-    return found
+                are_all = True
+    return found, are_all

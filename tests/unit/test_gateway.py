@@ -14,7 +14,7 @@ from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome, Refusal
 from fleetfl.identity import Keyring, OneKey, Signer
-from fleetfl.journal import Journal, JournalError
+from fleetfl.journal import Journal, JournalDamaged, JournalError
 from fleetfl.messages import Receipt, Rollback, Status
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
@@ -175,6 +175,34 @@ def test_what_is_kept_is_acknowledged_and_gets_its_receipt_when_it_is_judged(tmp
     assert receipt.verdict == "duplicate"
     assert len(scene.journal.rows(0, 9)) == 1
     assert [e["sequence"] for e in scene.events("duplicate")] == [0]
+
+
+class Damaged:
+    """A journal whose file is broken until somebody has mended it."""
+
+    def __init__(self, journal):
+        self.journal, self.rows = journal, journal.rows
+        self.num_mends = 0
+
+    async def append(self, update, frame):
+        if self.num_mends < 2:
+            raise JournalDamaged("database disk image is malformed")
+        return await self.journal.append(update, frame)
+
+    async def mend(self):
+        self.num_mends += 1
+        if self.num_mends < 2:
+            raise JournalError("no space for the new one")
+
+
+def test_a_damaged_journal_is_mended_however_often_it_takes(tmp_path, make_update):
+    scene = Scene(tmp_path, accept)
+    scene.journal = Damaged(scene.journal)
+    scene.identity["mend"] = scene.journal.mend
+    packets = [(update_topic(), wire.encode(make_update()))]
+    (receipt,) = asyncio.run(scene.play(packets, wait_s=0.3))
+    assert receipt.verdict == "accepted"
+    assert len(scene.events("journal_mended")) == 1
 
 
 class FullDisk:

@@ -53,6 +53,7 @@ def test_rows_of_other_pages_are_saved_and_the_lost_are_named(path, make_update)
     rows = journal.rows(0, 100)
     assert [kept.row for kept in rows] == list(range(1, 61))
     assert tuple(kept.row for kept in rows if not kept.is_whole) == made.lost
+    assert not made.is_complete
     keep(journal, make_update, [99])
     assert journal.rows(60, 9)[0].row == 61
     journal.close()
@@ -62,7 +63,9 @@ def test_a_gateway_with_the_old_file_open_goes_on_in_the_new_one(path, make_upda
     gateway = Journal(path)
     keep(gateway, make_update, [200])
     overwrite(path, path.stat().st_size // PAGE // 2)
-    assert repair(path, 61) is not None
+    made = repair(path, 61)
+    assert made is not None
+    assert made.is_complete  # what is lost lies below the floor
     keep(gateway, make_update, [201])
     reader = Journal(path)
     (kept,) = reader.rows(61, 9)
@@ -78,7 +81,7 @@ def test_where_nothing_can_be_read_numbers_go_on_far_beyond(path, make_update):
         journal.rows(0, 1)
     made = repair(path, 60)
     assert made is not None
-    assert (made.saved, made.lost) == (0, ())
+    assert (made.saved, made.lost, made.is_complete) == (0, (), False)
     keep(journal, make_update, [99])
     assert journal.rows(0, 9)[0].row == 60 + UNKNOWN + 1
     journal.close()
