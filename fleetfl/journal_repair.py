@@ -102,8 +102,7 @@ def _salvage(path: Path, into: Path, floor: int) -> Repair:
 
 
 def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
-    """The rows that can be read; numbers that rows have, and whether these are all; and the last that was
-    given, if known."""
+    """The rows that can be read; numbers of rows, and whether of all; and the last that was given, if known."""
     whole: dict[int, tuple] = {}
     given = None
     try:
@@ -124,8 +123,7 @@ def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
 
 
 def _numbers(connection: sqlite3.Connection) -> tuple[set[int], bool]:
-    """Of rows, and whether of all: the table and the index each have them, and both are read from either
-    end."""
+    """Of rows, and whether of all: table and index each have them, and both are read from either end."""
     found: set[int] = set()
     are_all = False
     for direction in ("", " DESC"):
