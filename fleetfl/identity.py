@@ -208,11 +208,11 @@ def _write(path: Path, content: bytes, *, mode: int, over: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(half_written, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         try:
-            os.write(file, content)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        try:
+            try:
+                os.write(file, content)
+                os.fsync(file)
+            finally:
+                os.close(file)
             if over:
                 half_written.replace(path)
             else:

@@ -102,7 +102,7 @@ def _salvage(path: Path, into: Path, floor: int) -> Repair:
 
 
 def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
-    """The rows that can be read; numbers of rows, and whether of all; and the last that was given, if known."""
+    """The rows that can be read; numbers of rows, whether these are all, and the last given if known."""
     whole: dict[int, tuple] = {}
     given = None
     try:
