@@ -311,9 +311,10 @@ class Aggregator:
         was = named(self.snapshot.lineage, self.snapshot.version)
         self.coordinator.published.rename(new_lineage())
         self.snapshot = self.coordinator.published.whole()
-        self.counted = counted
         self._register(at, row=counted, parent=was)
         self._keep(counted, self._state())
+        # Last: if the disk is full, the row has to be met again.
+        self.counted = counted
 
     def _outcome_before(self, row: int) -> Outcome:
         """For a repeat of what was counted so long ago, or before a crash, that nothing is remembered."""

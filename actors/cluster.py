@@ -25,6 +25,7 @@ from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.monitor import Monitor
 from actors.questions import Questions
+from actors.tenancy import sole
 from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.coordinator import Outcome
@@ -44,6 +45,7 @@ LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """A killed actor is built again, and asked again what it was asked: also `run`, which never ends."""
 
 
+BUILD_AGAIN_S = 1.0
 ANSWER_S = 3.0
 """How long the monitor waits for a part."""
 
@@ -218,21 +220,31 @@ class Server:
 def serving(config: ServerConfig) -> Iterator[Server]:
     """A server, answering until the context is left.
 
-    Raises ServerError if a port is taken or the endpoint does not come up, ModelError or
-    AdapterFileError for an unfit checkpoint, IdentityError for unfit keys, TransportError for an
-    unreachable broker.
+    Raises ServerError if a port is taken or the endpoint does not come up, TenancyError if the state
+    folder is another server's, ModelError or AdapterFileError for an unfit checkpoint, IdentityError for
+    unfit keys, TransportError for an unreachable broker.
     """
     config = config.model_copy(update={"state": config.state.absolute()})
+    scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
+    with sole(config.state, str(scratch)) as before:
+        if before:
+            end_strays(Path(before))
+        try:
+            with _serving(config, scratch) as server:
+                yield server
+        finally:
+            end_strays(scratch)
+
+
+@contextlib.contextmanager
+def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
     if not config.resume:
         set_aside(config)
     config = with_keys(with_initial(config))
     config = with_ports(config)
-    scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
     os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
     import ray
-    from ray import serve
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # "local": without an address Ray joins whatever cluster was started on this machine.
     options: dict[str, Any] = {"address": config.ray.address or "local"}
     if config.ray.address is None:
@@ -253,10 +265,10 @@ def serving(config: ServerConfig) -> Iterator[Server]:
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
         if config.ray.address is not None and config.http is not None:
+            from ray import serve
+
             serve.shutdown()
         ray.shutdown()
-        end_strays(scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -277,30 +289,55 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     import ray
 
     calls = Calls(f"aggregator-{secrets.token_hex(4)}")  # a cluster may have several servers
-    named = ray.remote(Aggregator).options(**LASTING, name=calls.name, namespace=NAMESPACE)
+    named = ray.remote(lasting(Aggregator)).options(**LASTING, name=calls.name, namespace=NAMESPACE)
     aggregator = named.remote(config)
     actors: dict[str, Any] = {"aggregator": aggregator}
     for number in range(config.num_partitions):
-        gateway = ray.remote(GatewayActor).options(**LASTING)
+        gateway = ray.remote(lasting(GatewayActor)).options(**LASTING)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
         # Here, because a gateway imports this module and needs no torch: it is back sooner.
         from actors.evaluator import Evaluator
 
-        evaluator = ray.remote(Evaluator).options(**LASTING)
+        evaluator = ray.remote(lasting(Evaluator)).options(**LASTING)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
         require_up(actor, name)
     return actors, calls
 
 
+def lasting(kind: type) -> type:
+    """The class for actors that stay: built again after a crash it waits for what it needs, such as a disk.
+
+    Ray gives up an actor whose constructor raises. At the server's start it does raise.
+    """
+
+    class Lasting(kind):
+        def __init__(self, *arguments: Any) -> None:
+            import ray
+
+            while True:
+                try:
+                    super().__init__(*arguments)
+                    return
+                except FleetflError as unfit:
+                    if not ray.get_runtime_context().was_current_actor_reconstructed:
+                        raise
+                    log.error("%s cannot go on yet: %s", kind.__name__, unfit)
+                time.sleep(BUILD_AGAIN_S)
+
+    Lasting.__name__ = Lasting.__qualname__ = kind.__name__
+    return Lasting
+
+
 def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
     """The handle of the endpoint, which answers. Raises ServerError if it does not come up."""
-    from ray import serve
+    from ray import serve  # a second and a half, and not every server has an endpoint
     from ray.exceptions import RayError
 
     from actors.serving import ServedModel  # as above
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deployment: Any = serve.deployment(
         serve.ingress()(ServedModel),
         name="ServedModel",
@@ -348,12 +385,27 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
     return environment
 
 
-def end_strays(scratch: Path) -> None:
-    """End HAProxy processes of ours: at a reload it starts its successor, which Ray then loses sight of."""
+def end_strays(scratch: Path, patience_s: float = 10.0) -> None:
+    """End the HAProxy processes whose files are in `scratch`, and remove those; returns when they are gone.
+
+    At a reload HAProxy starts its successor, which Ray then loses sight of; and it outlives a server
+    that was killed, on the endpoint's port.
+    """
+    deadline = time.monotonic() + patience_s
+    while _signalled(scratch) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _signalled(scratch: Path) -> bool:
+    """Whether there was one to be ended."""
+    found = False
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended by itself, or is not ours to see
-            if str(scratch).encode() in (process / "cmdline").read_bytes():
+            if f"{scratch}/".encode() in (process / "cmdline").read_bytes():
                 os.kill(int(process.name), signal.SIGTERM)
+                found = True
+    return found
 
 
 def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:

@@ -47,6 +47,7 @@ OURS = (
     "registry",
     "report.html",
     "server",
+    "server.lock",
     "server.pub",
     "shards",
     "summary.json",

@@ -17,6 +17,7 @@ import yaml
 from actors.config import ServerConfig
 from fleetfl import FleetflError
 from fleetfl.config import validate
+from fleetfl.ports import free_ports
 from fleetfl.telemetry import EventReader
 from sim import processes
 from sim.broker import Broker
@@ -78,6 +79,13 @@ class Stage:
         for process in self._server_processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def kill_server_alone(self) -> None:
+        """What it started is left, to end by itself or not."""
+        if self.server is not None:
+            self.server.kill()
+            self.server.wait()
+            self.server = None
 
     def _server_processes(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
@@ -150,8 +158,12 @@ def staged(
         running = stack.enter_context(choice.start(folder / "broker"))
         server_link = stack.enter_context(proxy(running.host, running.port))
         transport = {**tree["transport"], "host": server_link.host, "port": server_link.port}
-        ours: dict[str, Any] = {"state": str(folder / "state"), "monitor": {"port": 0}}
-        if not has_endpoint:
+        # The same ports after a restart: whoever is left of the server before must not keep them.
+        endpoint_port, monitor_port = free_ports(2)
+        ours: dict[str, Any] = {"state": str(folder / "state"), "monitor": {"port": monitor_port}}
+        if has_endpoint:
+            ours["http"] = {"port": endpoint_port}
+        else:
             ours |= {"http": None, "held_out": None, "ray": {"address": address}}
         server = {**tree, "transport": transport, "server": {**tree.get("server", {}), **ours}}
         stage = Stage(

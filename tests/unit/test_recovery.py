@@ -239,9 +239,7 @@ def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
     first = Aggregator(config)
     rows = keep(first.journal, updates[:3])
     assert ask(first, *rows)[-1].released
-    with sqlite3.connect(config.journal_path) as other:
-        other.execute("UPDATE updates SET checksum = checksum + 1 WHERE row = 2")
-    other.close()
+    damage(config, 2)
     second = Aggregator(config)
     assert "row 2" in caplog.text
     assert "is DAMAGED" in caplog.text
@@ -258,6 +256,46 @@ def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
     third = Aggregator(config)
     assert third.coordinator.published.lineage == second.coordinator.published.lineage
     assert end(third.coordinator) == end(second.coordinator)
+
+
+def damage(config, row):
+    with sqlite3.connect(config.journal_path) as other:
+        other.execute("UPDATE updates SET checksum = checksum + 1 WHERE row = ?", (row,))
+    other.close()
+
+
+def test_a_damaged_row_that_a_full_disk_keeps_from_being_passed_over_is_so_later(config, updates):
+    """Were it taken for passed over, its vehicle's repeats would be sent to that row for ever."""
+    aggregator = Aggregator(config)
+    rows = keep(aggregator.journal, updates[:2])
+    damage(config, rows[1])
+    folder = config.checkpoint_folder
+    folder.rename(folder.with_name("aside"))
+    folder.write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        ask(aggregator, rows[1])
+    folder.unlink()
+    with pytest.raises(JournalError, match="has no row 2"):
+        ask(aggregator, rows[1])
+    (again,) = keep(aggregator.journal, [updates[1]])
+    assert again > rows[1]
+    assert ask(aggregator, again)[0].verdict == "accepted"
+
+
+def test_a_damaged_row_that_was_passed_over_but_not_dropped_makes_room_for_its_repeat(
+    config, updates, monkeypatch
+):
+    first = Aggregator(config)
+    rows = keep(first.journal, updates[:2])
+    damage(config, rows[1])
+    monkeypatch.setattr(first.journal, "drop", lambda row: None)  # as if it had died before
+    with pytest.raises(JournalError, match="has no row 2"):
+        ask(first, *rows)
+    second = Aggregator(config)
+    with pytest.raises(JournalError, match="has no row 2"):
+        ask(second, rows[1])
+    (again,) = keep(second.journal, [updates[1]])
+    assert ask(second, again)[0].verdict == "accepted"
 
 
 def test_without_a_checkpoint_it_goes_on_and_the_next_one_covers_all(config, updates):

@@ -1,4 +1,4 @@
-"""The whole server gone at once, and started again."""
+"""The server gone at once, with all its processes or alone, and started again."""
 
 import random
 from typing import Literal
@@ -9,7 +9,16 @@ from sim.chaos.stage import Stage
 
 class Config(FaultConfig):
     kind: Literal["server"] = "server"
+    alone: bool = False
+    """Only the process that a person started, as when memory runs out; the others are on their own."""
+
+    @property
+    def name(self) -> str:
+        return "server alone" if self.alone else "server"
 
     def strike(self, stage: Stage, rng: random.Random) -> Hit:
-        stage.kill_server()
+        if self.alone:
+            stage.kill_server_alone()
+        else:
+            stage.kill_server()
         return Hit(stage.start_server)
