@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from sim import processes
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20
 
+_one_start = threading.Lock()
+
 
 @contextmanager
 def ray_cluster(log: Path, patience_s: float = 240.0) -> Iterator[str]:
@@ -25,12 +28,19 @@ def ray_cluster(log: Path, patience_s: float = 240.0) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         port, client_port, agent_port = free_ports(3)
         argv = _argv(folder, port, client_port, agent_port)
-        process = processes.start(argv, log=log, env=_environment())
+        process = None
         try:
-            _wait_for(process, log, patience_s)
+            # One after the other: together they starve each other beyond what Ray waits for.
+            with _one_start:
+                log.unlink(
+                    missing_ok=True
+                )  # or the start of the one before would be taken for ours
+                process = processes.start(argv, log=log, env=_environment())
+                _wait_for(process, log, patience_s)
             yield f"{HOST}:{port}"
         finally:
-            processes.stop(process, 20)
+            if process is not None:
+                processes.stop(process, 20)
 
 
 def _argv(folder: str, port: int, client_port: int, agent_port: int) -> list[str]:
