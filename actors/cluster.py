@@ -253,7 +253,10 @@ def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
             "object_store_memory": config.ray.object_store_bytes,
         }
     with kept_sigterm():
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as failed:  # that is what Ray raises
+            raise ServerError(f"Ray did not start: {failed}") from failed
     try:
         actors, calls = start_actors(config)
         endpoint = None if config.http is None else deploy(config, config.http, calls)
@@ -362,7 +365,8 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-        # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
+        # On a small busy machine Ray needs longer than half a minute, and a proxy than Serve's five seconds.
+        "RAY_raylet_start_wait_time_s": "120",
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
         "RAY_worker_niceness": "0",
