@@ -365,8 +365,7 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-        # On a small busy machine Ray needs longer than half a minute, and a proxy than Serve's five seconds.
-        "RAY_raylet_start_wait_time_s": "120",
+        # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
         "RAY_worker_niceness": "0",

@@ -17,30 +17,37 @@ from sim import processes
 
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20
+TRIES = 3
+PATIENCE_S = 120.0
+"""Of each try; Ray itself gives up after half a minute without an answer."""
 
 _one_start = threading.Lock()
 
 
 @contextmanager
-def ray_cluster(log: Path, patience_s: float = 240.0) -> Iterator[str]:
+def ray_cluster(log: Path) -> Iterator[str]:
     """The address of a cluster of its own, until the context is left. Raises ServerError."""
     # A folder of its own also keeps it from being found by whoever asks for any cluster.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        port, client_port, agent_port = free_ports(3)
-        argv = _argv(folder, port, client_port, agent_port)
-        process = None
+        process, address = _started(folder, log)
         try:
-            # One after the other: together they starve each other beyond what Ray waits for.
-            with _one_start:
-                log.unlink(
-                    missing_ok=True
-                )  # or the start of the one before would be taken for ours
-                process = processes.start(argv, log=log, env=_environment())
-                _wait_for(process, log, patience_s)
-            yield f"{HOST}:{port}"
+            yield address
         finally:
-            if process is not None:
-                processes.stop(process, 20)
+            processes.stop(process, 20)
+
+
+def _started(folder: str, log: Path) -> "tuple[subprocess.Popen[bytes], str]":
+    # One after the other: together they starve each other beyond what Ray waits for.
+    with _one_start:
+        for _ in range(TRIES):
+            port, client_port, agent_port = free_ports(3)
+            log.unlink(missing_ok=True)  # an earlier start would be taken for this one
+            argv = _argv(folder, port, client_port, agent_port)
+            process = processes.start(argv, log=log, env=_environment())
+            if _has_come_up(process, log):
+                return process, f"{HOST}:{port}"
+            processes.stop(process)
+    raise ServerError(f"no Ray cluster came up in {TRIES} tries; see {log}")
 
 
 def _argv(folder: str, port: int, client_port: int, agent_port: int) -> list[str]:
@@ -70,14 +77,14 @@ def _environment() -> dict[str, str]:
         **TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
-        "RAY_raylet_start_wait_time_s": "200",  # on a machine that has other things to do
         "OMP_NUM_THREADS": "1",
     }
 
 
-def _wait_for(process: "subprocess.Popen[bytes]", log: Path, patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
-    while "Ray runtime started" not in log.read_text(errors="replace"):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise ServerError(f"no Ray cluster came up within {patience_s:g} s; see {log}")
+def _has_come_up(process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and "Ray runtime started" in log.read_text(errors="replace"):
+            return True
         time.sleep(0.1)
+    return False
