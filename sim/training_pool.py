@@ -1,9 +1,10 @@
 """Trainings spread over Ray actors, one a core: on this machine, or on all of a cluster."""
 
+import itertools
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleetfl.models import ModelConfig
@@ -78,8 +79,14 @@ class TrainingPool:
         self.actors = [remote.remote(self.config, self.model, seed=self.seed) for _ in range(count)]
         rows = ray.get([actor.rows_for.remote() for actor in self.actors])
         self.rows = self.rows or rows[0]
-        self.pool = ActorPool(self.actors)
+        self.pool, self.turns = ActorPool(self.actors), itertools.cycle(self.actors)
         return self
+
+    @property
+    def rows_at_once(self) -> int:
+        """Images that a step looks at; known inside of the context."""
+        assert self.rows is not None, "used outside of its context"
+        return self.rows
 
     def __exit__(self, *_: object) -> None:
         import ray
@@ -88,13 +95,19 @@ class TrainingPool:
 
     def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
         """What `vehicle_agent.trainer.train` gives for each, in their order."""
-        assert self.rows is not None, "used outside of its context"
         # No stack so large that an actor has nothing to do.
         share = -(-len(todo) // len(self.actors)) * self.config.batch_size
-        parts = list(stacks(self.config, todo, rows=min(self.rows, max(1, share))))
+        parts = list(stacks(self.config, todo, rows=min(self.rows_at_once, max(1, share))))
         done: dict[int, LocalTraining] = {}
         work = [[todo[number] for number in part] for part in parts]
         trained = self.pool.map(lambda actor, part: actor.train.remote(part, self.rows), work)
         for part, results in zip(parts, trained, strict=True):
             done |= zip(part, results, strict=True)
         return [done[number] for number in range(len(todo))]
+
+    def submit(self, todo: Sequence[Assignment]) -> Callable[[], list[LocalTraining]]:
+        """Start them on one actor, each in its turn; what is given back waits for the results."""
+        import ray
+
+        trained = next(self.turns).train.remote(todo, self.rows_at_once)
+        return lambda: ray.get(trained)

@@ -28,7 +28,7 @@ from sim.fleet.network import Meter
 from sim.fleet.releases import SharedVersions
 from sim.fleet.scenario import Scenario, VirtualConfig
 from sim.fleet.server import VirtualServer
-from sim.fleet.trainings import InTurn, Trainings
+from sim.fleet.trainings import Trainings
 from sim.fleet.vehicle import Ending, Kit, VirtualVehicle, Works
 
 MAX_PAYLOAD_BYTES = 64 * 2**20
@@ -121,7 +121,6 @@ def simulate(
     folder: Path,
     tell: Callable[[float, str], None] = lambda done, note: None,
     say: Callable[[str], None] = lambda line: None,
-    trainings: Trainings | None = None,
 ) -> FleetResult:
     """Run the scenario. The same scenario gives the same result, and `events.jsonl` in `folder` to the byte.
 
@@ -132,9 +131,9 @@ def simulate(
     events_path = folder / "events.jsonl"
     events_path.unlink(missing_ok=True)
     learning = scenario.sim.learning.build(scenario, folder, say)
-    run = VirtualRun(scenario, learning, trainings or InTurn(), events_path, tell)
     start_s = scenario.sim.start_hour * 3600
-    with _quiet(), _unfrozen():
+    with _quiet(), _unfrozen(), scenario.sim.trainings.running(scenario) as trainings:
+        run = VirtualRun(scenario, learning, trainings, events_path, tell)
         return virtual_time.run(run.go(), start_s=start_s)
 
 

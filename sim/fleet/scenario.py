@@ -21,6 +21,8 @@ from sim.fleet.links import AnyLink
 from sim.fleet.links.lte import Config as Lte
 from sim.fleet.participation import AnyParticipation
 from sim.fleet.participation.continuous import Config as Continuous
+from sim.fleet.trainings import AnyTrainings
+from sim.fleet.trainings.in_turn import Config as InTurn
 from sim.fleet.weather import AnyWeather
 from sim.fleet.weather.dealt import Config as Dealt
 from vehicle_agent.config import VehicleConfig
@@ -45,6 +47,8 @@ class VirtualConfig(FleetConfig):
     """Of the day on which the run begins."""
     stop: StopConfig = StopConfig()
     learning: AnyLearning = Vision()
+    trainings: AnyTrainings = InTurn()
+    """Where they are worked out: one by one here, or many at once and on all cores."""
     dataset: AnyDataset = DroneWorld()
     """What the fleet sees. Its weather comes from the two below."""
     weathers: tuple[Weather, ...] = (Weather(condition="fog"), Weather(condition="night"))

@@ -1,0 +1,40 @@
+"""Where trainings are worked out while they last in virtual time: begun at the start, asked for at the end.
+
+What one gives follows from its arguments alone, so it may be worked out at any moment in between, with others
+or on another core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+import numpy as np
+from pydantic import SerializeAsAny
+
+from fleetfl.plugins import PluginConfig, chosen_from
+from vehicle_agent.agent import Training
+from vehicle_agent.sensors import Frames
+from vehicle_agent.trainer import LocalTraining
+
+if TYPE_CHECKING:
+    from sim.fleet.scenario import Scenario
+
+Result = Callable[[], LocalTraining]
+"""Asked for once, or never if the vehicle is gone by then."""
+
+
+class Trainings(Protocol):
+    def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:
+        """Of this trainer no other training is begun until the result was asked for, or never will be."""
+        ...
+
+
+class TrainingsConfig(PluginConfig):
+    def running(self, scenario: Scenario) -> AbstractContextManager[Trainings]:
+        """For one run. Raises ConfigError if the scenario's learning is not for it."""
+        raise NotImplementedError
+
+
+AnyTrainings = Annotated[SerializeAsAny[TrainingsConfig], chosen_from("sim.fleet.trainings")]

@@ -1,0 +1,100 @@
+"""Many in one call and on all cores, ahead of need: each is worked out from when its stack is full.
+
+A stack has the trainings that were begun one after the other in virtual time, as many as the model gains by
+(`sim/batched.py`), or fewer if the first result is needed before it is full. So what lies in it follows from
+virtual time alone, and the same seed gives the same bits however many cores there are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.config import ConfigError
+from sim.batched import rows_for, train_together
+from sim.fleet.trainings import Result, TrainingsConfig
+from sim.training_pool import TrainingPool
+from vehicle_agent.agent import Training
+from vehicle_agent.sensors import Frames
+from vehicle_agent.trainer import Assignment, LocalTraining, Trainer
+
+if TYPE_CHECKING:
+    from sim.fleet.scenario import Scenario
+
+Results = Callable[[], list[LocalTraining]]
+"""Of one stack: waits until they are there."""
+
+
+class Config(TrainingsConfig):
+    kind: Literal["together"] = "together"
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that train (Ray actors), one a core if not given; 0 trains in the simulation's own."""
+    address: str | None = None
+    """Of a running Ray cluster, or `auto`; without it one is started on this machine."""
+
+    @contextmanager
+    def running(self, scenario: Scenario) -> Iterator[Together]:
+        sim, trainer = scenario.sim, scenario.vehicle.trainer
+        if sim.learning.kind_name != "vision":
+            raise ConfigError(
+                f"sim.trainings: `together` trains a model, and sim.learning is {sim.learning.kind_name!r};"
+                " expected `in_turn`"
+            )
+        if self.workers == 0:
+            model = sim.model.build(seed=sim.seed)
+            rows = rows_for(model)
+
+            def here(todo: Sequence[Assignment]) -> Results:
+                return lambda: train_together(trainer, model, todo, rows=rows)
+
+            yield Together(here, size=rows // trainer.batch_size)
+        else:
+            with TrainingPool(
+                trainer, sim.model, seed=sim.seed, workers=self.workers, address=self.address
+            ) as pool:
+                yield Together(pool.submit, size=pool.rows_at_once // trainer.batch_size)
+
+
+class Together:
+    def __init__(self, submit: Callable[[Sequence[Assignment]], Results], *, size: int) -> None:
+        """`submit` starts a stack of up to `size` trainings, at least one."""
+        self.submit, self.size = submit, max(1, size)
+        self.stack = _Stack()
+
+    def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:
+        assert isinstance(trainer, Trainer), "there is nothing else where a model is trained"
+        # A training that nobody asks for has not taken place: its frames must not count for the next.
+        before = trainer.counts.copy()
+        assignment = trainer.assignment(start, frames, seed=seed)
+        counted, trainer.counts = trainer.counts, before
+        stack, place = self.stack, len(self.stack.todo)
+        stack.todo.append(assignment)
+        if len(stack.todo) >= self.size:
+            self._start(stack)
+        return functools.partial(self._result, trainer, counted, stack, place)
+
+    def _start(self, stack: _Stack) -> None:
+        stack.results, self.stack = functools.cache(self.submit(stack.todo)), _Stack()
+
+    def _result(
+        self, trainer: Trainer, counted: np.ndarray, stack: _Stack, place: int
+    ) -> LocalTraining:
+        if stack.results is None:
+            self._start(stack)
+        assert stack.results is not None
+        trained = stack.results()[place]
+        trainer.counts = counted
+        return replace(trained, class_counts=counted.tolist())
+
+
+class _Stack:
+    def __init__(self) -> None:
+        self.todo: list[Assignment] = []
+        self.results: Results | None = None
+        """None until it has been started."""
