@@ -1,6 +1,7 @@
 """Child processes that never outlive us and do not hear our Ctrl-C. What they do is not known."""
 
 import contextlib
+import ctypes
 import functools
 import os
 import signal
@@ -63,6 +64,12 @@ def _launch(
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends; on Linux, elsewhere nothing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def stop(process: "subprocess.Popen[bytes]", patience_s: float = 5.0) -> None:

@@ -6,8 +6,6 @@ import pytest
 from fleetfl.models import ModelConfig
 from sim import world
 from sim.batched import train_together
-from sim.fleet.run import simulate
-from sim.fleet.scenario import scenario_of
 from sim.training_pool import TrainingPool
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Config, Trainer
@@ -28,31 +26,10 @@ def test_the_pool_gives_what_training_here_gives():
         todo.append(trainer.assignment(model.vector(), frames, seed=seed))
     with TrainingPool(config, model_config, seed=3, workers=2, rows=4) as pool:
         there = pool.train(todo)
+        submitted = pool.submit(todo)()
     here = train_together(config, model, todo, rows=4)
     assert len(there) == 5
-    for mine, theirs in zip(here, there, strict=True):
-        np.testing.assert_allclose(theirs.delta, mine.delta, rtol=0, atol=1e-6)
-        assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
-
-
-def test_a_virtual_fleet_on_two_cores_writes_the_same_events_as_on_none_of_its_own(tmp_path):
-    """What lies in a stack follows from virtual time, so it does not matter where it is trained."""
-    events = []
-    for workers in (2, 0):
-        tree = {
-            "fleet": "f",
-            "model": {"classes": list(world.CLASSES), "precision": "float32"},
-            "vehicle": {"trainer": {"local_steps": 2, "batch_size": 2}},
-            "sim": {
-                "clock": "virtual",
-                "num_vehicles": 6,
-                "learning": {"kind": "vision", "held_out_frames": 10},
-                "dataset": {"kind": "drone_world", "num_factory": 20, "num_held_out": 10},
-                "stop": {"updates": 10},
-                "trainings": {"kind": "together", "workers": workers},
-            },
-        }
-        folder = tmp_path / str(workers)
-        simulate(scenario_of(tree, "test"), folder=folder)
-        events.append((folder / "events.jsonl").read_bytes())
-    assert events[0] == events[1]
+    for mine, *others in zip(here, there, submitted, strict=True):
+        for theirs in others:
+            np.testing.assert_allclose(theirs.delta, mine.delta, rtol=0, atol=1e-6)
+            assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)

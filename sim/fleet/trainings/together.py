@@ -8,21 +8,25 @@ virtual time alone, and the same seed gives the same bits however many cores the
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fleetfl.config import ConfigError
+from fleetfl.models.adapted import AdaptedModel
 from sim.batched import rows_for, train_together
 from sim.fleet.trainings import Result, TrainingsConfig
 from sim.training_pool import TrainingPool
+from sim.training_processes import TrainingProcesses
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Assignment, LocalTraining, Trainer
+from vehicle_agent.trainer import Config as TrainerConfig
 
 if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario
@@ -34,31 +38,42 @@ Results = Callable[[], list[LocalTraining]]
 class Config(TrainingsConfig):
     kind: Literal["together"] = "together"
     workers: int | None = Field(default=None, ge=0)
-    """Processes that train (Ray actors), one a core if not given; 0 trains in the simulation's own."""
-    address: str | None = None
-    """Of a running Ray cluster, or `auto`; without it one is started on this machine."""
+    """Processes that train, one a core if not given; 0 trains in the simulation's own."""
+    ray: str | None = None
+    """Train on the actors of this Ray cluster (`auto` or an address) instead."""
 
     @contextmanager
     def running(self, scenario: Scenario) -> Iterator[Together]:
         sim, trainer = scenario.sim, scenario.vehicle.trainer
         if sim.learning.kind_name != "vision":
             raise ConfigError(
-                f"sim.trainings: `together` trains a model, and sim.learning is {sim.learning.kind_name!r};"
-                " expected `in_turn`"
+                f"sim.trainings: `together` trains a model, and sim.learning is "
+                f"{sim.learning.kind_name!r}; expected `in_turn`"
             )
         if self.workers == 0:
             model = sim.model.build(seed=sim.seed)
-            rows = rows_for(model)
+            here = _Here(trainer, model, rows_for(model))
+            yield Together(here.submit, size=here.rows_at_once // trainer.batch_size)
+            return
+        with self._pool(scenario) as pool:
+            yield Together(pool.submit, size=pool.rows_at_once // trainer.batch_size)
 
-            def here(todo: Sequence[Assignment]) -> Results:
-                return lambda: train_together(trainer, model, todo, rows=rows)
+    def _pool(self, scenario: Scenario) -> TrainingPool | TrainingProcesses:
+        trainer, model, seed = scenario.vehicle.trainer, scenario.sim.model, scenario.sim.seed
+        if self.ray is not None:
+            return TrainingPool(trainer, model, seed=seed, workers=self.workers, address=self.ray)
+        workers = self.workers or os.cpu_count() or 1
+        return TrainingProcesses(trainer, model, seed=seed, workers=workers)
 
-            yield Together(here, size=rows // trainer.batch_size)
-        else:
-            with TrainingPool(
-                trainer, sim.model, seed=sim.seed, workers=self.workers, address=self.address
-            ) as pool:
-                yield Together(pool.submit, size=pool.rows_at_once // trainer.batch_size)
+
+@dataclass(frozen=True)
+class _Here:
+    config: TrainerConfig
+    model: AdaptedModel
+    rows_at_once: int
+
+    def submit(self, todo: Sequence[Assignment]) -> Results:
+        return lambda: train_together(self.config, self.model, todo, rows=self.rows_at_once)
 
 
 class Together:
