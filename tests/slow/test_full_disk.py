@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from fleetfl.messages import Receipt
 from fleetfl.releases import Published
 from fleetfl.transport import Transport, memory
 from fleetfl.vectors import Layout
+from tests.small_disk import fill, read_only, small_disk
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox, OutboxError
 from vehicle_agent.sensors import Frames
@@ -28,26 +27,8 @@ PATIENCE_S = 60.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """One of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    done = subprocess.run(mount, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.fail(f"{' '.join(mount)}: {done.stderr.strip()} (this test has to run as root)")
-    try:
+    with small_disk(tmp_path / "disk") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that leaves no byte free."""
-    ballast = disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(1024))
-    return ballast
 
 
 class Camera:
@@ -150,9 +131,9 @@ def test_an_outbox_that_grows_until_the_disk_is_full_stays_whole(disk: Path) -> 
 
 def test_a_read_only_disk_is_an_error_that_says_so_and_no_damage(disk: Path) -> None:
     Outbox(disk / "outbox.db").close()
-    os.sync()
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    with pytest.raises(OutboxError, match=r"outbox\.db: .*(read-only|open)"):
+    with (
+        read_only(disk),
+        pytest.raises(OutboxError, match=r"outbox\.db: .*(read-only|open)"),
+    ):
         Outbox(disk / "outbox.db")
-    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     Outbox(disk / "outbox.db").close()

@@ -1,0 +1,201 @@
+"""A server whose disk is full or read-only: no acknowledgement, no receipt, no damage, and on by itself."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actors.aggregator import Aggregator
+from actors.config import ServerConfig
+from actors.gateway import Gateway
+from actors.questions import Questions
+from fleetfl import topics, wire
+from fleetfl.adapter_file import write_adapter
+from fleetfl.codecs import decoder
+from fleetfl.coordinator import Coordinator
+from fleetfl.journal import Journal, JournalError
+from fleetfl.messages import Receipt
+from fleetfl.telemetry import EventReader
+from fleetfl.transport import memory
+from fleetfl.vectors import Layout
+from tests.small_disk import fill, read_only, small_disk
+
+pytestmark = pytest.mark.slow
+LAYOUT = Layout((("w", (64, 32)),))
+PATIENCE_S = 60.0
+NUM = 12
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[ServerConfig]:
+    """Of a server whose state is on a disk of two megabytes."""
+    with small_disk(tmp_path / "state", 2) as state:
+        write_adapter(tmp_path / "zero.safetensors", LAYOUT, np.zeros(LAYOUT.size, np.float32))
+        yield ServerConfig.model_validate(
+            {
+                "fleet": "f",
+                "model": {"classes": ["a", "b"]},
+                "transport": {"kind": "memory"},
+                "state": state,
+                "initial": tmp_path / "zero.safetensors",
+                "aggregator": {"kind": "fedbuff", "goal": 3},
+                "release": {"kind": "int8"},
+                "checkpoint_s": 0,
+            }
+        )
+
+
+@pytest.fixture
+def updates(make_update: Any) -> list[Any]:
+    rng, codec = np.random.default_rng(3), decoder("int8", LAYOUT)
+    return [
+        make_update(
+            codec="int8",
+            body=codec.encode(rng.normal(size=LAYOUT.size).astype(np.float32)),
+            layout=LAYOUT.fingerprint,
+            sequence=n,
+        )
+        for n in range(NUM)
+    ]
+
+
+class Fleet:
+    """A vehicle's link, and the receipts that came on it."""
+
+    def __init__(self, broker: memory.Broker, link: Any) -> None:
+        self.broker, self.link = broker, link
+        self.receipts: dict[int, str] = {}
+
+    async def send(self, updates: list[Any]) -> None:
+        for update in updates:
+            await self.link.publish(topics.update("f", "v1", 1), wire.encode(update))
+
+    async def listen(self, receipts: Any) -> None:
+        async for packet in receipts:
+            packet.ack()
+            receipt = wire.decode(packet.payload)
+            assert isinstance(receipt, Receipt)
+            self.receipts[receipt.sequence] = receipt.verdict
+
+
+@contextlib.asynccontextmanager
+async def serving(config: ServerConfig, aggregator: Aggregator) -> AsyncIterator[Fleet]:
+    broker = memory.Broker()
+    async with (
+        broker.connect("gateway", clean_session=False) as link,
+        broker.connect("v1") as vehicle,
+        vehicle.subscribe(topics.receipt("f", "v1")) as receipts,
+    ):
+        async with link.subscribe(topics.uplink("f", 0)):
+            pass  # the session has it from here on
+        gateway = Gateway(
+            "f",
+            0,
+            transport=link,
+            journal=Journal(config.journal_path),
+            outcome=Questions(aggregator.outcomes_of).answer,
+            announcement=aggregator.announcement,
+            events=aggregator.events,
+            mend=aggregator.mend_journal,
+            retry_s=0.05,
+        )
+        fleet = Fleet(broker, vehicle)
+        tasks = [asyncio.create_task(w) for w in (gateway.run(), fleet.listen(receipts))]
+        try:
+            yield fleet
+            assert not any(task.done() for task in tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "never came true"
+        await asyncio.sleep(0.02)
+
+
+def without_faults(config: ServerConfig, updates: list[Any]) -> Coordinator:
+    coordinator = Coordinator(
+        np.zeros(LAYOUT.size, np.float32),
+        LAYOUT,
+        config.aggregator.build(LAYOUT.size),
+        config.optimizer.build(LAYOUT.size),
+        release_codec=config.release,
+    )
+    for update in updates:
+        coordinator.submit(update)
+    return coordinator
+
+
+def test_nothing_is_promised_on_a_full_disk_and_all_goes_on_when_there_is_room(
+    config: ServerConfig, updates: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    aggregator = Aggregator(config)
+
+    async def scene() -> None:
+        async with serving(config, aggregator) as fleet:
+            await fleet.send(updates[:4])
+            await until(lambda: len(fleet.receipts) == 4)
+            ballast = fill(config.state)
+            await fleet.send(updates[4:])
+            await until(lambda: "updates are not kept nor acknowledged" in caplog.text)
+            await asyncio.sleep(0.5)
+            kept = len(aggregator.journal.rows(0, 99))  # a little may have fitted in
+            assert len(fleet.receipts) <= kept < NUM
+            assert fleet.broker.num_unacknowledged("gateway") >= 1
+            ballast.unlink()
+            await until(lambda: len(fleet.receipts) == NUM)
+            assert set(fleet.receipts.values()) == {"accepted"}
+            if aggregator.saving is not None:
+                await aggregator.saving
+
+    asyncio.run(scene())
+    assert "full" in caplog.text
+    again = Aggregator(config).coordinator.published
+    assert again.sha256 == without_faults(config, updates).published.sha256
+    events = EventReader(config.state / "events.jsonl").read()
+    counted = [e["sequence"] for e in events if e["event"] == "accepted"]
+    assert len(counted) == len(set(counted))
+    assert not list(config.state.rglob("*.damaged*"))
+
+
+def test_an_aggregator_cannot_be_built_on_a_full_disk_and_has_the_same_bits_once_it_can(
+    config: ServerConfig, updates: list[Any]
+) -> None:
+    """`cluster.lasting` builds it again and again."""
+    first = Aggregator(config)
+
+    async def keep() -> None:
+        await asyncio.gather(*(first.journal.append(u, wire.encode(u)) for u in updates))
+
+    asyncio.run(keep())
+    first.journal.close()  # its shared memory is gone: whoever comes has to make it anew
+    ballast = fill(config.state)
+    with pytest.raises(JournalError, match="(full|I/O error|open)"):
+        Aggregator(config)
+    ballast.unlink()
+    published = Aggregator(config).coordinator.published
+    assert published.sha256 == without_faults(config, updates).published.sha256
+
+
+def test_a_read_only_disk_is_an_error_that_says_so_and_then_all_goes_on(
+    config: ServerConfig, updates: list[Any]
+) -> None:
+    first = Aggregator(config)
+    first.journal.close()
+    first.events.close()
+    with read_only(config.state):
+        with pytest.raises(JournalError, match="journal.*(read-only|Read-only|readonly|open)"):
+            Aggregator(config)
+        gateway = Journal(config.journal_path)
+        with pytest.raises(JournalError, match=r"(read-only|Read-only|readonly|open)"):
+            asyncio.run(gateway.append(updates[0], wire.encode(updates[0])))
+    assert asyncio.run(gateway.append(updates[0], wire.encode(updates[0]))).row == 1
+    assert Aggregator(config).counted == 1
