@@ -1,4 +1,4 @@
-"""The disk of a real server's state is full, and its aggregator killed meanwhile: it says so and comes back."""
+"""A real server whose disk is full, and its aggregator killed meanwhile: it says so and comes back."""
 
 import asyncio
 import os

@@ -192,7 +192,7 @@ def test_a_read_only_disk_is_an_error_that_says_so_and_then_all_goes_on(
     first.journal.close()
     first.events.close()
     with read_only(config.state):
-        with pytest.raises(JournalError, match="journal.*(read-only|Read-only|readonly|open)"):
+        with pytest.raises(JournalError, match=r"journal.*(read-only|Read-only|readonly|open)"):
             Aggregator(config)
         gateway = Journal(config.journal_path)
         with pytest.raises(JournalError, match=r"(read-only|Read-only|readonly|open)"):
