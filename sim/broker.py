@@ -87,13 +87,15 @@ def nats_server(
     max_payload_bytes: int = 8 * 1024 * 1024,
     max_unacknowledged: int = 100,
     redeliver_after_s: int = 10,
+    max_store_bytes: int = 10 * 2**30,
     extra_config: str = "",
 ) -> Iterator[Broker]:
     """nats-server speaking MQTT 3.1.1, each QoS 1 message on disk in `store` (JetStream).
 
     `port` 0 takes a free one. `max_unacknowledged` is its window for each subscription. It sends a
     packet that is not acknowledged again after `redeliver_after_s`, and no sooner to a session that
-    comes back. Raises BrokerError if it is not installed or does not start.
+    comes back. What is beyond `max_store_bytes` it neither keeps nor acknowledges. Raises BrokerError
+    if it is not installed or does not start.
     """
     store.mkdir(parents=True, exist_ok=True)
     port = port or free_ports(1)[0]
@@ -104,6 +106,7 @@ listen: "{HOST}:-1"
 max_payload: {max_payload_bytes}
 jetstream {{
   store_dir: "{store.resolve()}"
+  max_file_store: {max_store_bytes}
 }}
 mqtt {{
   listen: "{HOST}:{port}"
@@ -124,9 +127,10 @@ def mosquitto(
     port: int = 0,
     max_payload_bytes: int = 8 * 1024 * 1024,
     max_unacknowledged: int = 100,
+    is_persistent: bool = True,
     extra_config: str = "",
 ) -> Iterator[Broker]:
-    """Eclipse Mosquitto 2; saves its sessions to `store` every second and when stopped.
+    """Eclipse Mosquitto 2; saves its sessions to `store` every second and when stopped, or never.
 
     `port` 0 takes a free one. `max_unacknowledged` is its window for each client. Raises
     BrokerError if it is not installed or does not start.
@@ -138,12 +142,12 @@ def mosquitto(
 listener {port} {HOST}
 allow_anonymous true
 user {pwd.getpwuid(os.geteuid()).pw_name}
-persistence true
+persistence {str(is_persistent).lower()}
 persistence_location {store.resolve()}/
 autosave_interval 1
 message_size_limit {max_payload_bytes}
 max_inflight_messages {max_unacknowledged}
-max_queued_messages 100000
+{"" if "max_queued_messages" in extra_config else "max_queued_messages 100000"}
 log_dest stdout
 log_type error
 log_type warning

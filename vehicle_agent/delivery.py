@@ -21,6 +21,8 @@ MIN_CHUNK_BYTES = 8192
 """Payloads are not made smaller than this in search of one that gets through."""
 PATIENT_TRIES = 2
 """Publishes without a receipt before it may be the size that some broker does not let through."""
+SILENT_TRIES = 3
+"""Publishes without a receipt before that is said."""
 LONGEST_DOUBLING = 6
 
 
@@ -104,10 +106,20 @@ class Delivery:
                 self.tell(str(broken))
                 return self.resend_s
             else:
-                self.tell("")
+                self._tell_silence(tries.number + 1)
             tries.number += 1
             tries.due_s = clock() + self._patience_s(tries.number)
         return min((t.due_s for t in self.tries.values()), default=clock() + 60.0) - clock()
+
+    def _tell_silence(self, num_sent: int) -> None:
+        """Brokers may acknowledge what they drop, so nothing but the missing receipt tells."""
+        if num_sent >= SILENT_TRIES:
+            self.tell(
+                f"sent {num_sent} times without a receipt: does the server run, and does the broker let "
+                f"{self.update_topic} through (access rules, size limit, full queue)?"
+            )
+        elif all(tries.number < SILENT_TRIES for tries in self.tries.values()):
+            self.tell("")
 
     def _patience_s(self, number: int) -> float:
         # Jitter, so that a fleet does not ask a server that comes back in step.
@@ -166,6 +178,7 @@ class Delivery:
             self.tell(str(full))  # the update goes again, and gets a receipt again
             return
         if was_waiting:
+            self.tell("")
             log.info(
                 "%s seq=%d staleness=%d %s",
                 receipt.verdict,
