@@ -280,15 +280,22 @@ def _resolve(fate: "asyncio.Future[Fate]", value: Fate) -> None:
         fate.set_result(value)
 
 
-def _guarded(callback: Callable[..., None]) -> Callable[..., None]:
-    """Log what a callback raises. Let out, it leaves paho's parser in the middle of a packet."""
+def _guarded(
+    callback: Callable[..., None], broken: Callable[[str], None] | None = None
+) -> Callable[..., None]:
+    """Log what a callback raises, and tell `broken`.
+
+    Let out, it leaves paho's parser in the middle of a packet.
+    """
 
     @functools.wraps(callback)
     def wrapped(*args: Any) -> None:
         try:
             callback(*args)
-        except Exception:
+        except Exception as bug:
             logger.exception("error in %s", callback.__name__)
+            if broken is not None:
+                broken(f"{type(bug).__name__} in {callback.__name__}: {bug}")
 
     return wrapped
 
@@ -324,10 +331,12 @@ class _Connection:
         paho_logger = logging.Logger("paho", logging.ERROR)
         paho_logger.addHandler(self.last_error)
         self.paho.enable_logger(paho_logger)
-        self.paho.on_connect = _guarded(self.on_connect)
-        self.paho.on_disconnect = _guarded(self.on_disconnect)
-        self.paho.on_publish = _guarded(self.on_publish)
-        self.paho.on_subscribe = _guarded(self.on_subscribe)
+        # What one of these did not do is done by the next connection.
+        self.paho.on_connect = _guarded(self.on_connect, self.end)
+        self.paho.on_disconnect = _guarded(self.on_disconnect, self.end)
+        self.paho.on_publish = _guarded(self.on_publish, self.end)
+        self.paho.on_subscribe = _guarded(self.on_subscribe, self.end)
+        # A broker would send a packet that cannot be read again, to each connection.
         self.paho.on_message = _guarded(self.on_message)
 
     async def run(self) -> None:

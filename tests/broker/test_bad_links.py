@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleetfl.transport import TransportError
+from fleetfl.transport import TransportError, mqtt
 from fleetfl.transport.mqtt import Config
 from sim.broker import Broker
 from sim.network import Proxy, proxy
@@ -60,6 +60,43 @@ def test_a_link_that_fell_silent_while_nothing_was_said_is_given_up_too(broker: 
 
     with proxy(broker.host, broker.port) as link:
         run(scenario(link))
+
+
+@pytest.mark.parametrize(
+    "callback", ["on_connect", "on_publish", "on_subscribe", "on_message", "on_disconnect"]
+)
+def test_an_exception_in_any_callback_leaves_no_deaf_client(
+    broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, callback: str
+) -> None:
+    """It raises the first time; what was published before is heard after that."""
+    original, raised = getattr(mqtt._Connection, callback), []
+
+    def once(self: Any, *arguments: Any) -> None:
+        if not raised:
+            raised.append(callback)
+            raise RuntimeError("a bug")
+        original(self, *arguments)
+
+    monkeypatch.setattr(mqtt._Connection, callback, once)
+    once.__name__ = callback
+
+    async def scenario() -> None:
+        config = quick(broker.port)
+        async with (
+            config.connect("v", clean_session=False) as car,
+            car.subscribe("up/#") as packets,
+        ):
+            await car.publish("up/v", b"before")
+            if callback == "on_disconnect":
+                await asyncio.to_thread(broker.restart)
+            await car.publish("up/v", b"after")
+            while (packet := await anext(packets)).payload != b"after":
+                packet.ack()
+            assert car.is_connected
+
+    run(scenario())
+    assert raised == [callback]
+    assert f"error in {callback}" in caplog.text
 
 
 def test_two_clients_of_one_name_are_told_so(
