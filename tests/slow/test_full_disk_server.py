@@ -178,7 +178,7 @@ def test_an_aggregator_cannot_be_built_on_a_full_disk_and_has_the_same_bits_once
     asyncio.run(keep())
     first.journal.close()  # its shared memory is gone: whoever comes has to make it anew
     ballast = fill(config.state)
-    with pytest.raises(JournalError, match="(full|I/O error|open)"):
+    with pytest.raises(JournalError, match=r"(full|I/O error|open)"):
         Aggregator(config)
     ballast.unlink()
     published = Aggregator(config).coordinator.published
