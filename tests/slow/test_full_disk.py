@@ -98,7 +98,9 @@ def test_training_waits_for_room_on_a_full_disk_and_goes_on(disk: Path) -> None:
             await asyncio.sleep(0.3)
             assert agent.sequence == num_full
             ballast.unlink()
-            await until(lambda: agent.sequence >= num_full + 3 and agent.note == "")
+            await until(
+                lambda: agent.sequence >= num_full + 3 and "training waits" not in agent.note
+            )
             await server.publish(topics.receipt("f", "v1"), wire.encode(receipt))
             await until(lambda: outbox.ends == {"accepted": 1})
 
