@@ -115,8 +115,8 @@ class Delivery:
         """Brokers may acknowledge what they drop, so nothing but the missing receipt tells."""
         if num_sent >= SILENT_TRIES:
             self.tell(
-                f"updates stay without a receipt, sent {SILENT_TRIES} times or more: does the server run, and "
-                f"does the broker let {self.update_topic} through (access rules, size limit, full queue)?"
+                f"updates stay without a receipt, sent {SILENT_TRIES} times or more: does the server run, "
+                f"and does the broker let {self.update_topic} through (access rules, size limit, full queue)?"
             )
         elif all(tries.number < SILENT_TRIES for tries in self.tries.values()):
             self.tell("")
