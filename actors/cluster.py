@@ -259,8 +259,9 @@ def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
             raise ServerError(f"Ray did not start: {failed}") from failed
     try:
         actors, calls = start_actors(config)
-        endpoint = None if config.http is None else deploy(config, config.http, calls)
+        # First of all: updates need no endpoint, and that takes longest to come up.
         running = {name: actor.run.remote() for name, actor in actors.items()}
+        endpoint = None if config.http is None else deploy(config, config.http, calls)
         server = Server(config, actors, running, endpoint)
         monitor = Monitor(server.url, server.measured, server.fleet)
         with monitor.answering(config.monitor.host, config.monitor_port):

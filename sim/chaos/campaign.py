@@ -103,12 +103,18 @@ class Campaign:
                     results.put(result)
 
     def _run(self, seed: int, address: str) -> Result:
+        result = self._once(seed, address)
+        if not (result["has_begun"] or self.stopping.is_set()):
+            # It failed before any fault, as on a machine too busy to start a server.
+            result = self._once(seed, address)
+        if not has_failed(result):
+            shutil.rmtree(self.folder / f"seed-{seed}", ignore_errors=True)
+        return result
+
+    def _once(self, seed: int, address: str) -> Result:
         folder = self.folder / f"seed-{seed}"
         plan = planned(self.config, seed)
-        result = run(self.config, self.tree, plan, folder, address=address, stopping=self.stopping)
-        if not has_failed(result):
-            shutil.rmtree(folder, ignore_errors=True)
-        return result
+        return run(self.config, self.tree, plan, folder, address=address, stopping=self.stopping)
 
     def _all(self) -> list[Result]:
         if not self.log.exists():

@@ -31,7 +31,7 @@ class ChaosConfig(FleetConfig):
     """Fewest and most in a run."""
     faults_s: float = Field(default=6.0, gt=0)
     """Seconds within which they strike."""
-    come_back_s: float = Field(default=60.0, gt=0)
+    come_back_s: float = Field(default=120.0, gt=0)
     """How long the fleet may take, once all is mended, until each vehicle has a receipt for an update
     made since."""
     drain_s: float = Field(default=60.0, gt=0)

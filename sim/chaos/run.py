@@ -18,7 +18,7 @@ from sim.chaos.recovery import Struck, recoveries
 from sim.chaos.replay import replay
 from sim.chaos.stage import FaultError, Stage, StageError, staged
 
-START_S = 120.0
+START_S = 300.0
 """A server and a first receipt of each vehicle may take so long before any fault."""
 POLL_S = 0.1
 
@@ -38,7 +38,7 @@ def run(
     began = time.monotonic()
     about = {"seed": plan.seed, "broker": plan.broker.name, "endpoint": plan.has_endpoint}
     struck: list[Struck] = []
-    why = ""
+    has_begun, why = False, ""
     with staged(
         tree,
         folder,
@@ -50,24 +50,30 @@ def run(
         stopping=stopping,
     ) as stage:
         try:
+            _begin(stage)
+            has_begun = True
             _play(config, plan, stage, struck)
         except FleetflError as failed:
             why = str(failed)
         stage.kill_server()
         for vehicle in stage.vehicles:
             vehicle.kill()
-        result = about | _accounts(stage, struck) | {"why": why}
+        result = about | _accounts(stage, struck) | {"has_begun": has_begun, "why": why}
     result["faults"] = [asdict(each) for each in struck]
     result["seconds"] = round(time.monotonic() - began, 1)
     return result
 
 
-def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -> None:
-    """Raises StageError if something does not come back."""
+def _begin(stage: Stage) -> None:
+    """Return once the fleet is at work. Raises StageError."""
     _wait(stage, lambda: _is_up(stage), START_S, "the server did not come up")
     for vehicle in stage.vehicles:
         vehicle.start()
     _wait_for_receipts(stage, START_S, "before any fault")
+
+
+def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -> None:
+    """Raises StageError if something does not come back."""
     _inflict(plan, stage, struck)
     _wait_for_receipts(stage, config.come_back_s, "once all was mended")
     for vehicle in stage.vehicles:
