@@ -88,10 +88,10 @@ def over_time(summary: dict[str, Any], history: History) -> Markup | None:
     marks += _served(bins, across, down)
     marks += _evaluated(evaluated, across, down)
     marks += _disturbances(history, across)
-    keys = [
-        ("served", "through the endpoint, with one standard error"),
-        ("evaluated", "evaluator, each release"),
-    ]
+    keys = [("served", "through the endpoint, with one standard error")] if bins else []
+    keys.append(
+        ("evaluated", "evaluator, each release" if bins else "each release that was scored")
+    )
     if history.of("vehicle_died") or history.replicas_restarted():
         keys.append(("disturbance", "a vehicle or a replica died"))
     beside = [Label(down.at(tick), f"{100 * tick:.0f} %") for tick in ticks]

@@ -22,11 +22,7 @@ def page(summary: dict[str, Any], history: History, pictures: Pictures) -> str:
         "main",
         _header(summary),
         _cards(summary),
-        section(
-            "Accuracy through the endpoint",
-            accuracy.over_time(summary, history),
-            "Held-out frames under the fleet's weather, sent to the HTTP endpoint all along.",
-        ),
+        _accuracy(summary, history),
         columns(
             section(
                 "By weather",
@@ -57,6 +53,14 @@ def page(summary: dict[str, Any], history: History, pictures: Pictures) -> str:
     return document(f"{summary.get('name', 'fleet')}: fleetfl", body)
 
 
+def _accuracy(summary: dict[str, Any], history: History) -> Markup | None:
+    name, about = "Accuracy of the releases", "On held-out frames under the fleet's weather."
+    if history.of("probe"):
+        name = "Accuracy through the endpoint"
+        about = "Held-out frames under the fleet's weather, sent to the HTTP endpoint all along."
+    return section(name, accuracy.over_time(summary, history), about)
+
+
 def _header(summary: dict[str, Any]) -> Markup:
     vehicles = figures.count(summary.get("num_vehicles", 0), "vehicle")
     over = [summary.get("name", "fleet"), vehicles, figures.duration(summary.get("duration_s", 0))]
@@ -78,14 +82,18 @@ def _pace(summary: dict[str, Any]) -> str:
 
 
 def _cards(summary: dict[str, Any]) -> Markup:
-    scores, latency = summary.get("accuracy", {}), summary.get("http_latency_ms", {})
+    scores, is_virtual = summary.get("accuracy", {}), summary.get("clock") == "virtual"
     refused, duplicate = summary.get("updates_refused", {}), summary.get("updates_duplicate", 0)
     up = summary.get("bytes_up", 0)
     lighter = figures.compared(up, summary.get("bytes_up_float32", 0))
     releases = summary.get("releases", 0)
     staleness = summary.get("staleness", {})
     cards = [
-        ("Served accuracy", figures.percent(scores.get("end")), _gain(scores)),
+        (
+            "Accuracy" if is_virtual else "Served accuracy",
+            figures.percent(scores.get("end")),
+            _gain(scores),
+        ),
         ("Releases", f"{releases:,}", _pace(summary)),
         (
             "Updates accepted",
@@ -98,13 +106,21 @@ def _cards(summary: dict[str, Any]) -> Markup:
             f"releases late, {staleness.get('max', 0)} at most",
         ),
         ("Sent up", figures.size(up), f"{lighter} than float32 adapters" if lighter else ""),
-        (
-            "Endpoint, median",
-            f"{latency['p50']:.0f} ms" if latency.get("p50") is not None else "unknown",
-            figures.requests(summary),
-        ),
+        _energy(summary) if is_virtual else _endpoint(summary),
     ]
     return element("div", *(_card(*card) for card in cards), class_="cards")
+
+
+def _endpoint(summary: dict[str, Any]) -> tuple[str, str, str]:
+    middle = summary.get("http_latency_ms", {}).get("p50")
+    took = "unknown" if middle is None else f"{middle:.0f} ms"
+    return "Endpoint, median", took, figures.requests(summary)
+
+
+def _energy(summary: dict[str, Any]) -> tuple[str, str, str]:
+    joules = summary.get("joules", 0.0)
+    each = joules / max(1, summary.get("updates_accepted", 0))
+    return "Energy, training and radio", f"{joules / 3.6e6:.3g} kWh", f"{each:.3g} J an update"
 
 
 def _gain(scores: dict[str, Any]) -> str:

@@ -89,6 +89,18 @@ def test_page_is_whole_and_says_the_result(run: tuple[Any, Any], tmp_path: Path)
     assert "configs/quickstart.yaml" in page
 
 
+def test_page_of_a_virtual_run_tells_of_energy_and_of_no_endpoint(
+    run: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """7.2 MJ are 2 kWh."""
+    summary, events = run
+    summary = summary | {"clock": "virtual", "joules": 7.2e6, "http_requests": 0}
+    page = written(tmp_path, summary, [e for e in events if e["event"] != "probe"])
+    assert "2 kWh" in page
+    assert "endpoint" not in page.lower()
+    assert "Served" not in page
+
+
 def test_page_loads_nothing_from_elsewhere(run: tuple[Any, Any], tmp_path: Path) -> None:
     page = written(tmp_path, *run)
     assert "http:" not in page
