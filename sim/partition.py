@@ -29,3 +29,24 @@ def dirichlet_rows(
     raise ValueError(
         f"{len(labels)} rows do not give {num_vehicles} vehicles {least} each at alpha {alpha}"
     )
+
+
+def rows_by_shares(labels: np.ndarray, shares: np.ndarray, *, seed: int) -> list[np.ndarray]:
+    """Row numbers for each vehicle, int64; every row of a class that somebody meets goes to exactly one.
+
+    Each class's rows, int [N] labels, are dealt in proportion to its column of `shares`, float64 [V, C].
+    Raises ValueError if that leaves a vehicle without any.
+    """
+    rng = np.random.default_rng(seed)
+    hands: list[list[np.ndarray]] = [[] for _ in shares]
+    for label in np.unique(labels):
+        rows, weights = rng.permutation(np.flatnonzero(labels == label)), shares[:, label]
+        if weights.sum() == 0:
+            continue
+        cuts = np.rint(np.cumsum(weights)[:-1] / weights.sum() * len(rows)).astype(int)
+        for hand, part in zip(hands, np.split(rows, cuts), strict=True):
+            hand.append(part)
+    dealt = [np.sort(np.concatenate(hand)) if hand else np.zeros(0, np.int64) for hand in hands]
+    if not min(map(len, dealt)):
+        raise ValueError(f"{len(labels)} rows do not give each of {len(shares)} vehicles any")
+    return dealt

@@ -9,13 +9,16 @@ from pydantic import Field
 from fleetfl.held_out import HeldOut
 from sim import world
 from sim.datasets import DatasetConfig, Weather, weathered
-from sim.partition import dirichlet_shares
+from sim.shares import AnyShares
+from sim.shares.dirichlet import Config as Dirichlet
 
 
 class Config(DatasetConfig):
     kind: Literal["drone_world"] = "drone_world"
     alpha: float = Field(default=0.3, gt=0)
     """Dirichlet concentration of each vehicle's classes."""
+    shares: AnyShares | None = None
+    """Who meets which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
     num_factory: int = Field(default=3000, ge=10)
     num_held_out: int = Field(default=600, ge=10)
     size: int = Field(default=64, ge=16, le=512)
@@ -24,6 +27,8 @@ class Config(DatasetConfig):
     def check(self, classes: tuple[str, ...]) -> None:
         if classes != world.CLASSES:
             raise ValueError(f"model.classes: the drone world shows {list(world.CLASSES)}")
+        if self.shares is not None:
+            self.shares.shares(1, len(classes), seed=0)
 
     def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._frames(self.num_factory, seed + 1)
@@ -33,7 +38,8 @@ class Config(DatasetConfig):
         return weathered(images, labels, weathers, seed=seed)
 
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
-        shares = dirichlet_shares(len(weathers), len(world.CLASSES), self.alpha, seed=seed)
+        kind = self.shares or Dirichlet(alpha=self.alpha)
+        shares = kind.shares(len(weathers), len(world.CLASSES), seed=seed)
         return [
             {
                 "kind": "sim.sensors.drone_camera",

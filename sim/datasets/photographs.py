@@ -8,7 +8,8 @@ from pydantic import Field
 
 from fleetfl.held_out import HeldOut
 from sim.datasets import DatasetConfig, Weather, weathered
-from sim.partition import dirichlet_rows
+from sim.partition import dirichlet_rows, rows_by_shares
+from sim.shares import AnyShares
 from vehicle_agent.sensors.labelled_npz import read_archive
 
 
@@ -22,6 +23,8 @@ class Config(DatasetConfig):
     """Training images that the vehicles hold."""
     alpha: float = Field(default=0.3, gt=0)
     """Dirichlet concentration of the labels over the vehicles."""
+    shares: AnyShares | None = None
+    """Who holds which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
 
     def check(self, classes: tuple[str, ...]) -> None:
         for rows in (self.factory_rows, self.fleet_rows):
@@ -48,7 +51,7 @@ class Config(DatasetConfig):
         _, labels = self.fleet_frames()
         folder.mkdir(parents=True, exist_ok=True)
         tables = []
-        shards = dirichlet_rows(labels, len(weathers), self.alpha, seed=seed)
+        shards = self._dealt(labels, len(weathers), seed=seed)
         for number, (weather, rows) in enumerate(zip(weathers, shards, strict=True)):
             file = folder / f"rows_{number:03d}.npy"
             np.save(file, rows + self.fleet_rows[0])
@@ -70,6 +73,12 @@ class Config(DatasetConfig):
                 }
             )
         return tables
+
+    def _dealt(self, labels: np.ndarray, num_vehicles: int, *, seed: int) -> list[np.ndarray]:
+        if self.shares is None:
+            return dirichlet_rows(labels, num_vehicles, self.alpha, seed=seed)
+        shares = self.shares.shares(num_vehicles, int(labels.max()) + 1, seed=seed)
+        return rows_by_shares(labels, shares, seed=seed)
 
     def _train(self, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         images, labels = read_archive(self.path, "x_train", "y_train")

@@ -1,0 +1,17 @@
+"""Label skew: each vehicle's shares are drawn by themselves (arXiv:1909.06335). Smaller alpha, more skew."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from sim.partition import dirichlet_shares
+from sim.shares import SharesConfig
+
+
+class Config(SharesConfig):
+    kind: Literal["dirichlet"] = "dirichlet"
+    alpha: float = Field(default=0.3, gt=0)
+
+    def shares(self, num_vehicles: int, num_classes: int, *, seed: int) -> np.ndarray:
+        return dirichlet_shares(num_vehicles, num_classes, self.alpha, seed=seed)
