@@ -81,18 +81,24 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
         table.add_column(heading)
     for about in vehicles:
         online = about["state"] == "online"
-        dropped = about.get("dropped") or {}
         table.add_row(
             about["vehicle"],
             "[green]online[/]" if online else "[red]offline[/]",
             _number(about["version"]) if about["version"] >= 0 else "-",
             _number(about["behind"]),
             str(about["waiting"]),
-            escape(", ".join(f"{reason} {n}" for reason, n in dropped.items() if n)) or "-",
+            escape(_dropped(about["ends"])) or "-",
             "-" if about["silent_s"] is None else f"{about['silent_s']:.0f} s ago",
             escape(about["note"]),
         )
     return table
+
+
+def _dropped(ends: Mapping[str, int]) -> str:
+    """What did not end as accepted or repeated, by reason."""
+    return ", ".join(
+        f"{end} {n}" for end, n in ends.items() if n and end not in ("accepted", "duplicate")
+    )
 
 
 def _number(value: float, digits: int = 0) -> str:

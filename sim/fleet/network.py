@@ -1,6 +1,8 @@
 """A vehicle's transport over its simulated link: the memory broker, and what bytes cost."""
 
 import asyncio
+import contextlib
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ class LinkedTransport:
 
     def __init__(self, client: Transport, link: Link, meter: Meter) -> None:
         self.client, self.link, self.meter = client, link, meter
+        self.num_published = 0
+        self.late: set[asyncio.Task[None]] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -39,12 +43,26 @@ class LinkedTransport:
         self, topic: str, payload: bytes, *, retain: bool = False, timeout_s: float = 30.0
     ) -> None:
         size = mqtt_publish_bytes(topic, len(payload))
-        seconds = self._seconds(size, up=True)
+        seconds = self._seconds(size, up=True, at_most=timeout_s)
         await asyncio.sleep(min(seconds, timeout_s))
         if seconds > timeout_s:
             raise TransportError(f"{topic!r}: no way through within {timeout_s:g} s")
         self.meter.bytes_up += size
-        await self.client.publish(topic, payload, retain=retain, timeout_s=timeout_s)
+        for delay_s in self.link.arrivals(self.num_published):
+            if delay_s:
+                asyncio.get_running_loop().call_later(delay_s, self._late, topic, payload, retain)
+            else:
+                await self.client.publish(topic, payload, retain=retain, timeout_s=timeout_s)
+        self.num_published += 1
+
+    def _late(self, topic: str, payload: bytes, retain: bool) -> None:
+        task = asyncio.create_task(self._publish_late(topic, payload, retain), name="link.late")
+        self.late.add(task)
+        task.add_done_callback(self.late.discard)
+
+    async def _publish_late(self, topic: str, payload: bytes, retain: bool) -> None:
+        with contextlib.suppress(TransportError):  # switched off meanwhile: lost
+            await self.client.publish(topic, payload, retain=retain)
 
     @asynccontextmanager
     async def subscribe(
@@ -58,9 +76,9 @@ class LinkedTransport:
         await asyncio.sleep(self._seconds(size, up=False))
         self.meter.bytes_down += size
 
-    def _seconds(self, size: int, *, up: bool) -> float:
+    def _seconds(self, size: int, *, up: bool, at_most: float = math.inf) -> float:
         seconds = self.link.seconds(asyncio.get_running_loop().time(), size, up=up)
-        self.meter.radio_joules += self.link.config.watts * seconds
+        self.meter.radio_joules += self.link.config.watts * min(seconds, at_most)
         return seconds
 
 

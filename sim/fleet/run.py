@@ -65,6 +65,10 @@ class VehicleResult:
     accepted: int
     lost: int
     """Trainings that never ended."""
+    ends: dict[str, int]
+    """How its updates ended, as its outbox has it."""
+    waiting: int
+    """Updates in its outbox at the end."""
     meter: Meter
 
 
@@ -216,6 +220,7 @@ class VirtualRun:
             broker=self.broker,
             max_payload_bytes=MAX_PAYLOAD_BYTES,
             agent=vehicle.agent,
+            outbox=vehicle.outbox,
             layout=learning.layout,
             codec=vehicle.codec,
             error_feedback=vehicle.error_feedback,
@@ -305,6 +310,8 @@ class VirtualRun:
                 trainings=vehicle.num_trainings,
                 accepted=self.server.accepted[vehicle.name],
                 lost=vehicle.num_lost,
+                ends={} if vehicle.outbox is None else dict(vehicle.outbox.ends),
+                waiting=len(vehicle.outbox or ()),
                 meter=vehicle.meter,
             )
         return FleetResult(

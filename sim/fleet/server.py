@@ -68,6 +68,7 @@ class VirtualServer:
             announcement=self.announcement,
             events=self.events,
             max_in_flight=1024,
+            look_s=86_400.0,  # this broker forgets nothing
         )
 
     async def outcome(self, row: int) -> Outcome:

@@ -25,6 +25,7 @@ from sim.fleet.releases import SharedFollower, SharedVersions
 from sim.fleet.trainings import Trainings
 from vehicle_agent.agent import Agent, Identity, Training
 from vehicle_agent.agent import Config as AgentConfig
+from vehicle_agent.outbox import Config as OutboxConfig
 from vehicle_agent.outbox import Verdict
 from vehicle_agent.sensors import Frames, SensorSource
 from vehicle_agent.training import LocalTraining
@@ -57,6 +58,7 @@ class Works:
     broker: Broker
     max_payload_bytes: int
     agent: AgentConfig
+    outbox: OutboxConfig
     layout: Layout
     codec: CodecConfig
     error_feedback: float
@@ -80,8 +82,10 @@ class Works:
 class _Outbox(MemoryOutbox):
     """Tells its vehicle when an update is kept, and when one has been answered for."""
 
-    def __init__(self, kept: Callable[[], None], answered: Callable[[], None]) -> None:
-        super().__init__(now=asyncio.get_running_loop().time)
+    def __init__(
+        self, bounds: OutboxConfig, kept: Callable[[], None], answered: Callable[[], None]
+    ) -> None:
+        super().__init__(bounds, now=asyncio.get_running_loop().time)
         self.kept, self.answered = kept, answered
 
     def put(self, update: Update, frame: bytes, *, held: Held | None = None, **left: Any) -> None:
@@ -146,7 +150,7 @@ class VirtualVehicle:
         """On until its window closes, until so many trainings are answered for, or until power is lost."""
         loop, works = asyncio.get_running_loop(), self.works
         if self.outbox is None or self.learner is None:
-            self.outbox = _Outbox(self._kept, self._answered)
+            self.outbox = _Outbox(works.outbox, self._kept, self._answered)
             self.learner = works.learner(self.number)
         self.boots += 1
         self.trainings_left = -1 if trainings is None else trainings

@@ -22,6 +22,14 @@ class LinkConfig(PluginConfig):
     dead_share: float = Field(ge=0, lt=1)
     """Share of slots in which nothing passes: a valley, a tunnel, the shadow of a hull."""
     slot_s: float = Field(default=60.0, gt=0)
+    out_from_hour: float = Field(default=math.inf, ge=0)
+    """Of virtual time, the first midnight being 0: then nothing passes for `out_hours`."""
+    out_hours: float = Field(default=0.0, ge=0)
+    repeated_share: float = Field(default=0.0, ge=0, le=1)
+    """Of the vehicle's packets that come twice, as QoS 1 allows."""
+    late_share: float = Field(default=0.0, ge=0, le=1)
+    """Of them that come up to `late_s` after those sent later."""
+    late_s: float = Field(default=30.0, gt=0)
     watts: float = Field(ge=0)
     """Of the radio while it sends or receives."""
 
@@ -41,7 +49,10 @@ class Link:
         """From the start of a transfer at `at_s` until its last bit has arrived."""
         config, left = self.config, 8.0 * num_bytes
         median = config.up_bits_per_s if up else config.down_bits_per_s
-        now, slot = at_s, int(at_s // config.slot_s)
+        begin_s = 3600 * config.out_from_hour
+        end_s = begin_s + 3600 * config.out_hours
+        now = end_s if begin_s <= at_s < end_s else at_s
+        slot = int(now // config.slot_s)
         while left > 0:
             end, rate = (slot + 1) * config.slot_s, self._rate(slot, median)
             if rate and left <= rate * (end - now):
@@ -59,3 +70,14 @@ class Link:
         if not config.sigma:
             return median
         return median * math.exp(config.sigma * normal(self.seed, slot))
+
+    def arrivals(self, nth: int) -> list[float]:
+        """How long after it was sent the vehicle's nth packet is there, and there again."""
+        config = self.config
+        if not config.repeated_share and not config.late_share:
+            return [0.0]
+        is_late = uniform(self.seed, nth, "is late") < config.late_share
+        first = config.late_s * uniform(self.seed, nth, "late") if is_late else 0.0
+        if uniform(self.seed, nth, "is repeated") >= config.repeated_share:
+            return [first]
+        return [first, config.late_s * uniform(self.seed, nth, "repeated")]
