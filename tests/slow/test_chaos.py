@@ -17,7 +17,8 @@ RUNS = 15
 
 def chaos(folder, runs):
     """`fleetfl chaos run`: its exit status, and the ledger's figures."""
-    settings = [f"chaos.runs={folder}", "chaos.endpoint_every=0", "chaos.faults_s=2.5"]
+    settings = [f"chaos.runs={folder}", "chaos.endpoint_every=0"]
+    settings += ["chaos.faults_s=2.5", "chaos.num_faults=[1, 3]"]
     command = ["chaos", "run", str(CONFIG), "--json", "--workers=2", f"--runs={runs}"]
     words = [word for setting in settings for word in ("--set", setting)]
     argv = [sys.executable, "-m", "fleetfl", *command, *words]

@@ -139,8 +139,27 @@ def test_recovery_of_a_vehicle_is_by_its_own_receipts_from_when_it_was_mended():
 
 
 def test_what_two_faults_did_together_is_neither_s():
-    struck = [Struck("broker killed", 10.0, 11.0), Struck("server", 10.5, 12.0)]
+    struck = [Struck("broker killed", 10.0, 11.0), Struck("server", 10.5, 11.5)]
     assert recoveries(struck, [], [receipt(13.0)]) == []
+
+
+def test_a_fault_that_was_over_before_ray_had_built_the_actor_again_is_not_in_the_way():
+    """Up at 14, receipt at 14.5: a link bad until 12.5 is not, an aggregator away until 13.5 is."""
+    gateway = Struck("kill gateway", 10.0, 10.0)
+    events = [
+        {"event": "gateway_started", "time": 14.0},
+        {"event": "aggregator_started", "time": 13.5},
+    ]
+    link = Struck("link of fleet cut", 11.0, 12.5)
+    assert recoveries([gateway, link], events, [receipt(14.5)])[0].ours_s == 0.5
+    aggregator = Struck("kill aggregator", 11.0, 11.0)
+    assert recoveries([gateway, aggregator], events, [receipt(14.5)]) == []
+
+
+def test_a_gateway_that_a_new_server_built_says_nothing_about_ray():
+    gateway, server = Struck("kill gateway", 10.0, 10.0), Struck("server", 11.0, 11.5)
+    started = [{"event": "gateway_started", "time": 30.0}]
+    assert recoveries([gateway, server], started, [receipt(30.5)])[0].fault == "server"
 
 
 def result(**fields):
