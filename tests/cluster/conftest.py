@@ -38,6 +38,7 @@ def running_server(folder: Path, *overrides: str) -> Iterator[RunningServer]:
         state, log = folder / "state", folder / "server.log"
         settings = [
             f"transport.port={mqtt.port}",
+            "transport.max_payload_bytes=1000000",  # a snapshot is one packet for the tests to read
             f"server.state={state}",
             "server.http.port=0",
             "server.aggregator.goal=2",
