@@ -422,6 +422,11 @@ class Aggregator:
                 lambda: self.coordinator.aggregator.buffered,
             ),
             (
+                "buffer_goal_updates",
+                "That make a release.",
+                lambda: getattr(self.config.aggregator, "goal", 1),
+            ),
+            (
                 "checkpoint_age_seconds",
                 "Since the newest checkpoint was written.",
                 lambda: time.monotonic() - self.durable_at,

@@ -151,6 +151,7 @@ def _aggregator(now: Look, before: Look | None) -> dict[str, Any]:
         "counted_row": value("counted_row"),
         "lag_rows": value("journal_lag_rows"),
         "buffered": value("buffered_updates"),
+        "goal": value("buffer_goal_updates"),
         "updates_per_s": _rate("fleetfl_updates_total", "aggregator", now, before),
         "staleness": now.quantiles("fleetfl_update_staleness_versions", "aggregator"),
         "verdicts": now.by("verdict", "fleetfl_updates_total"),

@@ -44,7 +44,8 @@ def _aggregator(about: Mapping[str, Any]) -> str:
     refused = ", ".join(f"{reason} {_number(n)}" for reason, n in about["refused"].items())
     verdicts = about["verdicts"]
     lines = [
-        f"version {_number(about['version'])}, {_number(about['buffered'])} updates towards the next; "
+        f"version {_number(about['version'])}, {_number(about['buffered'])} of {_number(about['goal'])} "
+        f"updates towards the next; "
         f"row {_number(about['counted_row'])} counted, {_number(about['lag_rows'])} behind the journal; "
         f"{_number(about['updates_per_s'], 1)} updates/s",
         f"accepted {_number(verdicts.get('accepted', 0))}, "

@@ -2,6 +2,9 @@
 
 import contextlib
 import io
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -20,12 +23,15 @@ from fleetfl.telemetry import EventLog
 pytestmark = pytest.mark.unit
 
 
+ENDS = {"accepted": 9, "expired count": 2, "refused stale": 1}
+
+
 @pytest.fixture
 def roster():
     fleet = Roster()
     now = time.time()
     fleet.note(Status("v1", "b", "online", 5, 10, 20, 1, "", b""), at=now - 3)
-    fleet.note(Status("v2", "b", "online", 2, 10, 20, 4, "no release [yet]", b""), at=now)
+    fleet.note(Status("v2", "b", "online", 2, 10, 20, 4, "no release [yet]", b"", ENDS), at=now)
     fleet.note(Status("v3", "b", "offline", -1, 0, 0, 0, "", b""), at=now, retained=True)
     return fleet
 
@@ -40,6 +46,8 @@ def aggregator(tmp_path):
     log.write("refused", **seen, staleness=60, reason="stale")
     log.write("checkpoint_failed", detail="full")
     metrics.gauge("fleetfl_version", "The newest.", lambda: 7)
+    metrics.gauge("fleetfl_buffered_updates", "Since then.", lambda: 3)
+    metrics.gauge("fleetfl_buffer_goal_updates", "Wanted.", lambda: 10)
     log.close()
     return metrics
 
@@ -140,6 +148,30 @@ def test_the_status_says_who_is_away_and_what_hinders(aggregator, roster):
     said = screen.getvalue()
     for words in ("AWAY", "NOT READY", "no release [yet]", "1 checkpoints failed", "stale 1"):
         assert words in said
+    assert "3 of 10 updates towards the next" in said
+    assert "expired count 2, refused stale 1" in said
+
+
+def test_the_status_is_watched_until_ctrl_c(aggregator, roster):
+    """The two looks that a rate needs, and one more after a pause."""
+    num_looks = 0
+
+    def parts():
+        nonlocal num_looks
+        num_looks += 1
+        return {"aggregator": aggregator.collected()}
+
+    with answering(parts, roster) as url:
+        argv = [sys.executable, "-m", "fleetfl", "status", "--url", url, "--watch"]
+        watching = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        end = time.monotonic() + 60
+        while num_looks < 3 and time.monotonic() < end:
+            time.sleep(0.1)
+        watching.send_signal(signal.SIGINT)
+        said, _ = watching.communicate(timeout=30)
+    assert num_looks >= 3
+    assert "v2" in said
+    assert "3 of 10 updates towards the next" in said
 
 
 def test_a_silent_monitor_is_named():
