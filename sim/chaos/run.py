@@ -76,6 +76,7 @@ def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -
     """Raises StageError if something does not come back."""
     _inflict(plan, stage, struck)
     _wait_for_receipts(stage, config.come_back_s, "once all was mended")
+    _wait(stage, stage.is_endpoint_ready, config.come_back_s, "the endpoint is not ready")
     for vehicle in stage.vehicles:
         vehicle.order(rests=True)
     _wait(
@@ -115,9 +116,9 @@ def _inflict(plan: Plan, stage: Stage, struck: list[Struck]) -> None:
 
 
 def _is_up(stage: Stage) -> bool:
-    """The gateway runs, and what the vehicles believe the server by is on disk."""
+    """The gateway runs, what the vehicles believe the server by is on disk, and the endpoint answers."""
     kinds = {event["event"] for event in stage.events()}
-    return {"gateway_started", "released"} <= kinds
+    return {"gateway_started", "released"} <= kinds and stage.is_endpoint_ready()
 
 
 def _wait_for_receipts(stage: Stage, patience_s: float, when: str) -> None:

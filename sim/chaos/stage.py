@@ -15,6 +15,7 @@ import psutil
 import yaml
 
 from actors.config import ServerConfig
+from actors.monitor import is_ready
 from fleetfl import FleetflError
 from fleetfl.config import validate
 from fleetfl.ports import free_ports
@@ -92,6 +93,11 @@ class Stage:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if process.environ().get(MARK) == str(self.folder):
                     yield process
+
+    def is_endpoint_ready(self) -> bool:
+        """Also if there is to be none."""
+        http = self.config.http
+        return http is None or is_ready(f"http://{http.host}:{http.port}")
 
     def check(self) -> None:
         """Raises StageError if the server or a vehicle ended by itself, or all is to be stopped."""
