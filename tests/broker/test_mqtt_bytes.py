@@ -53,7 +53,7 @@ def test_a_publish_weighs_what_is_said(nats: Broker, payload_bytes: int) -> None
         relay = Relay(nats)
         async with (
             relay.listening() as port,
-            Config(port=port).connect("counted") as transport,
+            Config(port=port, max_payload_bytes=2**20).connect("counted") as transport,
         ):
             await transport.publish(topic, b"first")  # whatever comes before it has been sent
             before = relay.num_bytes_up

@@ -31,7 +31,7 @@ certfile {tmp_path}/broker.pem
 keyfile {tmp_path}/broker.key
 require_certificate true
 """
-    stranger = Config(port=port, tls=True, ca_file=tmp_path / "ca.pem")
+    stranger = Config(port=port, tls=True, ca_file=tmp_path / "ca.pem", max_payload_bytes=2**20)
     drone = stranger.model_copy(
         update={"cert_file": tmp_path / "vehicle.pem", "key_file": tmp_path / "vehicle.key"}
     )
