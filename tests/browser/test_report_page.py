@@ -104,6 +104,7 @@ def test_page_is_no_wider_than_a_phone(page: Path) -> None:
         document.title = `${inner.clientWidth} ${inner.scrollWidth}`;
     }</script>"""
     phone.write_text(f"<!doctype html><title></title>{frame}{measure}")
-    sizes = re.search(r"<title>(\d+) (\d+)", chromium(phone, "--virtual-time-budget=5000", "--dump-dom").stdout)
+    dumped = chromium(phone, "--virtual-time-budget=5000", "--dump-dom").stdout
+    sizes = re.search(r"<title>(\d+) (\d+)", dumped)
     assert sizes is not None
     assert 0 < int(sizes[2]) <= int(sizes[1]) <= 360
