@@ -72,8 +72,8 @@ def _point(row: dict[str, Any], across: Scale, down: Scale, number: int) -> Mark
     x = across.at(math.log2(row["bits_per_value"]))
     gain, spread = -row["loss_points"], row["loss_ci95"]
     whose = "ours" if row["kind"] == OURS else "theirs"
-    # Neighbours' words would lie on each other: they stand above and below in turn.
-    beside = -24 if number % 2 else 20
+    # Neighbours' words would lie on each other: they stand below and above, near and far in turn.
+    beside = (20, -24, 48, -52)[number % 4]
     return element(
         "g",
         element(
