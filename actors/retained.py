@@ -48,9 +48,15 @@ class Retained:
 
     async def _at(self, topic: str) -> bytes | None:
         async with self.transport.subscribe(topic, qos=0) as packets:
+            first = asyncio.ensure_future(anext(packets))
             try:
-                packet = await asyncio.wait_for(anext(packets), PATIENCE_S)
-            except (asyncio.TimeoutError, StopAsyncIteration):
+                # Not wait_for: before Python 3.12 that may swallow a cancellation.
+                await asyncio.wait({first}, timeout=PATIENCE_S)
+            finally:
+                first.cancel()
+                await asyncio.wait({first})
+            if first.cancelled() or isinstance(first.exception(), StopAsyncIteration):
                 return None
+            packet = first.result()
             packet.ack()
             return packet.payload

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+AGAIN_S = 5.0
+
 
 async def together(**coroutines: Coroutine[Any, Any, Any]) -> None:
     """Run them as tasks of these names until all are done.
@@ -14,6 +16,8 @@ async def together(**coroutines: Coroutine[Any, Any, Any]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # More than once: before Python 3.12 asyncio.wait_for may swallow a cancellation.
+        while under_way := [task for task in tasks if not task.done()]:
+            for task in under_way:
+                task.cancel()
+            await asyncio.wait(under_way, timeout=AGAIN_S)
