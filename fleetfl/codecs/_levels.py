@@ -106,7 +106,8 @@ def _sets(planes: list[Plane], data: memoryview) -> list[np.ndarray]:
             raise CodecError(f"place {end - begin - 1} of {plane.span}")
     shifts = [start - begin - 1 for start, begin in zip(starts, passed, strict=False)]
     is_above = np.zeros(starts[-1], np.bool_)
-    is_above[steps[1:] + np.repeat(shifts[: len(marked)], marked)] = True
+    # Of a type that is said: of no planes at all numpy would make floats.
+    is_above[steps[1:] + np.repeat(np.array(shifts[: len(marked)], np.int64), marked)] = True
     sets = [
         is_above[start : start + plane.span] for start, plane in zip(starts, planes, strict=False)
     ]

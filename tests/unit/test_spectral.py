@@ -71,3 +71,10 @@ def test_damaged_counts_of_levels_are_refused():
     body[4:20] = b"\xff" * 16
     with pytest.raises(CodecError):
         codec.decode(bytes(body))
+
+
+@pytest.mark.parametrize("body", ["70487698cc00d82c", "5eafc836000044c8", "926096fda800f000"])
+def test_a_body_of_directions_without_any_levels_is_zeros(body):
+    """Nobody writes one, but once it raised an IndexError."""
+    codec = Config().build(Layout((("w", (20, 6)), ("b", (5,)))))
+    assert not codec.decode(bytes.fromhex(body)).any()
