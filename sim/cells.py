@@ -50,6 +50,7 @@ def measured(
         return
     # spawn: torch and Ray do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(work)), spawn)
     try:
         under_way = {pool.submit(measure, cell): key for key, cell in work.items()}
@@ -65,7 +66,10 @@ def measured(
             f"out of memory, killed, or `measure` is not to be imported; what is done is in {log}"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Stopped in the middle, nobody waits for minutes until the cells under way are done.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
 
 
 def _lines(log: Path) -> list[Line]:

@@ -11,7 +11,8 @@ from fleetfl import FleetflError
 from fleetfl.models import ModelConfig
 from sim.processes import die_with_parent
 from sim.training_pool import KEEP_MEMORY, Worker
-from vehicle_agent.trainer import Assignment, Config, LocalTraining
+from vehicle_agent.trainer import Assignment, Config
+from vehicle_agent.training import LocalTraining
 
 _worker: list[Worker] = []
 """The one of a process that trains; empty elsewhere."""

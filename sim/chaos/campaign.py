@@ -105,8 +105,8 @@ class Campaign:
     def _run(self, seed: int, address: str) -> Result:
         result = self._once(seed, address)
         if not (result["has_begun"] or self.stopping.is_set()):
-            # It failed before any fault, as on a machine too busy to start a server.
-            result = self._once(seed, address)
+            # It failed before any fault, as on a machine too busy to start a server. That is told.
+            result = self._once(seed, address) | {"first_try": result["why"]}
         if not has_failed(result):
             shutil.rmtree(self.folder / f"seed-{seed}", ignore_errors=True)
         return result

@@ -62,6 +62,7 @@ def summarized(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         **{key: sum(len(r[key]) for r in results) for key in SETS},
         "not_recovered": sum(bool(r["why"]) for r in results),
         "other_bits": sum(not r["same_bits"] for r in results),
+        "begun_again": sum("first_try" in r for r in results),
         "releases": sum(r["releases"] for r in results),
         "recovery_s": _spread([each["ours_s"] for each in built_again]),
         "ray_restart_s": _spread([each["ray_s"] for each in built_again]),
@@ -116,5 +117,6 @@ def headline(summary: dict[str, Any]) -> str:
         f"{summary['counted']:,} counted: {summary['lost']} lost, "
         f"{summary['counted_twice']} counted twice, {summary['unresolved']} unresolved; "
         f"{summary['not_recovered']} of {summary['runs']} runs did not come back, "
-        f"{summary['other_bits']} ended with other bits"
+        f"{summary['other_bits']} ended with other bits, "
+        f"{summary['begun_again']} began only at the second try"
     )

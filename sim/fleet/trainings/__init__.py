@@ -16,7 +16,7 @@ from pydantic import SerializeAsAny
 from fleetfl.plugins import PluginConfig, chosen_from
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import LocalTraining
+from vehicle_agent.training import LocalTraining
 
 if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario

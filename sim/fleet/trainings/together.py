@@ -25,8 +25,9 @@ from sim.training_pool import TrainingPool
 from sim.training_processes import TrainingProcesses
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Assignment, LocalTraining, Trainer
+from vehicle_agent.trainer import Assignment, Trainer
 from vehicle_agent.trainer import Config as TrainerConfig
+from vehicle_agent.training import LocalTraining
 
 if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario
