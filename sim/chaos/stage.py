@@ -118,18 +118,19 @@ class Stage:
         found = [{**r, "vehicle": v.name} for v in self.vehicles for r in v.receipts()]
         return sorted(found, key=lambda receipt: receipt["time"])
 
-    def kill_actor(self, who: str) -> None:
-        """Raises FaultError if it is not up."""
+    def kill(self, who: str) -> None:
+        """SIGKILL to an actor, or a part of the endpoint. Raises FaultError if it is not up."""
+        if who in ENDPOINT_PARTS:
+            self._kill_titled(ENDPOINT_PARTS[who], who)
+            return
         pids = [e["pid"] for e in self.events() if e["event"] == f"{who}_started"]
         try:
             os.kill(pids[-1], signal.SIGKILL)
         except (IndexError, ProcessLookupError) as gone:
             raise FaultError(f"no {who} to be killed") from gone
 
-    def kill_endpoint(self, who: str) -> None:
-        """Raises FaultError if it is not up."""
-        name = ENDPOINT_PARTS[who]
-        found = [p for p in self._server_processes() if _title(p).startswith(name)]
+    def _kill_titled(self, title: str, who: str) -> None:
+        found = [p for p in self._server_processes() if _title(p).startswith(title)]
         if not found:
             raise FaultError(f"no {who} to be killed")
         for process in found:

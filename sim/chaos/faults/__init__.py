@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -35,14 +35,16 @@ class FaultConfig(PluginConfig):
     for_s: tuple[float, float] = (0.5, 2.0)
     """Shortest and longest time until it is mended, seconds."""
 
-    needs_endpoint: ClassVar[bool] = False
-    """It strikes a part that is only there when the endpoint is."""
-
     @model_validator(mode="after")
     def _ordered(self) -> "FaultConfig":
         if not 0 <= self.for_s[0] <= self.for_s[1]:
             raise ValueError(f"for_s: got {list(self.for_s)}, expected the shorter time first")
         return self
+
+    @property
+    def needs_endpoint(self) -> bool:
+        """It strikes a part that is only there when the endpoint is."""
+        return False
 
     @property
     def name(self) -> str:

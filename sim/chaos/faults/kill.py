@@ -1,16 +1,20 @@
-"""SIGKILL to a part of the server that Ray builds again."""
+"""SIGKILL to one part of the server, which is built again by itself."""
 
 import random
 from typing import Literal
 
 from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.stage import ENDPOINT_PARTS, Stage
 
 
 class Config(FaultConfig):
     kind: Literal["kill"] = "kill"
-    who: Literal["gateway", "aggregator"]
+    who: Literal["gateway", "aggregator", "evaluator", "replica", "proxy"]
     for_s: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def needs_endpoint(self) -> bool:
+        return self.who in ENDPOINT_PARTS
 
     @property
     def name(self) -> str:
@@ -21,5 +25,5 @@ class Config(FaultConfig):
         return self.who
 
     def strike(self, stage: Stage, rng: random.Random) -> Hit:
-        stage.kill_actor(self.who)
+        stage.kill(self.who)
         return Hit()
