@@ -1,19 +1,14 @@
 """Composition root: the one place that makes classes remote and wires them. Ray and Serve start here."""
 
 import contextlib
-import functools
 import logging
-import math
 import os
 import secrets
-import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +16,20 @@ from prometheus_client.metrics_core import Metric
 
 from actors.aggregator import Aggregator
 from actors.config import HttpConfig, ServerConfig
-from actors.gateway import Gateway
-from actors.metrics import Metrics
+from actors.errors import ServerError
+from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
 from actors.monitor import Monitor
-from actors.questions import Questions
+from actors.preparation import set_aside, with_initial, with_keys, with_ports
+from actors.strays import end_strays
 from actors.tenancy import sole
 from fleetfl import FleetflError
-from fleetfl.adapter_file import read_adapter, write_adapter
-from fleetfl.coordinator import Outcome
-from fleetfl.identity import Signer
-from fleetfl.journal import Journal
-from fleetfl.messages import SERVER, Release, Snapshot
+from fleetfl.messages import Snapshot
 from fleetfl.ports import free_ports
-from fleetfl.roster import Roster, Sighting
-from fleetfl.telemetry import EventLog
+from fleetfl.roster import Sighting
 
 log = logging.getLogger(__name__)
 
 APP = "fleetfl"
-NAMESPACE = "fleetfl"
 
 LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """A killed actor is built again, and asked again what it was asked: also `run`, which never ends."""
@@ -48,96 +38,6 @@ LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 BUILD_AGAIN_S = 1.0
 ANSWER_S = 3.0
 """How long the monitor waits for a part."""
-
-
-class ServerError(FleetflError, RuntimeError):
-    """The server cannot start or go on; says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Calls:
-    """The aggregator's methods as coroutines; crosses Ray by the actor's name.
-
-    All may be asked twice, so while the actor is away Ray holds them back, and asks again what it lost.
-    """
-
-    name: str
-
-    @functools.cached_property
-    def aggregator(self) -> Any:
-        """Looked up where it is used.
-
-        A handle among an actor's arguments would lie in the object store, and without the node of that
-        store the actor could not be built again.
-        """
-        import ray
-
-        return ray.get_actor(self.name, namespace=NAMESPACE)
-
-    async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
-        return await self.aggregator.outcomes_of.remote(rows)
-
-    async def mend_journal(self) -> None:
-        await self.aggregator.mend_journal.remote()
-
-    async def newer(self, than: int) -> Snapshot:
-        return await self.aggregator.newer.remote(than)
-
-    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
-        return await self.aggregator.announcement.remote(than)
-
-
-class GatewayActor:
-    """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
-
-    def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
-        """Raises IdentityError for keys that cannot be used, JournalError for a journal."""
-        self.config, self.partition, self.calls = config, partition, calls
-        self.keys = config.keys.build(config.fleet, config.state)
-        self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
-        self.metrics = Metrics()
-        self.journal = Journal(config.journal_path, committed=self.metrics.committed)
-        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
-        self.roster = Roster()
-
-    async def ping(self) -> None:
-        """The actor is up."""
-
-    async def measured(self) -> list[Metric]:
-        """What it counts and measures."""
-        return self.metrics.collected()
-
-    async def sightings(self) -> dict[str, Sighting]:
-        """Its vehicles."""
-        return self.roster.sightings
-
-    async def run(self) -> None:
-        """Until killed. Raises TransportError if the broker does not answer at the server's start."""
-        import ray
-
-        client_id = f"{self.config.fleet}-gateway-{self.partition}"
-        is_restart = ray.get_runtime_context().was_current_actor_reconstructed
-        self.events.write("gateway_started", pid=os.getpid(), partition=self.partition)
-        async with self.config.transport.connect(
-            client_id, clean_session=False, patience_s=math.inf if is_restart else 10.0
-        ) as transport:
-            gateway = Gateway(
-                self.config.fleet,
-                self.partition,
-                transport=transport,
-                journal=self.journal,
-                # A call each would cost as much as all else that is done for an update.
-                outcome=Questions(self.calls.outcomes_of).answer,
-                announcement=self.calls.announcement,
-                mend=self.calls.mend_journal,
-                events=self.events,
-                keys=self.keys,
-                signer=self.signer,
-                max_in_flight=self.config.max_in_flight,
-            )
-            gateway.measured_by(self.metrics)
-            self.roster = gateway.roster
-            await gateway.run()
 
 
 class Server:
@@ -291,19 +191,23 @@ def kept_sigterm() -> Iterator[None]:
 def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
     """Aggregator, gateways and evaluator by name, built and answering. Raises ServerError."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    # The state folder is on this machine. Endpoint replicas need none, and may go wherever there is room.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = LASTING | {"scheduling_strategy": here}
     calls = Calls(f"aggregator-{secrets.token_hex(4)}")  # a cluster may have several servers
-    named = ray.remote(lasting(Aggregator)).options(**LASTING, name=calls.name, namespace=NAMESPACE)
+    named = ray.remote(lasting(Aggregator)).options(**options, name=calls.name, namespace=NAMESPACE)
     aggregator = named.remote(config)
     actors: dict[str, Any] = {"aggregator": aggregator}
     for number in range(config.num_partitions):
-        gateway = ray.remote(lasting(GatewayActor)).options(**LASTING)
+        gateway = ray.remote(lasting(GatewayActor)).options(**options)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
         # Here, because a gateway imports this module and needs no torch: it is back sooner.
         from actors.evaluator import Evaluator
 
-        evaluator = ray.remote(lasting(Evaluator)).options(**LASTING)
+        evaluator = ray.remote(lasting(Evaluator)).options(**options)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
         require_up(actor, name)
@@ -346,7 +250,7 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
         serve.ingress()(ServedModel),
         name="ServedModel",
         num_replicas=http.replicas,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0.01},  # what needs nothing is not spread over the nodes
         max_ongoing_requests=32,
         health_check_period_s=2,
         graceful_shutdown_timeout_s=2,
@@ -354,7 +258,11 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
     )
     http_options = {"host": http.host, "port": http.port}
     try:
-        serve.start(http_options=http_options, logging_config={"log_level": "WARNING"})
+        serve.start(
+            proxy_location="HeadOnly",  # replicas on other nodes are reached through it
+            http_options=http_options,
+            logging_config={"log_level": "WARNING"},
+        )
         return serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
     except (RuntimeError, RayError) as failed:
         raise ServerError(f"the endpoint did not come up: {failed}") from failed
@@ -389,29 +297,6 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
     return environment
 
 
-def end_strays(scratch: Path, patience_s: float = 10.0) -> None:
-    """End the HAProxy processes whose files are in `scratch`, and remove those; returns when they are gone.
-
-    At a reload HAProxy starts its successor, which Ray then loses sight of; and it outlives a server
-    that was killed, on the endpoint's port.
-    """
-    deadline = time.monotonic() + patience_s
-    while _signalled(scratch) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _signalled(scratch: Path) -> bool:
-    """Whether there was one to be ended."""
-    found = False
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended by itself, or is not ours to see
-            if f"{scratch}/".encode() in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), signal.SIGTERM)
-                found = True
-    return found
-
-
 def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
     """Raises ServerError, with what its constructor raised, if the actor does not come up."""
     import ray
@@ -422,77 +307,6 @@ def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
     except RayError as error:
         cause = getattr(error, "cause", None) or error
         raise ServerError(f"{name} did not start: {cause}") from error
-
-
-def set_aside(config: ServerConfig) -> None:
-    """Move what a server would go on from out of its way, for a person to keep or delete."""
-    aside = config.state / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    # The events too: they tell which rows of that journal were told.
-    for path in (
-        config.journal_path.parent,
-        config.checkpoint_folder,
-        config.releases.folder,
-        config.state / "events.jsonl",
-    ):
-        if path.exists():
-            aside.mkdir(exist_ok=True)
-            path.rename(aside / path.name)
-
-
-def with_initial(config: ServerConfig) -> ServerConfig:
-    """The settings with release 0 on disk. Raises AdapterFileError, ModelError or ServerError."""
-    path = None if config.initial is None else config.initial.absolute()
-    if path is not None and config.http is None and config.held_out is None:
-        # Nothing of ours runs the model, and building it to compare takes torch and seconds.
-        return config.model_copy(update={"initial": path})
-    model = config.model.build(seed=config.seed)
-    if path is None:
-        path = config.state / "initial.safetensors"
-        write_adapter(path, model.layout, model.vector())
-    layout, _ = read_adapter(path)
-    if layout != model.layout:
-        raise ServerError(
-            f"{path} has layout {layout.fingerprint.hex()} ({layout.size} values), the `model` settings "
-            f"ask for {model.layout.fingerprint.hex()} ({model.layout.size} values)"
-        )
-    held_out = None if config.held_out is None else config.held_out.absolute()
-    return config.model_copy(update={"initial": path, "held_out": held_out})
-
-
-def with_keys(config: ServerConfig) -> ServerConfig:
-    """The settings with the server's key on disk and its public half beside it. Raises IdentityError."""
-    Signer.from_file(config.fleet, config.state / "key.pem").write_public(SERVER, config.state)
-    folder = config.keys.folder and config.keys.folder.absolute()
-    return config.model_copy(update={"keys": config.keys.model_copy(update={"folder": folder})})
-
-
-def with_ports(config: ServerConfig) -> ServerConfig:
-    """The settings with ports that are free. Raises ServerError if one is taken."""
-    http, monitor = config.http, config.monitor
-    if http is not None:
-        http = http.model_copy(update={"port": free_port("server.http", http.host, http.port)})
-    port = free_port("server.monitor", monitor.host, config.monitor_port)
-    monitor = monitor.model_copy(update={"port": port})
-    return config.model_copy(update={"http": http, "monitor": monitor})
-
-
-def free_port(what: str, host: str, port: int) -> int:
-    """The port, or a free one for 0.
-
-    Raises ServerError if something listens there: Ray Serve would only say so in its logs.
-    """
-    try:
-        if port == 0:
-            return free_ports(1, host=host)[0]
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return port
-    except OSError as unusable:
-        raise ServerError(
-            f"{what} {host}:{port} cannot be listened on ({unusable.strerror or unusable}); "
-            f"choose another with --set {what}.port=N"
-        ) from unusable
 
 
 def run_until_stopped(server: Server, *, every_s: float = 1.0) -> None:

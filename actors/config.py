@@ -50,7 +50,8 @@ class RayConfig(Section):
     """Where the actors run."""
 
     address: str | None = None
-    """A Ray cluster; None starts one in this process, ended with it."""
+    """A Ray cluster, made with `ray start`, of which this machine is a node: gateways, aggregator and
+    evaluator run here, replicas of the endpoint on any node. None starts one for this server alone."""
     object_store_bytes: int = Field(default=256 * 2**20, ge=80 * 2**20)
     """Shared memory of a cluster of our own."""
 
@@ -102,7 +103,7 @@ class ServerConfig(FleetConfig):
     takes no sums."""
     max_staleness: int = Field(default=50, ge=0)
     """Versions; an update based on an older one is refused."""
-    max_in_flight: int = Field(default=32, ge=1)
+    max_in_flight: int = Field(default=128, ge=1)
     """Updates a gateway has under judgement at a time; more of them wait in the broker."""
     held_out: Path | None = None
     """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which

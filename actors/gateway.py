@@ -51,7 +51,7 @@ class Gateway:
         events: EventLog,
         keys: wire.Verifier | None = None,
         signer: wire.Signer | None = None,
-        max_in_flight: int = 32,
+        max_in_flight: int = 128,
         retry_s: float = 1.0,
         look_s: float = 30.0,
         mend: Mend | None = None,

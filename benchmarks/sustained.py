@@ -41,8 +41,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from actors.cluster import ray_environment, start_actors, with_keys
+from actors.cluster import ray_environment, start_actors
 from actors.config import ServerConfig
+from actors.preparation import with_keys
 from fleetfl import topics, wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.chunks import split
@@ -316,6 +317,7 @@ def server(config: ServerConfig) -> Iterator[dict[str, Any]]:
     import ray
 
     ray.init(
+        address="local",
         include_dashboard=False,
         object_store_memory=config.ray.object_store_bytes,
         log_to_driver=False,
@@ -490,7 +492,7 @@ def main() -> None:
         "--rate", type=float, help="updates/s made beforehand (2,000; 250 large ones)"
     )
     parser.add_argument("--goal", type=int, default=GOAL, help="updates a release")
-    parser.add_argument("--max-in-flight", type=int, default=32, help="server.max_in_flight")
+    parser.add_argument("--max-in-flight", type=int, default=128, help="server.max_in_flight")
     parser.add_argument("--json", type=Path, help="also write the result there")
     options = parser.parse_args()
     options.codec = options.codec or ("spectral" if options.frame_bytes < 10_000 else "int8")

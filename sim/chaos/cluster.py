@@ -1,4 +1,7 @@
-"""A Ray cluster that many runs share, one after the other: starting one takes longer than a run."""
+"""A Ray cluster that many runs share, one after the other: starting one takes longer than a run.
+
+Further nodes can join it. They are on this machine too, and like others can be gone at once.
+"""
 
 import os
 import secrets
@@ -7,11 +10,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from actors.cluster import ServerError
+from actors.errors import ServerError
 from fleetfl.ports import free_ports
 from sim import processes
 
@@ -36,35 +40,62 @@ def ray_cluster(log: Path) -> Iterator[str]:
             processes.stop(process, 20)
 
 
+@contextmanager
+def ray_node(address: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """One more node of that cluster; all of it are descendants of the process. Raises ServerError."""
+    process = _node(log, lambda: {"address": address})
+    try:
+        yield process
+    finally:
+        processes.stop(process, 20)
+
+
 def _started(folder: str, log: Path) -> "tuple[subprocess.Popen[bytes], str]":
+    address = ""
+
+    def options() -> dict[str, Any]:
+        nonlocal address
+        port, client_port = free_ports(2)
+        address = f"{HOST}:{port}"
+        return {
+            "head": None,
+            "temp-dir": folder,
+            "port": port,
+            "ray-client-server-port": client_port,
+            "include-dashboard": False,
+        }
+
+    process = _node(log, options)
+    return process, address
+
+
+def _node(log: Path, options: Callable[[], dict[str, Any]]) -> "subprocess.Popen[bytes]":
     # One after the other: together they starve each other beyond what Ray waits for.
     with _one_start:
         for _ in range(TRIES):
-            port, client_port, agent_port = free_ports(3)
             log.unlink(missing_ok=True)  # an earlier start would be taken for this one
-            argv = _argv(folder, port, client_port, agent_port)
-            process = processes.start(argv, log=log, env=_environment())
+            process = processes.start(_argv(options()), log=log, env=_environment())
             if _has_come_up(process, log):
-                return process, f"{HOST}:{port}"
+                return process
             processes.stop(process)
-    raise ServerError(f"no Ray cluster came up in {TRIES} tries; see {log}")
+    raise ServerError(f"no Ray node came up in {TRIES} tries; see {log}")
 
 
-def _argv(folder: str, port: int, client_port: int, agent_port: int) -> list[str]:
-    # Free ports for whatever would have a fixed one, so that two clusters fit on one machine.
-    options = {
-        "temp-dir": folder,
+def _argv(options: dict[str, Any]) -> list[str]:
+    # Free ports for whatever would have a fixed one, so that two nodes fit on one machine.
+    shared = {
         "node-ip-address": HOST,
-        "port": port,
-        "ray-client-server-port": client_port,
-        "dashboard-agent-listen-port": agent_port,
+        "dashboard-agent-listen-port": free_ports(1)[0],
         "min-worker-port": 0,
         "max-worker-port": 0,
-        "include-dashboard": False,
         "object-store-memory": OBJECT_STORE_BYTES,
     }
-    argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    return [*argv, *(f"--{name}={value}" for name, value in options.items())]
+    argv = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+    words = (options | shared).items()
+    return [
+        *argv,
+        *(f"--{name}" if value is None else f"--{name}={value}" for name, value in words),
+    ]
 
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}

@@ -130,7 +130,7 @@ class Stage:
             raise FaultError(f"no {who} to be killed") from gone
 
     def _kill_titled(self, title: str, who: str) -> None:
-        found = [p for p in self._server_processes() if _title(p).startswith(title)]
+        found = [p for p in self._server_processes() if is_titled(p, title)]
         if not found:
             raise FaultError(f"no {who} to be killed")
         for process in found:
@@ -142,10 +142,11 @@ class Stage:
         brokers.empty(self.folder / "broker")
 
 
-def _title(process: psutil.Process) -> str:
+def is_titled(process: psutil.Process, title: str) -> bool:
+    """A Ray actor by the title that Ray gives it, another program by its name."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return " ".join(process.cmdline()) or process.name()
-    return ""
+        return process.name() == title or " ".join(process.cmdline()).startswith(title)
+    return False
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from sim import world
 from sim.cells import key_of
 from sim.config import SimConfig
-from sim.datasets.photographs import Config as Photographs
+from sim.datasets import DatasetConfig
 from sim.partition import dirichlet_rows
 
 
@@ -45,13 +45,10 @@ class Features:
 
 def features_of(sim: SimConfig, folder: Path) -> Features:
     """From the file in `folder`, made if it is not there: some minutes."""
-    dataset = sim.dataset
-    if not isinstance(dataset, Photographs):
-        raise ValueError(f"the quick fleet learns from photographs, not from {dataset.kind_name}")
-    settings = (sim.model.model_dump(mode="json"), dataset.model_dump(mode="json"), sim.seed)
+    settings = (sim.model.model_dump(mode="json"), sim.dataset.model_dump(mode="json"), sim.seed)
     path = folder / f"features_{key_of(settings, [w.model_dump() for w in sim.weathers])}.npz"
     if not path.exists():
-        found = _computed(sim, dataset)
+        found = _computed(sim, sim.dataset)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **found)  # pyright: ignore[reportArgumentType]
         partial.replace(path)
@@ -69,14 +66,13 @@ def features_of(sim: SimConfig, folder: Path) -> Features:
     return Features(*parts)
 
 
-def _computed(sim: SimConfig, dataset: Photographs) -> dict[str, np.ndarray]:
+def _computed(sim: SimConfig, dataset: DatasetConfig) -> dict[str, np.ndarray]:
     model = sim.model.build(seed=sim.seed)
     arrays: dict[str, np.ndarray] = {}
-    images, labels = dataset.factory_frames(seed=sim.seed)
     frames = {
-        "factory": (images, labels),
-        "fleet": dataset.fleet_frames(),
-        "held_out": dataset.test_frames(),
+        "factory": dataset.factory_frames(seed=sim.seed),
+        "fleet": dataset.fleet_frames(seed=sim.seed),
+        "held_out": dataset.test_frames(seed=sim.seed),
     }
     for name, (images, labels) in frames.items():
         turn = np.arange(len(images)) % len(sim.weathers)

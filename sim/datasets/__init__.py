@@ -32,13 +32,22 @@ class DatasetConfig(PluginConfig):
         """Clear-weather frames for the factory's head: uint8 [N, H, W, 3], int64 [N]."""
         raise NotImplementedError
 
+    def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """What a comparison's vehicles hold together, before the weather: uint8 [N, H, W, 3], int64 [N]."""
+        raise NotImplementedError
+
+    def test_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out frames before the weather: uint8 [N, H, W, 3], int64 [N]."""
+        raise NotImplementedError
+
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
         """For each vehicle, one a weather, the `sensor` table of its file; big parts go to `folder`."""
         raise NotImplementedError
 
     def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
         """Frames nobody trains on, every vehicle's weather equally often."""
-        raise NotImplementedError
+        images, labels = self.test_frames(seed=seed)
+        return weathered(images, labels, weathers, seed=seed)
 
 
 AnyDataset = Annotated[SerializeAsAny[DatasetConfig], chosen_from("sim.datasets")]

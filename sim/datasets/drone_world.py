@@ -6,9 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fleetfl.held_out import HeldOut
 from sim import world
-from sim.datasets import DatasetConfig, Weather, weathered
+from sim.datasets import DatasetConfig, Weather
 from sim.shares import AnyShares
 from sim.shares.dirichlet import Config as Dirichlet
 
@@ -21,6 +20,8 @@ class Config(DatasetConfig):
     """Who meets which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
     num_factory: int = Field(default=3000, ge=10)
     num_held_out: int = Field(default=600, ge=10)
+    num_fleet: int = Field(default=10_000, ge=100)
+    """Frames that the vehicles of a comparison share; elsewhere a camera never shows the same one twice."""
     size: int = Field(default=64, ge=16, le=512)
     """Pixels."""
 
@@ -33,9 +34,11 @@ class Config(DatasetConfig):
     def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._frames(self.num_factory, seed + 1)
 
-    def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
-        images, labels = self._frames(self.num_held_out, seed + 2)
-        return weathered(images, labels, weathers, seed=seed)
+    def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._frames(self.num_fleet, seed + 3)
+
+    def test_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._frames(self.num_held_out, seed + 2)
 
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
         kind = self.shares or Dirichlet(alpha=self.alpha)

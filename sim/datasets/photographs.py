@@ -6,8 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from fleetfl.held_out import HeldOut
-from sim.datasets import DatasetConfig, Weather, weathered
+from sim.datasets import DatasetConfig, Weather
 from sim.partition import dirichlet_rows, rows_by_shares
 from sim.shares import AnyShares
 from vehicle_agent.sensors.labelled_npz import read_archive
@@ -35,20 +34,14 @@ class Config(DatasetConfig):
     def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._train(self.factory_rows)
 
-    def fleet_frames(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the vehicles hold together, before the weather: uint8 [N, H, W, 3], integers [N]."""
+    def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._train(self.fleet_rows)
 
-    def test_frames(self) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out frames before the weather: uint8 [N, H, W, 3], integers [N]."""
+    def test_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return read_archive(self.path, "x_test", "y_test")
 
-    def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
-        images, labels = self.test_frames()
-        return weathered(images, labels, weathers, seed=seed)
-
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
-        _, labels = self.fleet_frames()
+        _, labels = self.fleet_frames(seed=seed)
         folder.mkdir(parents=True, exist_ok=True)
         tables = []
         shards = self._dealt(labels, len(weathers), seed=seed)

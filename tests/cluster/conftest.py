@@ -12,11 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleetfl.telemetry import EventReader
-from sim import broker, processes
+from fleetfl.telemetry import EventLog, EventReader
+from sim import broker, processes, world
 from sim.broker import Broker
+from sim.client import Client
+from sim.datasets import Weather
+from sim.datasets.drone_world import Config as DroneWorld
 
 ROOT = Path(__file__).parents[2]
+HELD_OUT = DroneWorld(num_held_out=20).held_out([Weather(condition="fog")], seed=1)
 
 
 @dataclass
@@ -68,6 +72,17 @@ def endpoint(process: subprocess.Popen, log: Path, patience_s: float = 180) -> s
                     return url
         time.sleep(0.2)
     raise AssertionError(f"not ready after {patience_s} s:\n{log.read_text()}")
+
+
+@contextlib.contextmanager
+def asking(url: str, folder: Path) -> Iterator[Client]:
+    """A client that asks 20 times a second, and writes down what fails."""
+    client = Client(url, HELD_OUT, world.CLASSES, EventLog(folder / "client.jsonl"))
+    client.start(20.0)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ import pytest
 import yaml
 
 from fleetfl.cli import main
+from sim import world
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def config(tmp_path):
+def photographs(tmp_path):
     """Random pictures of two classes: nothing is learned, all of the machinery is used."""
     rng = np.random.default_rng(0)
     archive = {
@@ -24,19 +24,29 @@ def config(tmp_path):
         )
     }
     np.savez(tmp_path / "pictures.npz", **archive)
+    return {
+        "kind": "photographs",
+        "path": str(tmp_path / "pictures.npz"),
+        "factory_rows": [0, 100],
+        "fleet_rows": [100, 300],
+    }
+
+
+def drone_world(tmp_path):
+    return {"kind": "drone_world", "num_factory": 100, "num_fleet": 200, "num_held_out": 40}
+
+
+@pytest.fixture(params=[(photographs, ("a", "b")), (drone_world, world.CLASSES)])
+def config(request, tmp_path):
+    dataset, classes = request.param
     fleet = {"kind": "quick", "num_vehicles": 10, "concurrency": 4, "horizon_s": 600}
     tree = {
         "fleet": "small",
         "seed": 3,
-        "model": {"classes": ["a", "b"]},
+        "model": {"classes": list(classes)},
         "sim": {
             "runs": str(tmp_path),
-            "dataset": {
-                "kind": "photographs",
-                "path": str(tmp_path / "pictures.npz"),
-                "factory_rows": [0, 100],
-                "fleet_rows": [100, 300],
-            },
+            "dataset": dataset(tmp_path),
             "weathers": [{"condition": "fog"}, {"condition": "rain"}],
             "stop": {"seconds": 1},
         },

@@ -22,7 +22,7 @@ from fleetfl.messages import Receipt
 from fleetfl.telemetry import EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
-from tests.small_disk import fill, read_only, small_disk
+from tests.small_disk import breaking_disk, fill, read_only, small_disk
 
 pytestmark = pytest.mark.slow
 LAYOUT = Layout((("w", (64, 32)),))
@@ -30,23 +30,28 @@ PATIENCE_S = 60.0
 NUM = 12
 
 
+def config_of(state: Path) -> ServerConfig:
+    initial = state.with_name("zero.safetensors")
+    write_adapter(initial, LAYOUT, np.zeros(LAYOUT.size, np.float32))
+    return ServerConfig.model_validate(
+        {
+            "fleet": "f",
+            "model": {"classes": ["a", "b"]},
+            "transport": {"kind": "memory"},
+            "state": state,
+            "initial": initial,
+            "aggregator": {"kind": "fedbuff", "goal": 3},
+            "release": {"kind": "int8"},
+            "checkpoint_s": 0,
+        }
+    )
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[ServerConfig]:
     """Of a server whose state is on a disk of two megabytes."""
     with small_disk(tmp_path / "state", 2) as state:
-        write_adapter(tmp_path / "zero.safetensors", LAYOUT, np.zeros(LAYOUT.size, np.float32))
-        yield ServerConfig.model_validate(
-            {
-                "fleet": "f",
-                "model": {"classes": ["a", "b"]},
-                "transport": {"kind": "memory"},
-                "state": state,
-                "initial": tmp_path / "zero.safetensors",
-                "aggregator": {"kind": "fedbuff", "goal": 3},
-                "release": {"kind": "int8"},
-                "checkpoint_s": 0,
-            }
-        )
+        yield config_of(state)
 
 
 @pytest.fixture
@@ -92,11 +97,12 @@ async def serving(config: ServerConfig, aggregator: Aggregator) -> AsyncIterator
     ):
         async with link.subscribe(topics.uplink("f", 0)):
             pass  # the session has it from here on
+        journal = Journal(config.journal_path)
         gateway = Gateway(
             "f",
             0,
             transport=link,
-            journal=Journal(config.journal_path),
+            journal=journal,
             outcome=Questions(aggregator.outcomes_of).answer,
             announcement=aggregator.announcement,
             events=aggregator.events,
@@ -112,6 +118,7 @@ async def serving(config: ServerConfig, aggregator: Aggregator) -> AsyncIterator
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            journal.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -202,3 +209,49 @@ def test_a_read_only_disk_is_an_error_that_says_so_and_then_all_goes_on(
             asyncio.run(gateway.append(updates[0], wire.encode(updates[0])))
     assert asyncio.run(gateway.append(updates[0], wire.encode(updates[0]))).row == 1
     assert Aggregator(config).counted == 1
+
+
+def test_a_disk_that_turns_read_only_under_a_server_costs_nothing_that_was_promised(
+    tmp_path: Path, updates: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it is repaired there is no acknowledgement and no receipt; the next server goes on."""
+    with breaking_disk(tmp_path / "state") as disk:
+        config = config_of(disk.folder)
+        first = Aggregator(config)
+
+        async def breaks() -> dict[int, str]:
+            async with serving(config, first) as fleet:
+                await fleet.send(updates[:4])
+                await until(lambda: len(fleet.receipts) == 4)
+                disk.breaks()
+                await fleet.send(updates[4:])
+                await until(lambda: "updates are not kept nor acknowledged" in caplog.text)
+                await asyncio.sleep(0.5)
+                assert len(fleet.receipts) == 4
+                assert fleet.broker.num_unacknowledged("gateway") >= 1
+                return dict(fleet.receipts)
+
+        promised = asyncio.run(breaks())
+        first.journal.close()
+        first.events.close()
+        disk.is_repaired()
+        second = Aggregator(config)
+        kept = {wire.decode(row.frame).sequence for row in second.journal.rows(0, 99)}  # pyright: ignore
+        assert set(promised) <= kept
+
+        async def goes_on() -> dict[int, str]:
+            async with serving(config, second) as fleet:
+                await fleet.send(updates)
+                await until(lambda: len(fleet.receipts) == NUM)
+                return fleet.receipts
+
+        receipts = asyncio.run(goes_on())
+        assert {n for n, verdict in receipts.items() if verdict == "duplicate"} == kept
+        assert {n for n, verdict in receipts.items() if verdict == "accepted"} == (
+            set(range(NUM)) - kept
+        )
+        in_order = [wire.decode(row.frame) for row in second.journal.rows(0, 99)]
+        expected = without_faults(config, in_order).published.sha256
+        assert second.coordinator.published.sha256 == expected
+        second.journal.close()
+        second.events.close()

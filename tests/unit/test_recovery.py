@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from actors.aggregator import Aggregator
-from actors.cluster import set_aside
 from actors.config import ServerConfig
+from actors.preparation import set_aside
 from fleetfl import wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.checkpoints import CheckpointError

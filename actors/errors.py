@@ -1,0 +1,7 @@
+"""What a server cannot start or go on with."""
+
+from fleetfl import FleetflError
+
+
+class ServerError(FleetflError, RuntimeError):
+    """The server cannot start or go on; says why and what to do."""

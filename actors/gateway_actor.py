@@ -1,0 +1,112 @@
+"""The gateway as a Ray actor, and how it and others ask the aggregator.
+
+Imports neither torch nor the aggregator: a gateway that was killed is back sooner.
+"""
+
+import functools
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.metrics_core import Metric
+
+from actors.config import ServerConfig
+from actors.gateway import Gateway
+from actors.metrics import Metrics
+from actors.questions import Questions
+from fleetfl.coordinator import Outcome
+from fleetfl.identity import Signer
+from fleetfl.journal import Journal
+from fleetfl.messages import Release, Snapshot
+from fleetfl.roster import Roster, Sighting
+from fleetfl.telemetry import EventLog
+
+NAMESPACE = "fleetfl"
+"""Of the actors' names in Ray."""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The aggregator's methods as coroutines; crosses Ray by the actor's name.
+
+    All may be asked twice, so while the actor is away Ray holds them back, and asks again what it lost.
+    """
+
+    name: str
+
+    @functools.cached_property
+    def aggregator(self) -> Any:
+        """Looked up where it is used.
+
+        A handle among an actor's arguments would lie in the object store, and without the node of that
+        store the actor could not be built again.
+        """
+        import ray
+
+        return ray.get_actor(self.name, namespace=NAMESPACE)
+
+    async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
+        return await self.aggregator.outcomes_of.remote(rows)
+
+    async def mend_journal(self) -> None:
+        await self.aggregator.mend_journal.remote()
+
+    async def newer(self, than: int) -> Snapshot:
+        return await self.aggregator.newer.remote(than)
+
+    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
+        return await self.aggregator.announcement.remote(than)
+
+
+class GatewayActor:
+    """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
+
+    def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
+        """Raises IdentityError for keys that cannot be used, JournalError for a journal."""
+        self.config, self.partition, self.calls = config, partition, calls
+        self.keys = config.keys.build(config.fleet, config.state)
+        self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
+        self.metrics = Metrics()
+        self.journal = Journal(config.journal_path, committed=self.metrics.committed)
+        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.roster = Roster()
+
+    async def ping(self) -> None:
+        """The actor is up."""
+
+    async def measured(self) -> list[Metric]:
+        """What it counts and measures."""
+        return self.metrics.collected()
+
+    async def sightings(self) -> dict[str, Sighting]:
+        """Its vehicles."""
+        return self.roster.sightings
+
+    async def run(self) -> None:
+        """Until killed. Raises TransportError if the broker does not answer at the server's start."""
+        import ray
+
+        client_id = f"{self.config.fleet}-gateway-{self.partition}"
+        is_restart = ray.get_runtime_context().was_current_actor_reconstructed
+        self.events.write("gateway_started", pid=os.getpid(), partition=self.partition)
+        async with self.config.transport.connect(
+            client_id, clean_session=False, patience_s=math.inf if is_restart else 10.0
+        ) as transport:
+            gateway = Gateway(
+                self.config.fleet,
+                self.partition,
+                transport=transport,
+                journal=self.journal,
+                # A call each would cost as much as all else that is done for an update.
+                outcome=Questions(self.calls.outcomes_of).answer,
+                announcement=self.calls.announcement,
+                mend=self.calls.mend_journal,
+                events=self.events,
+                keys=self.keys,
+                signer=self.signer,
+                max_in_flight=self.config.max_in_flight,
+            )
+            gateway.measured_by(self.metrics)
+            self.roster = gateway.roster
+            await gateway.run()
