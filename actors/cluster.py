@@ -276,6 +276,8 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
         # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # Three looks in a row that fail: a HAProxy that died would be missed for half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
         "RAY_worker_niceness": "0",
         # torch.set_num_threads in each actor says how many threads it may have.
