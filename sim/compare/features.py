@@ -25,6 +25,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Features:
+    key: str
+    """Of the settings that they follow from."""
     factory: Part
     fleet: Part
     held_out: Part
@@ -46,7 +48,8 @@ class Features:
 def features_of(sim: SimConfig, folder: Path) -> Features:
     """From the file in `folder`, made if it is not there: some minutes."""
     settings = (sim.model.model_dump(mode="json"), sim.dataset.model_dump(mode="json"), sim.seed)
-    path = folder / f"features_{key_of(settings, [w.model_dump() for w in sim.weathers])}.npz"
+    key = key_of(settings, [w.model_dump() for w in sim.weathers])
+    path = folder / f"features_{key}.npz"
     if not path.exists():
         found = _computed(sim, sim.dataset)
         partial = path.with_suffix(".partial.npz")
@@ -63,7 +66,7 @@ def features_of(sim: SimConfig, folder: Path) -> Features:
         )
         for name in ("factory", "fleet", "held_out")
     ]
-    return Features(*parts)
+    return Features(key, *parts)
 
 
 def _computed(sim: SimConfig, dataset: DatasetConfig) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from sim.cells import key_of
 from sim.compare.curve import LAST, Curve
 from sim.compare.features import Features, features_of
 from sim.compare.fleets import Entrant, FleetKind
@@ -44,19 +45,13 @@ class Config(FleetKind):
     """Of AdamW on the vehicle."""
 
     def prepare(self, sim: SimConfig, folder: Path) -> None:
-        features_of(sim, folder)
+        features = features_of(sim, folder)
+        self._start(self._head(sim, features), features, folder, seed=sim.seed)
 
     def curve(self, sim: SimConfig, entrant: Entrant, folder: Path, *, seed: int) -> Curve:
         features = features_of(sim, folder)
         fleet, held_out = features.fleet, features.held_out
-        head = Head(
-            num_features=fleet.features.shape[1],
-            num_classes=len(sim.model.classes),
-            rank=self.rank,
-            local_steps=self.local_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-        )
+        head = self._head(sim, features)
         hands = features.hands(self.num_vehicles, self.alpha, seed=seed)
         vehicles = Vehicles.drawn(
             self.num_vehicles, sigma=self.sigma, zipf=self.zipf, median_s=self.median_s, seed=seed
@@ -74,7 +69,7 @@ class Config(FleetKind):
             vehicles,
             entrant.aggregator.build(size),
             entrant.optimizer.build(size),
-            head.start(features.factory.features, features.factory.labels, seed=sim.seed),
+            self._start(head, features, folder, seed=sim.seed),
             train,
             concurrency=self.concurrency,
             rounds=entrant.rounds,
@@ -107,6 +102,26 @@ class Config(FleetKind):
             joules=run.busy_s * self.watts,
             bytes_up=4 * size * (run.accepted + run.declined),
         )
+
+    def _head(self, sim: SimConfig, features: Features) -> Head:
+        return Head(
+            num_features=features.fleet.features.shape[1],
+            num_classes=len(sim.model.classes),
+            rank=self.rank,
+            local_steps=self.local_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+        )
+
+    def _start(self, head: Head, features: Features, folder: Path, *, seed: int) -> np.ndarray:
+        """From the file in `folder`, made if it is not there: fitting it takes as long as a run."""
+        path = folder / f"head_{key_of(features.key, head.rank, seed)}.npy"
+        if not path.exists():
+            factory = features.factory
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, head.start(factory.features, factory.labels, seed=seed))
+            partial.replace(path)
+        return np.load(path)
 
 
 def _shares(features: Features, hands: list[np.ndarray], num_classes: int) -> np.ndarray:
