@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import signal
 import sys
@@ -111,6 +112,7 @@ def sim_compare(
 @server_app.command("run")
 def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Serve a fleet until Ctrl-C: gateway, aggregator, evaluator, endpoint."""
+    _require("ray", "fastapi")
     from actors.cluster import run_until_stopped, serving
     from actors.config import ServerConfig
     from fleetfl.config import load
@@ -374,12 +376,20 @@ def _run_fleet(config: Path, overrides: list[str]) -> None:
     if read_with(config, overrides).get("sim", {}).get("clock") == "virtual":
         from sim.fleet.command import run
     else:
+        _require("ray", "fastapi")
         from sim.run import run
     console = Console()
     with Progress(console) as progress:
         summary = run(config, overrides, progress=progress)
     console.print(result_table(summary))
     console.print(f"report: {summary['folder']}/report.html", highlight=False, soft_wrap=True)
+
+
+def _require(*modules: str) -> None:
+    """Raises ModuleNotFoundError now, not minutes later when a part of the server is built."""
+    for name in modules:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
 
 
 def main(arguments: list[str] | None = None) -> None:

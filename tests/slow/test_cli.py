@@ -1,6 +1,7 @@
-"""The command line's answers to what people get wrong. Each runs the real command."""
+"""The command line's answers to what people get wrong, in a process of its own or in this one."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetfl import wire
 from fleetfl.adapter_file import write_adapter
+from fleetfl.cli import main
 from fleetfl.identity import Signer
 from fleetfl.vectors import Layout
 
@@ -26,8 +28,30 @@ def fleetfl(*arguments):
     )
 
 
+@pytest.fixture
+def ended(capsys):
+    """Runs the command here, where all that it imports is imported once: (status, stdout, stderr)."""
+
+    def run(*arguments):
+        meaning = signal.getsignal(signal.SIGTERM)
+        try:
+            with pytest.raises(SystemExit) as end:
+                main(list(arguments))
+        finally:
+            signal.signal(signal.SIGTERM, meaning)
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+def test_help_of_the_installed_command():
+    done = fleetfl("--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
 COMMANDS = [
-    "",
     "demo",
     "sim run",
     "server run",
@@ -45,10 +69,10 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help(command):
-    done = fleetfl(*command.split(), "--help")
-    assert done.returncode == 0
-    assert "Usage" in done.stdout
+def test_help(command, ended):
+    status, out, _ = ended(*command.split(), "--help")
+    assert status == 0
+    assert "Usage" in out
 
 
 @pytest.mark.parametrize(
@@ -78,13 +102,13 @@ def test_help(command):
         ),
     ],
 )
-def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path):
+def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path, ended):
     if arguments[0] == "demo":
         arguments = [*arguments, "--set", f"sim.runs={tmp_path}"]
-    done = fleetfl(*arguments)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    status, _, err = ended(*arguments)
+    assert status == 1
+    assert says in err
+    assert "Traceback" not in err
 
 
 def test_a_vehicles_key_stays_the_same_and_is_one_line(tmp_path):
