@@ -26,13 +26,15 @@ class Result:
     target: float
     seeds: int
     reached: int
-    """Seeds on which the target was reached; the next three are None unless all did."""
+    """Seeds on which the target was reached; the next three are None unless all were."""
     seconds: Figure | None
     updates: Figure | None
     """Accepted until then."""
     sooner: Figure | None
     """How many times sooner than the contestant of `against`, on the same seeds: the mean of their logarithms
     taken back, and the factor up or down that its interval is wide."""
+    is_sooner_still: bool
+    """On a seed `against` did not reach the target, and counts with its whole run: `sooner` is the least."""
     final: Figure
     final_points: Figure | None
     """Final accuracy less that of `against` on the same seeds, in points of a per cent."""
@@ -81,6 +83,7 @@ class Result:
             seconds=_figure(times) if arrived else None,
             updates=_figure(updates) if arrived else None,
             sooner=_ratio(shared, target),
+            is_sooner_still=any(theirs.seconds_to(target) is None for _, theirs in shared),
             final=_over(every, lambda c: c.final),
             final_points=(
                 mean_ci95([100 * (mine.final - theirs.final) for mine, theirs in shared])
@@ -119,8 +122,10 @@ def _ratio(shared: Sequence[tuple[Curve, Curve]], target: float) -> Figure | Non
     logs = []
     for mine, theirs in shared:
         ours_s, theirs_s = mine.seconds_to(target), theirs.seconds_to(target)
-        if not ours_s or not theirs_s:
+        if not ours_s:
             return None
+        if theirs_s is None:
+            theirs_s = theirs.seconds[-1]
         logs.append(float(np.log(theirs_s / ours_s)))
     if len(logs) < 2:
         return None
@@ -166,6 +171,7 @@ def cells(result: Result) -> tuple[str, ...]:
     """As people read them, one for each of HEADINGS."""
     final, worst, late = result.final, result.worst, result.staleness_mean
     seconds, sooner, gained = result.seconds, result.sooner, result.final_points
+    at_least = "≥ " if result.is_sooner_still else ""
     minutes = (
         f"{seconds[0] / 60:,.1f} ± {seconds[1] / 60:.1f} min"
         if seconds
@@ -174,7 +180,7 @@ def cells(result: Result) -> tuple[str, ...]:
     return (
         result.contestant,
         minutes,
-        f"{sooner[0]:.2f}x (x/{sooner[1]:.2f})" if sooner else "",
+        f"{at_least}{sooner[0]:.2f}x (x/{sooner[1]:.2f})" if sooner else "",
         f"{result.updates[0]:,.0f} ± {result.updates[1]:,.0f}" if result.updates else "",
         f"{final[0]:.1%} ± {100 * final[1]:.1f}",
         f"{gained[0]:+.2f} ± {gained[1]:.2f}" if gained else "",

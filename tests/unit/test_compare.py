@@ -111,6 +111,16 @@ def test_whoever_misses_the_target_has_no_time(results):
     assert (found.seconds, found.sooner, found.reached, found.seeds) == (None, None, 1, 2)
 
 
+def test_whoever_misses_the_target_counts_with_the_whole_run_for_others():
+    """Minute 10, and none of 17, against 4 and 6: at least the geometric mean of 10/4 and 17/6."""
+    slow = {1: curve([0.0] * 8 + [0.6] * 10), 2: curve([0.1] * 18)}
+    fast = {1: curve([0.0] * 2 + [0.6] * 16), 2: curve([0.0] * 4 + [0.6] * 14)}
+    ours = result("ours", fast, slow)
+    assert ours.sooner[0] == pytest.approx((10 / 4 * 17 / 6) ** 0.5)
+    assert ours.is_sooner_still
+    assert "≥ 2.66x" in page([ours, result("sync", slow, slow)], name="f", against="sync")
+
+
 def test_the_page_and_the_table_have_every_contestant(results):
     text = page(results, name="f", against="sync")
     assert "ours is the first to the target in mild" in text
