@@ -37,7 +37,7 @@ from fleetfl.aggregators._weighted_sum import weighted_sum
 
 GAIN = 1.5
 """Above 1 because rho is taken from single updates, and several are at work at once."""
-MOST = 8.0
+MOST = 16.0
 PRIOR = 1 / 8
 """rho before two vehicles reported."""
 LEAST = 1 / 256
