@@ -204,7 +204,7 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
         gateway = ray.remote(lasting(GatewayActor)).options(**options)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
-        # Here, because a gateway imports this module and needs no torch: it is back sooner.
+        # Here, because it brings torch, and not every server has one.
         from actors.evaluator import Evaluator
 
         evaluator = ray.remote(lasting(Evaluator)).options(**options)

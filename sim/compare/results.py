@@ -33,7 +33,7 @@ class Result:
     sooner: Figure | None
     """How many times sooner than the contestant of `against`, on the same seeds: the mean of their logarithms
     taken back, and the factor up or down that its interval is wide."""
-    is_sooner_still: bool
+    is_sooner_at_least: bool
     """On a seed `against` did not reach the target, and counts with its whole run: `sooner` is the least."""
     final: Figure
     final_points: Figure | None
@@ -83,7 +83,7 @@ class Result:
             seconds=_figure(times) if arrived else None,
             updates=_figure(updates) if arrived else None,
             sooner=_ratio(shared, target),
-            is_sooner_still=any(theirs.seconds_to(target) is None for _, theirs in shared),
+            is_sooner_at_least=any(theirs.seconds_to(target) is None for _, theirs in shared),
             final=_over(every, lambda c: c.final),
             final_points=(
                 mean_ci95([100 * (mine.final - theirs.final) for mine, theirs in shared])
@@ -171,7 +171,7 @@ def cells(result: Result) -> tuple[str, ...]:
     """As people read them, one for each of HEADINGS."""
     final, worst, late = result.final, result.worst, result.staleness_mean
     seconds, sooner, gained = result.seconds, result.sooner, result.final_points
-    at_least = "≥ " if result.is_sooner_still else ""
+    at_least = "≥ " if result.is_sooner_at_least else ""
     minutes = (
         f"{seconds[0] / 60:,.1f} ± {seconds[1] / 60:.1f} min"
         if seconds

@@ -64,10 +64,10 @@ def test_a_killed_node_takes_no_update_and_the_endpoint_goes_on(
 
             async def scenario():
                 sending = vehicle.drive(list(frames(layout, "v1", 40)), every_s=0.1)
-                await asyncio.gather(sending, asyncio.to_thread(kill, victims, 1.5))
+                _, at = await asyncio.gather(sending, asyncio.to_thread(kill, victims, 1.5))
+                return at
 
-            killed_at = time.time()
-            asyncio.run(scenario())
+            killed_at = asyncio.run(scenario())
             assert set(vehicle.receipts) == set(range(40))
             wait_for("a third replica", lambda: len(replicas(server)) == 3)
             back_s = server.events("replica_started")[-1]["time"] - killed_at
@@ -85,7 +85,10 @@ def test_a_killed_node_takes_no_update_and_the_endpoint_goes_on(
 
 
 def kill(pids, after_s):
+    """Gives when."""
     time.sleep(after_s)
+    at = time.time()
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
+    return at

@@ -117,7 +117,7 @@ def test_whoever_misses_the_target_counts_with_the_whole_run_for_others():
     fast = {1: curve([0.0] * 2 + [0.6] * 16), 2: curve([0.0] * 4 + [0.6] * 14)}
     ours = result("ours", fast, slow)
     assert ours.sooner[0] == pytest.approx((10 / 4 * 17 / 6) ** 0.5)
-    assert ours.is_sooner_still
+    assert ours.is_sooner_at_least
     assert "≥ 2.66x" in page([ours, result("sync", slow, slow)], name="f", against="sync")
 
 
