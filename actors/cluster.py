@@ -285,8 +285,10 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
     }
     if config.http is not None and config.http.proxy == "haproxy":
         # Fixed paths and ports by default: two servers on one machine would share them.
-        # HAProxy listens on all interfaces there, so the ports have to be free on all.
-        stats, metrics = free_ports(2, host="")
+        # HAProxy listens on all interfaces there, so the ports have to be free on all. The proxy that
+        # answers until a replica is there would take its port even beside another server's, and the
+        # kernel would give each of them some of both servers' requests.
+        stats, metrics, fallback = free_ports(3, host="")
         environment |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
@@ -295,6 +297,7 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         }
     return environment
 

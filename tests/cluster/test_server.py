@@ -1,6 +1,7 @@
 """The real server from outside: updates over MQTT in, receipts and releases out, pictures over HTTP."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -249,6 +250,29 @@ def test_a_taken_port_is_named(tmp_path):
             "--set", f"server.http.port={port}", "--set", f"server.state={tmp_path}",
         )  # fmt: skip
     assert f"127.0.0.1:{port} cannot be listened on" in said
+
+
+def listening(process: subprocess.Popen) -> set[tuple[str, int]]:
+    """What the process and those it started listen at, of TCP."""
+    tree = [psutil.Process(process.pid)]
+    tree += tree[0].children(recursive=True)
+    found = set()
+    for member in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= {
+                tuple(c.laddr)
+                for c in member.net_connections("tcp")
+                if c.status == psutil.CONN_LISTEN
+            }
+    return found
+
+
+def test_two_servers_on_one_machine_share_no_port(server, tmp_path):
+    with running_server(tmp_path) as other:
+        mine, others = listening(server.process), listening(other.process)
+    assert {port for _, port in mine} & {port for _, port in others} == set()
+    assert httpx.URL(server.url).port in {port for _, port in mine}
+    assert httpx.URL(other.url).port in {port for _, port in others}
 
 
 def test_a_missing_adapter_file_is_named(tmp_path):
