@@ -43,8 +43,9 @@ def wait_for(condition, process, log, what, patience_s=180.0):
 def start_demo(tmp_path: Path, *pairs: str):
     argv = [sys.executable, "-m", "fleetfl", "demo"]
     argv += settings(
-        f"sim.runs={tmp_path}", "sim.num_vehicles=3", "server.aggregator.goal=2", *pairs
-    )
+        f"sim.runs={tmp_path}", "sim.num_vehicles=3", "server.aggregator.goal=2",
+        "sim.dataset.num_factory=300", "sim.dataset.num_held_out=100", *pairs,
+    )  # fmt: skip
     log = tmp_path / "log"
     return processes.start(argv, log=log), log, tmp_path / "quickstart"
 
@@ -55,7 +56,7 @@ def proxies() -> set[int]:
 
 def test_a_killed_vehicle_and_a_killed_replica_do_not_end_the_run(tmp_path):
     before = proxies()
-    process, log, folder = start_demo(tmp_path, "sim.stop.seconds=45", "sim.restart_s=0.5")
+    process, log, folder = start_demo(tmp_path, "sim.stop.seconds=30", "sim.restart_s=0.5")
     try:
         wait_for(lambda: events(folder, "accepted"), process, log, "update")
         victim = next(e for e in events(folder, "vehicle_started") if e["vehicle"] == "v01")
