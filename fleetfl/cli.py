@@ -80,6 +80,9 @@ def sim_compare(
     import json
     import time
 
+    from sim import instructions
+
+    instructions.agree()
     from sim.compare.report import written
     from sim.compare.results import tables
     from sim.compare.run import run
@@ -374,6 +377,9 @@ def _run_fleet(config: Path, overrides: list[str]) -> None:
     from sim.table import result_table
 
     if read_with(config, overrides).get("sim", {}).get("clock") == "virtual":
+        from sim import instructions
+
+        instructions.agree()
         from sim.fleet.command import run
     else:
         _require("ray", "fastapi")

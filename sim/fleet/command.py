@@ -9,6 +9,7 @@ from typing import Any
 
 from fleetfl.code_version import commit
 from fleetfl.telemetry import EventReader
+from sim import instructions
 from sim.client import Measurement
 from sim.fleet.run import FleetResult, Point, simulate
 from sim.fleet.scenario import read_scenario
@@ -47,6 +48,8 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
         started_at=started_at.isoformat(timespec="seconds"),
         duration_s=round(result.virtual_s, 1),
         num_vehicles=sim.num_vehicles,
+        precision=sim.model.precision,
+        **instructions.in_use(),
     )
     summary |= _of_virtual_time(result, wall_s=time.monotonic() - began)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

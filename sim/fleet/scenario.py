@@ -105,6 +105,9 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
     factory_seed = tree.get("seed", 0)
     if seed is not None:
         tree["seed"] = seed
+    if isinstance(tree.get("model"), dict):
+        # Not what suits the processor: the same on all of them.
+        tree["model"] = {"precision": "float32", **tree["model"]}
     sim = validate(tree, "sim", VirtualConfig, source)
     nowhere = {"state": "/nonexistent"}
     camera = {"kind": "sim.sensors.drone_camera"}

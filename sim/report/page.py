@@ -228,6 +228,7 @@ def _settings(summary: dict[str, Any]) -> Markup:
         "commit": summary.get("commit"),
         "values trained": f"{summary['num_values']:,}" if "num_values" in summary else None,
         "precision": summary.get("precision"),
+        "instructions": summary.get("instructions"),
         "versions": ", ".join(f"{name} {v}" for name, v in summary.get("versions", {}).items()),
     }
     rows = [

@@ -56,8 +56,9 @@ def running_server(folder: Path, *overrides: str) -> Iterator[RunningServer]:
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
+                # To end in order takes it 3 s, and 11 s if its actors are ended under it.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(30)  # to end in order takes it 3 s, and 11 s if its actors are ended under it
+                    process.wait(30)
             processes.stop(process)
 
 
