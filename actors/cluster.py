@@ -66,6 +66,14 @@ class Server:
                     raise ServerError(f"{name} ended: {cause}") from error
                 raise ServerError(f"{name} ended without an error")
 
+    def stop(self) -> None:
+        """End what runs, which takes leave of the broker; what does not end in time is killed later."""
+        import ray
+
+        for reference in self.running.values():
+            ray.cancel(reference)
+        ray.wait(list(self.running.values()), num_returns=len(self.running), timeout=ANSWER_S)
+
     def newest(self) -> Snapshot:
         """The newest release, whole."""
         import ray
@@ -165,7 +173,10 @@ def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
         server = Server(config, actors, running, endpoint)
         monitor = Monitor(server.url, server.measured, server.fleet)
         with monitor.answering(config.monitor.host, config.monitor_port):
-            yield server
+            try:
+                yield server
+            finally:
+                server.stop()
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
         if config.ray.address is not None and config.http is not None:

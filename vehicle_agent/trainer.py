@@ -133,4 +133,5 @@ def optimizer_for(config: Config, parameters: Sequence[torch.Tensor]) -> torch.o
     rate, decay = config.learning_rate, config.weight_decay
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+    # Fused: MKL, which takes the square roots else, takes them otherwise on each kind of processor.
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
