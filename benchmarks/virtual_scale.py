@@ -32,18 +32,16 @@ from sim.fleet.run import simulate
 from sim.fleet.scenario import Scenario, scenario_of
 from sim.report.charts import Scale
 from sim.report.markup import Markup, element, joined
+from sim.report.picture import WIDTH, picture
 from sim.world import CLASSES
 
 BASE = 100
 FEW = 100
 """Updates of the fleets whose idle vehicles are weighed."""
 ALLOWED = 1.2
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860, 360, 64, 60, 64, 60
+HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 64, 60, 64, 60
 STYLE = """
-text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #5b6876; }
-.title { font-size: 16px; font-weight: 650; fill: #16202c; } .strong { fill: #16202c; font-weight: 600; }
-.grid { stroke: #e2e6eb; } .band { fill: #1f6feb; fill-opacity: .07; }
-.ours { fill: #1f6feb; } .line { fill: none; stroke: #1f6feb; stroke-width: 2; }
+.band { fill: #1f6feb; fill-opacity: .07; } .line { fill: none; stroke: #1f6feb; stroke-width: 2; }
 """
 
 
@@ -121,7 +119,7 @@ def rows_of(sizes: list[int], updates: int, beside: int) -> list[dict[str, Any]]
     return rows
 
 
-def picture(rows: list[dict[str, Any]]) -> str:
+def drawn(rows: list[dict[str, Any]]) -> str:
     """SVG: time an update over that of 100 vehicles beside it, against the size of the fleet."""
     sizes = [row["vehicles"] for row in rows]
     top = max(1.4, *(row["against_100"] for row in rows))
@@ -130,27 +128,20 @@ def picture(rows: list[dict[str, Any]]) -> str:
     places = [(across.at(math.log10(r["vehicles"])), down.at(r["against_100"])) for r in rows]
     low, high = down.at(2 - ALLOWED), down.at(ALLOWED)
     marks = [
-        element("text", "Processor time an accepted update", x=LEFT, y=24, class_="title"),
-        element(
-            "text", "over that of 100 vehicles at the same time; shaded: within 20 %", x=LEFT, y=42
-        ),
         element("rect", x=LEFT, y=high, width=WIDTH - LEFT, height=low - high, class_="band"),
         *(_level(level, down.at(level)) for level in (0, 0.5, 1)),
         element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_="line"),
         *(_point(row, x, y) for row, (x, y) in zip(rows, places, strict=True)),
         element("text", "vehicles", x=LEFT, y=HEIGHT - 12),
     ]
-    return element(
-        "svg",
-        element("style", Markup(STYLE)),
-        element("rect", width=WIDTH, height=HEIGHT, fill="#fff"),
-        joined(marks),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        width=WIDTH,
+    return picture(
+        "Processor time an accepted update",
+        "over that of 100 vehicles at the same time; shaded: within 20 %",
+        marks,
         height=HEIGHT,
-        role="img",
-        aria_label="Processor time an accepted update against the number of vehicles",
+        left=LEFT,
+        style=STYLE,
+        label="Processor time an accepted update against the number of vehicles",
     )
 
 
@@ -196,7 +187,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.picture:
-        options.picture.write_text(picture(rows) + "\n")
+        options.picture.write_text(drawn(rows) + "\n")
 
 
 if __name__ == "__main__":

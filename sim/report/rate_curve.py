@@ -5,18 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sim.report.charts import Scale
-from sim.report.markup import Markup, element, joined
+from sim.report.markup import Markup, element
+from sim.report.picture import WIDTH, picture
 
-WIDTH, HEIGHT = 860, 430
+HEIGHT = 430
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 54, 60
 OURS = "spectral"
 STYLE = """
-text { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #5b6876;
-  paint-order: stroke; stroke: #fff; stroke-width: 3px; }
-.title { font-size: 16px; font-weight: 650; fill: #16202c; } .strong { fill: #16202c; font-weight: 600; }
-.grid { stroke: #e2e6eb; } .zero { stroke: #9aa6b3; stroke-dasharray: 5 4; }
-.ours { fill: #1f6feb; stroke: #1f6feb; } .theirs { fill: #7d8894; stroke: #7d8894; }
-.whisker { stroke-width: 1.5; stroke-opacity: .45; }
+text { paint-order: stroke; stroke: #fff; stroke-width: 3px; }
+.zero { stroke: #9aa6b3; stroke-dasharray: 5 4; }
+.theirs { fill: #7d8894; stroke: #7d8894; } .whisker { stroke-width: 1.5; stroke-opacity: .45; }
 """
 
 
@@ -34,21 +32,16 @@ def rate_curve(rows: Sequence[dict[str, Any]], *, about: str) -> str:
     marks = [
         *_grid(across, down, int(bottom), int(top)),
         *(_point(row, across, down, number) for number, row in enumerate(rows)),
-        element("text", "Accuracy for bytes", x=LEFT, y=24, class_="title"),
-        element("text", about, x=LEFT, y=42),
         element("text", "bits per value on the wire, all of the packet", x=LEFT, y=HEIGHT - 12),
     ]
-    return element(
-        "svg",
-        element("style", Markup(STYLE)),
-        element("rect", width=WIDTH, height=HEIGHT, fill="#fff"),
-        joined(marks),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        width=WIDTH,
+    return picture(
+        "Accuracy for bytes",
+        about,
+        marks,
         height=HEIGHT,
-        role="img",
-        aria_label="Points of accuracy gained or lost against bits per value, one mark a codec",
+        left=LEFT,
+        style=STYLE,
+        label="Points of accuracy gained or lost against bits per value, one mark a codec",
     )
 
 
