@@ -27,6 +27,8 @@ class Contestant(Section):
     """As `server.optimizer`."""
     rounds: bool = False
     """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
+    closed_form: bool = False
+    """Every vehicle sends sums over its features first, and training goes on from the head they give."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     """Values to try by their path, such as `aggregator.goal: [5, 10]`: all of their combinations. Empty: it
     is not tuned."""
@@ -42,6 +44,7 @@ class Contestant(Section):
             "aggregator": dict(self.aggregator),
             "optimizer": dict(self.optimizer),
             "rounds": self.rounds,
+            "closed_form": self.closed_form,
         }
         for path, value in choice.items():
             *way, last = path.split(".")

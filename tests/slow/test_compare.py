@@ -64,6 +64,11 @@ def config(request, tmp_path):
                     "aggregator": {"kind": "fedavg", "goal": 3},
                     "grid": {"optimizer.learning_rate": [0.5, 1.0]},
                 },
+                {
+                    "name": "solved first",
+                    "closed_form": True,
+                    "aggregator": {"kind": "fedbuff", "goal": 2},
+                },
             ],
         },
     }
@@ -80,12 +85,16 @@ def compared(config, capsys):
 
 
 def test_a_comparison_runs_and_goes_on(config, capsys):
-    """2 tuning runs and 4 in the end; the second time none."""
+    """2 tuning runs and 6 in the end; the second time none."""
     first = compared(config, capsys)
-    assert [(r["contestant"], r["seeds"]) for r in first] == [("ours", 2), ("sync", 2)]
+    assert [(r["contestant"], r["seeds"]) for r in first] == [
+        ("ours", 2),
+        ("sync", 2),
+        ("solved first", 2),
+    ]
     log = config.parent / "small" / "compare.jsonl"
     lines = log.read_text()
-    assert len(lines.splitlines()) == 2 + 4
+    assert len(lines.splitlines()) == 2 + 6
     assert "<polyline" in (config.parent / "small" / "compare.html").read_text()
     assert compared(config, capsys) == first
     assert log.read_text() == lines

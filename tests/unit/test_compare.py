@@ -10,12 +10,16 @@ from fleetfl.cli import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
 from sim.cells import CellError, measured
+from sim.compare.closed_form import sent_at, with_solved_head
 from sim.compare.config import CompareConfig
 from sim.compare.curve import Curve, smoothed
+from sim.compare.features import Part
+from sim.compare.head import Head
 from sim.compare.quick import QuickFleet, Vehicles
 from sim.compare.report import page
 from sim.compare.results import Result, tables
 from sim.compare.run import Cell, chosen_values
+from sim.config import SimConfig
 
 pytestmark = pytest.mark.unit
 FEDBUFF = {
@@ -179,6 +183,17 @@ def test_the_shipped_comparison_is_sound():
     assert kinds == set(available("fleetfl.aggregators"))
 
 
+@pytest.mark.parametrize("name", sorted(p.name for p in CONFIGS.glob("compare*.yaml")))
+def test_every_shipped_comparison_can_be_run(name):
+    tree = {**read_with(CONFIGS / name, []), "transport": {"kind": "memory"}}
+    whole = validate(tree, "compare", CompareConfig, name)
+    for contestant in whole.contestants:
+        for choice in contestant.choices():
+            assert contestant.entrant(choice).closed_form == contestant.closed_form
+    sim = validate(tree, "sim", SimConfig, name)
+    sim.dataset.check(sim.model.classes)
+
+
 def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
     """Ten vehicles that each pull a single value towards 1."""
     vehicles = Vehicles.drawn(10, sigma=1.0, zipf=1.2, median_s=60.0, seed=seed)
@@ -194,6 +209,28 @@ def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
         vanish=vanish,
         lease_s=600.0,
     )
+
+
+def test_sums_come_in_one_vehicle_after_the_other():
+    """Two at work: 0 to 3 s, 0 to 1, and the third from 1 to 2."""
+    assert sent_at(np.array([3.0, 1.0, 1.0]), 2).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_solved_head_is_the_fleets_whoever_holds_which_class():
+    """Three classes around three corners, one a vehicle; the adapter stays."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    frames = Part((4 * np.eye(3)[labels] + rng.normal(size=(90, 3))).astype("f4"), labels, labels)
+    head = Head(3, 3, rank=2, local_steps=1, batch_size=1, learning_rate=0.1)
+    start = rng.normal(size=head.layout.size).astype("f4") * 1e-3
+    hands = [np.flatnonzero(labels == label) for label in range(3)]
+    params, num_bytes = with_solved_head(head, start, frames, hands)
+    assert (head.predicted(params, frames.features) == labels).mean() > 0.9
+    again, _ = with_solved_head(head, start, frames, hands[::-1])
+    assert params.tobytes() == again.tobytes()
+    kept, began = head.layout.unflatten(params), head.layout.unflatten(start)
+    assert kept["a"].tobytes() == began["a"].tobytes()
+    assert 3 * 8 < num_bytes < 3 * 1000
 
 
 def test_a_fleet_is_the_same_twice_and_learns():

@@ -21,6 +21,8 @@ class Entrant(Section):
     optimizer: AnyServerOptimizer = SGD()
     rounds: bool = False
     """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
+    closed_form: bool = False
+    """Every vehicle sends sums over its features first, and training goes on from the head they give."""
 
 
 class FleetKind(PluginConfig):

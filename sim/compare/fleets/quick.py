@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from sim.cells import key_of
+from sim.compare.closed_form import sent_at, with_solved_head
 from sim.compare.curve import LAST, Curve
 from sim.compare.features import Features, features_of
 from sim.compare.fleets import Entrant, FleetKind
@@ -64,12 +65,17 @@ class Config(FleetKind):
             )
             return delta, len(rows)
 
-        size = head.layout.size
+        size, before = head.layout.size, self._start(head, features, folder, seed=sim.seed)
+        start, sums_bytes, sums_at = before, 0, np.zeros(0)
+        if entrant.closed_form:
+            start, sums_bytes = with_solved_head(head, before, fleet, hands)
+            sums_at = sent_at(vehicles.pace_s, self.concurrency)
+        begins_s = float(sums_at.max(initial=0.0))
         run = QuickFleet(
             vehicles,
             entrant.aggregator.build(size),
             entrant.optimizer.build(size),
-            self._start(head, features, folder, seed=sim.seed),
+            start,
             train,
             concurrency=self.concurrency,
             rounds=entrant.rounds,
@@ -79,9 +85,12 @@ class Config(FleetKind):
         moments = np.linspace(0, self.horizon_s, self.evaluations + 1).tolist()
         updates, right = [], []
         for moment in moments:
-            run.until(moment)
-            updates.append(run.accepted)
-            right.append(head.predicted(run.params, held_out.features) == held_out.labels)
+            is_begun = moment >= begins_s
+            if is_begun:
+                run.until(moment - begins_s)
+            updates.append(int((sums_at <= moment).sum()) + run.accepted)
+            params = run.params if is_begun else before
+            right.append(head.predicted(params, held_out.features) == held_out.labels)
         shares = _shares(features, hands, len(sim.model.classes))
         return Curve(
             seconds=moments,
@@ -99,8 +108,8 @@ class Config(FleetKind):
             staleness={str(late): n for late, n in sorted(run.staleness.items())},
             versions=run.version,
             declined=run.declined,
-            joules=run.busy_s * self.watts,
-            bytes_up=4 * size * (run.accepted + run.declined),
+            joules=(run.busy_s + len(sums_at) * float(vehicles.pace_s.mean())) * self.watts,
+            bytes_up=4 * size * (run.accepted + run.declined) + sums_bytes,
         )
 
     def _head(self, sim: SimConfig, features: Features) -> Head:
