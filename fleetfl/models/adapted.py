@@ -112,9 +112,14 @@ class AdaptedModel(nn.Module):
 
 
 def chosen_dtype(precision: str) -> torch.dtype:
-    """`auto` is bfloat16 where the processor multiplies it natively: twice as fast there, slow elsewhere."""
+    """`auto` is bfloat16 where the processor multiplies it natively: twice as fast there, slow elsewhere.
+
+    Where the libraries were told to use AVX2 only, it does not.
+    """
     if precision == "auto":
         able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        if torch.backends.cpu.get_cpu_capability() == "AVX2":
+            able = {}
         native = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
         return torch.bfloat16 if native else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32

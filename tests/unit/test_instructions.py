@@ -15,10 +15,12 @@ import json, sys
 from sim import instructions
 agreed = instructions.agree()
 import numpy, torch
+from fleetfl.models.adapted import chosen_dtype
 features = numpy._core._multiarray_umath.__cpu_features__
 print(json.dumps({
     "agreed": agreed, **instructions.in_use(),
     "numpy": [n for n in numpy._core._multiarray_umath.__cpu_dispatch__ if features[n]],
+    "auto": str(chosen_dtype("auto")),
     "mkl": __import__("os").environ.get("MKL_CBWR"),
 }))
 """
@@ -45,6 +47,8 @@ def test_a_process_of_its_own_uses_what_all_have():
     assert found["instructions"] == "AVX2"
     assert found["numpy"] == []
     assert found["mkl"] == "AVX2"
+    # On AVX2 bfloat16 would be many times slower, whatever the processor could do.
+    assert found["auto"] == "torch.float32"
 
 
 def test_what_the_environment_says_stays():
