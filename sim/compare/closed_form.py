@@ -1,4 +1,4 @@
-"""A quick fleet's head in closed form (`fleetfl/closed_form.py`): each vehicle sends its sums, once."""
+"""A quick fleet's head in closed form (`fleetfl/closed_form.py`): vehicles send their sums, once."""
 
 import heapq
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from sim.compare.head import Head
 def with_solved_head(
     head: Head, params: np.ndarray, frames: Part, hands: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, int]:
-    """`params`, float32 [P], with the head that all vehicles' frames give, and the bytes of their messages.
+    """`params`, float32 [P], with the head that these vehicles' frames give, and the bytes of their messages.
 
-    `hands`: each vehicle's rows of `frames`.
+    `hands`: each one's rows of `frames`.
     """
     sums = [
         FeatureSums.of(frames.features[rows], frames.labels[rows], head.num_classes)
@@ -33,7 +33,7 @@ def with_solved_head(
 
 
 def sent_at(pace_s: np.ndarray, concurrency: int) -> np.ndarray:
-    """float64 [V], ascending: seconds at which sums are in, one vehicle after the other, so many at work.
+    """float64 [V]: seconds at which each vehicle's sums are in, begun in their order, so many at work.
 
     Sums are charged as a whole local training, though they take no backward pass.
     """
@@ -43,4 +43,4 @@ def sent_at(pace_s: np.ndarray, concurrency: int) -> np.ndarray:
         begins = heapq.heappop(busy) if len(busy) >= concurrency else 0.0
         heapq.heappush(busy, begins + float(takes_s))
         ends.append(begins + float(takes_s))
-    return np.sort(np.array(ends))
+    return np.array(ends)

@@ -27,8 +27,9 @@ class Contestant(Section):
     """As `server.optimizer`."""
     rounds: bool = False
     """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
-    closed_form: bool = False
-    """Every vehicle sends sums over its features first, and training goes on from the head they give."""
+    closed_form: int | None = Field(default=None, ge=1)
+    """Vehicles send sums over their features first, and training goes on from the head that those of the
+    first so many give, as with `server.closed_form.vehicles`; or all, if there are fewer."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     """Values to try by their path, such as `aggregator.goal: [5, 10]`: all of their combinations. Empty: it
     is not tuned."""

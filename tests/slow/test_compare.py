@@ -66,7 +66,7 @@ def config(request, tmp_path):
                 },
                 {
                     "name": "solved first",
-                    "closed_form": True,
+                    "closed_form": 5,
                     "aggregator": {"kind": "fedbuff", "goal": 2},
                 },
             ],

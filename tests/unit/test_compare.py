@@ -213,7 +213,7 @@ def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
 
 def test_sums_come_in_one_vehicle_after_the_other():
     """Two at work: 0 to 3 s, 0 to 1, and the third from 1 to 2."""
-    assert sent_at(np.array([3.0, 1.0, 1.0]), 2).tolist() == [1.0, 2.0, 3.0]
+    assert sent_at(np.array([3.0, 1.0, 1.0]), 2).tolist() == [3.0, 1.0, 2.0]
 
 
 def test_a_solved_head_is_the_fleets_whoever_holds_which_class():

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import SerializeAsAny
+from pydantic import Field, SerializeAsAny
 
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.config import Section
@@ -21,8 +21,9 @@ class Entrant(Section):
     optimizer: AnyServerOptimizer = SGD()
     rounds: bool = False
     """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
-    closed_form: bool = False
-    """Every vehicle sends sums over its features first, and training goes on from the head they give."""
+    closed_form: int | None = Field(default=None, ge=1)
+    """Vehicles send sums over their features first, and training goes on from the head that those of the
+    first so many give, as with `server.closed_form.vehicles`; or all, if there are fewer."""
 
 
 class FleetKind(PluginConfig):

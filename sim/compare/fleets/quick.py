@@ -67,9 +67,11 @@ class Config(FleetKind):
 
         size, before = head.layout.size, self._start(head, features, folder, seed=sim.seed)
         start, sums_bytes, sums_at = before, 0, np.zeros(0)
-        if entrant.closed_form:
-            start, sums_bytes = with_solved_head(head, before, fleet, hands)
+        if entrant.closed_form is not None:
             sums_at = sent_at(vehicles.pace_s, self.concurrency)
+            first = np.argsort(sums_at)[: entrant.closed_form]
+            start, sums_bytes = with_solved_head(head, before, fleet, [hands[v] for v in first])
+            sums_at = sums_at[first]
         begins_s = float(sums_at.max(initial=0.0))
         run = QuickFleet(
             vehicles,
@@ -108,7 +110,7 @@ class Config(FleetKind):
             staleness={str(late): n for late, n in sorted(run.staleness.items())},
             versions=run.version,
             declined=run.declined,
-            joules=(run.busy_s + len(sums_at) * float(vehicles.pace_s.mean())) * self.watts,
+            joules=(run.busy_s + begins_s * self.concurrency) * self.watts,
             bytes_up=4 * size * (run.accepted + run.declined) + sums_bytes,
         )
 
