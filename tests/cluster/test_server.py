@@ -267,14 +267,6 @@ def listening(process: subprocess.Popen) -> set[tuple[str, int]]:
     return found
 
 
-def test_two_servers_on_one_machine_share_no_port(server, tmp_path):
-    with running_server(tmp_path) as other:
-        mine, others = listening(server.process), listening(other.process)
-    assert {port for _, port in mine} & {port for _, port in others} == set()
-    assert httpx.URL(server.url).port in {port for _, port in mine}
-    assert httpx.URL(other.url).port in {port for _, port in others}
-
-
 def test_a_missing_adapter_file_is_named(tmp_path):
     said = fails(
         "server", "run", "configs/server.yaml",
@@ -294,8 +286,11 @@ def test_an_unreachable_broker_ends_the_server_with_its_address(tmp_path):
     assert f"127.0.0.1:{port}" in said
 
 
-def test_ctrl_c_ends_all_that_it_started(tmp_path):
+def test_a_second_server_shares_no_port_and_ctrl_c_ends_all_that_it_started(server, tmp_path):
     with running_server(tmp_path) as running:
+        mine, others = listening(running.process), listening(server.process)
+        assert {port for _, port in mine} & {port for _, port in others} == set()
+        assert httpx.URL(running.url).port in {port for _, port in mine}
         main = psutil.Process(running.process.pid)
         children = main.children(recursive=True)
         assert len(children) > 3
