@@ -69,10 +69,13 @@ class Server:
     def stop(self) -> None:
         """End what runs, which takes leave of the broker; what does not end in time is killed later."""
         import ray
+        from ray.exceptions import RayError
 
-        for reference in self.running.values():
-            ray.cancel(reference)
-        ray.wait(list(self.running.values()), num_returns=len(self.running), timeout=ANSWER_S)
+        running = list(self.running.values())
+        with contextlib.suppress(RayError):  # such as that the cluster is gone
+            for reference in running:
+                ray.cancel(reference)
+            ray.wait(running, num_returns=len(running), timeout=ANSWER_S)
 
     def newest(self) -> Snapshot:
         """The newest release, whole."""
