@@ -15,7 +15,7 @@ AVX2 = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "AVX2",
     "OPENBLAS_CORETYPE": "Haswell",
-    # All that NumPy chooses at run time, under the names of its versions; what is left is x86-64-v2.
+    # All that NumPy 2.4 chooses at run time, under its names for it; what is left is x86-64-v2.
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
     # Sums over threads depend on how many there are.
     "OMP_NUM_THREADS": "1",

@@ -32,8 +32,16 @@ def with_solved_head(
     return head.layout.flatten(tensors), sum(len(each.packed(bytes(8))) for each in sums)
 
 
+def in_turn(popularity: np.ndarray, *, seed: int) -> np.ndarray:
+    """Vehicles in the order in which they come up, int64 [V]: drawn by `popularity`, each once."""
+    rng = np.random.default_rng([seed, 2])
+    return rng.choice(
+        len(popularity), len(popularity), replace=False, p=popularity / popularity.sum()
+    )
+
+
 def sent_at(pace_s: np.ndarray, concurrency: int) -> np.ndarray:
-    """float64 [V]: seconds at which each vehicle's sums are in, begun in their order, so many at work.
+    """float64 [V]: seconds at which each vehicle's sums are in, begun in this order, so many at work.
 
     Sums are charged as a whole local training, though they take no backward pass.
     """

@@ -10,7 +10,7 @@ from fleetfl.cli import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
 from sim.cells import CellError, measured
-from sim.compare.closed_form import sent_at, with_solved_head
+from sim.compare.closed_form import in_turn, sent_at, with_solved_head
 from sim.compare.config import CompareConfig
 from sim.compare.curve import Curve, smoothed
 from sim.compare.features import Part
@@ -213,6 +213,15 @@ def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
 def test_sums_come_in_one_vehicle_after_the_other():
     """Two at work: 0 to 3 s, 0 to 1, and the third from 1 to 2."""
     assert sent_at(np.array([3.0, 1.0, 1.0]), 2).tolist() == [3.0, 1.0, 2.0]
+
+
+def test_vehicles_that_are_often_at_work_send_their_sums_first():
+    """One is a hundred times as popular as each of nine others: it comes up first 100 times of 109."""
+    popularity = np.array([1.0] * 9 + [100.0])
+    turns = [in_turn(popularity, seed=seed) for seed in range(300)]
+    assert all(sorted(turn) == list(range(10)) for turn in turns)
+    assert np.mean([turn[0] == 9 for turn in turns]) == pytest.approx(100 / 109, abs=0.06)
+    assert in_turn(popularity, seed=3).tolist() == turns[3].tolist()
 
 
 def test_a_solved_head_is_the_fleets_whoever_holds_which_class():

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from sim.cells import key_of
-from sim.compare.closed_form import sent_at, with_solved_head
+from sim.compare.closed_form import in_turn, sent_at, with_solved_head
 from sim.compare.curve import LAST, Curve
 from sim.compare.features import Features, features_of
 from sim.compare.fleets import Entrant, FleetKind
@@ -68,9 +68,11 @@ class Config(FleetKind):
         size, before = head.layout.size, self._start(head, features, folder, seed=sim.seed)
         start, sums_bytes, sums_at = before, 0, np.zeros(0)
         if entrant.closed_form is not None:
-            sums_at = sent_at(vehicles.pace_s, self.concurrency)
+            turn = in_turn(vehicles.popularity, seed=seed)
+            sums_at = sent_at(vehicles.pace_s[turn], self.concurrency)
             first = np.argsort(sums_at)[: entrant.closed_form]
-            start, sums_bytes = with_solved_head(head, before, fleet, [hands[v] for v in first])
+            theirs = [hands[vehicle] for vehicle in turn[first]]
+            start, sums_bytes = with_solved_head(head, before, fleet, theirs)
             sums_at = sums_at[first]
         begins_s = float(sums_at.max(initial=0.0))
         run = QuickFleet(
