@@ -3,17 +3,21 @@
 The ViT is of 207,296 values (207,946 with a head of ten classes), 32 px, 64 tokens, random.
 """
 
+from __future__ import annotations
+
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fleetfl.models import ModelConfig
-from fleetfl.models.adapted import AdaptedModel
 from fleetfl.models.backbones import Backbone, BackboneConfig
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Assignment, Trainer
-from vehicle_agent.trainer import Config as TrainerConfig
+from vehicle_agent.training import Assignment
+from vehicle_agent.training import Config as TrainerConfig
+
+if TYPE_CHECKING:
+    from fleetfl.models.adapted import AdaptedModel
 
 EXAMPLES = 32
 """Images a client trains on, once."""
@@ -60,6 +64,8 @@ def model() -> AdaptedModel:
 
 def assignment(client: int, start: np.ndarray, batch_size: int) -> Assignment:
     """The client's images, the same wherever it is trained."""
+    from vehicle_agent.trainer import Trainer
+
     rng = np.random.default_rng(client)
     images = rng.integers(0, 256, (EXAMPLES, 32, 32, 3), np.uint8)
     frames = Frames(images, rng.integers(0, 10, EXAMPLES), 0.0, 1.0)

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from fleetfl.models.adapted import AdaptedModel
-from vehicle_agent.trainer import Assignment, Config, batches, optimizer_for, train
-from vehicle_agent.training import LocalTraining
+from vehicle_agent.trainer import batches, optimizer_for, train
+from vehicle_agent.training import Assignment, Config, LocalTraining
 
 WORK = 3.4e9
 """Floating-point operations of a stack's forward step, at most: beyond, nothing is gained."""

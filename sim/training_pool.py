@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fleetfl.models import ModelConfig
-from sim.batched import rows_for, stacks, train_together
-from vehicle_agent.trainer import Assignment, Config
-from vehicle_agent.training import LocalTraining
+from vehicle_agent.training import Assignment, Config, LocalTraining
 
 KEEP_MEMORY = {
     "OMP_NUM_THREADS": "1",
@@ -26,17 +24,21 @@ class Worker:
     """Owns a model; `TrainingPool` makes it remote."""
 
     def __init__(self, config: Config, model: ModelConfig, *, seed: int) -> None:
-        import torch  # in the actor, after its environment is set
+        # In the actor, after its environment is set; whoever only asks for trainings needs no torch.
+        import torch
 
+        from sim import batched
+
+        self.batched = batched
         torch.set_num_threads(1)
         self.config, self.model = config, model.build(seed=seed)
 
     def train(self, todo: Sequence[Assignment], rows: int) -> list[LocalTraining]:
-        return train_together(self.config, self.model, todo, rows=rows)
+        return self.batched.train_together(self.config, self.model, todo, rows=rows)
 
     def rows_for(self) -> int:
         """How many images are best looked at at once: see sim/batched.py."""
-        return rows_for(self.model)
+        return self.batched.rows_for(self.model)
 
 
 class TrainingPool:
@@ -95,6 +97,8 @@ class TrainingPool:
 
     def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
         """What `vehicle_agent.trainer.train` gives for each, in their order."""
+        from sim.batched import stacks
+
         # No stack so large that an actor has nothing to do.
         share = -(-len(todo) // len(self.actors)) * self.config.batch_size
         parts = list(stacks(self.config, todo, rows=min(self.rows_at_once, max(1, share))))

@@ -11,7 +11,7 @@ from fleetfl.messages import VEHICLE_PATTERN
 from vehicle_agent.agent import Config as AgentConfig
 from vehicle_agent.outbox import Config as OutboxConfig
 from vehicle_agent.sensors import AnySensor
-from vehicle_agent.trainer import Config as TrainerConfig
+from vehicle_agent.training import Config as TrainerConfig
 
 
 class VehicleConfig(FleetConfig):

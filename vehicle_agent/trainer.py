@@ -1,55 +1,16 @@
 """Local steps on a vehicle's own frames: a vector and frames go in, a delta comes out. No I/O."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch.nn import functional
 
 from fleetfl.closed_form import FeatureSums, features_of
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.sensors import Frames
-from vehicle_agent.training import LocalTraining, Summed
-
-
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    local_steps: int = Field(default=8, ge=1)
-    batch_size: int = Field(default=32, ge=1)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Its state starts anew with every update."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Bound on the gradient's norm at each step."""
-    patches_kept: float = Field(default=1.0, gt=0, le=1)
-    """Share of an image's patches that a step looks at; a half makes a step twice as cheap. For
-    timm's ViTs (PatchDropout, arXiv:2208.07220)."""
-    mirror: bool = True
-    """Mirror half of the frames left to right."""
-    calibrate: bool = True
-    """Add the log of the vehicle's own class shares to the logits while training, so that the head
-    learns to tell classes apart, not how often this vehicle meets them (FedLC, arXiv:2209.00189)."""
-
-    @property
-    def num_examples(self) -> int:
-        return self.local_steps * self.batch_size
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """All that one training depends on, beside settings and model."""
-
-    start: np.ndarray
-    """float32 [P]."""
-    frames: Frames
-    seed: int
-    prior: np.ndarray
-    """Added to the logits, float32 [C]: the log of the vehicle's class shares, or zeros."""
+from vehicle_agent.training import Assignment, Config, LocalTraining, Summed
 
 
 class Trainer:

@@ -134,9 +134,9 @@ def simulate(
     """
     events_path = folder / "events.jsonl"
     events_path.unlink(missing_ok=True)
-    learning = scenario.sim.learning.build(scenario, folder, say)
     start_s = scenario.sim.start_hour * 3600
     with _quiet(), _unfrozen(), scenario.sim.trainings.running(scenario) as trainings:
+        learning = scenario.sim.learning.build(scenario, folder, say)
         run = VirtualRun(scenario, learning, trainings, events_path, tell)
         return virtual_time.run(run.go(), start_s=start_s)
 

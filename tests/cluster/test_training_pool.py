@@ -8,7 +8,8 @@ from sim import world
 from sim.batched import train_together
 from sim.training_pool import TrainingPool
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Config, Trainer
+from vehicle_agent.trainer import Trainer
+from vehicle_agent.training import Config
 
 pytestmark = pytest.mark.cluster
 

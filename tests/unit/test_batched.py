@@ -6,7 +6,8 @@ import pytest
 from sim import world
 from sim.batched import rows_for, stacks, train_together
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Config, Trainer, train
+from vehicle_agent.trainer import Trainer, train
+from vehicle_agent.training import Config
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,8 @@ from fleetfl.closed_form import FeatureSums, features_of, unpacked
 from fleetfl.models.kept_patches import KeptPatches
 from sim import world
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Config, Trainer
+from vehicle_agent.trainer import Trainer
+from vehicle_agent.training import Config
 
 pytestmark = pytest.mark.unit
 

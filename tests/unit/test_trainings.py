@@ -13,7 +13,8 @@ from sim.fleet.scenario import scenario_of
 from sim.fleet.trainings.in_turn import InTurn
 from sim.fleet.trainings.together import Together
 from sim.sensors.drone_camera import Config as Camera
-from vehicle_agent.trainer import Assignment, Config, Trainer, train
+from vehicle_agent.trainer import Trainer, train
+from vehicle_agent.training import Assignment, Config
 
 pytestmark = pytest.mark.unit
 
@@ -60,10 +61,11 @@ def test_a_fleet_that_trains_together_is_the_same_twice_and_as_the_one_in_turn(
 class Stacks:
     """Trains a stack when it is asked for, and notes how large each was."""
 
-    def __init__(self, config: Config, model: Any) -> None:
-        self.config, self.model, self.sizes = config, model, []
+    def __init__(self, config: Config, model: Any, *, rows_at_once: int) -> None:
+        self.config, self.model, self.rows_at_once = config, model, rows_at_once
+        self.sizes: list[int] = []
 
-    def __call__(self, todo: list[Assignment]) -> Any:
+    def submit(self, todo: list[Assignment]) -> Any:
         self.sizes.append(len(todo))
         return lambda: [train(self.config, self.model, each) for each in todo]
 
@@ -83,8 +85,8 @@ def frames(seed: int):
 
 
 def test_a_stack_starts_when_it_is_full_or_when_its_first_result_is_needed(config, model) -> None:
-    stacks = Stacks(config, model)
-    together = Together(stacks, size=2)
+    stacks = Stacks(config, model, rows_at_once=5)
+    together = Together(stacks, batch_size=2)
     start = model.vector()
     begun = [together.begin(Trainer(config, model), start, frames(n), seed=n) for n in (0, 1, 2)]
     assert stacks.sizes == [2]
@@ -97,7 +99,8 @@ def test_a_stack_starts_when_it_is_full_or_when_its_first_result_is_needed(confi
 
 
 def test_frames_of_a_training_that_nobody_asks_for_do_not_count_for_the_next(config, model) -> None:
-    together, trainer = Together(Stacks(config, model), size=1), Trainer(config, model)
+    stacks, trainer = Stacks(config, model, rows_at_once=1), Trainer(config, model)
+    together = Together(stacks, batch_size=2)
     together.begin(trainer, model.vector(), frames(0), seed=0)
     assert trainer.counts.tolist() == [1.0] * 10
     together.begin(trainer, model.vector(), frames(1), seed=1)()

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, TypeAdapter
 
 from sim import world
 from sim.datasets import Weather
-from sim.factory import fit_head
 from sim.fleet.learning import LearningConfig, Score
 from vehicle_agent.sensors import AnySensor, Frames, SensorSource
-from vehicle_agent.trainer import Trainer
 
 if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario
+    from vehicle_agent.trainer import Trainer
 
 
 class Config(LearningConfig):
@@ -40,6 +38,8 @@ class Vision:
     def __init__(
         self, config: Config, scenario: Scenario, folder: Path, say: Callable[[str], None]
     ) -> None:
+        import torch  # a second and a half: not to read a scenario
+
         self.scenario, sim = scenario, scenario.sim
         torch.set_num_threads(1)
         self.model = sim.model.build(seed=sim.seed)
@@ -62,6 +62,8 @@ class Vision:
         self.tables = sim.dataset.sensors(clear, folder / "shards", seed=sim.seed)
 
     def learner(self, number: int) -> tuple[SensorSource, Trainer]:
+        from vehicle_agent.trainer import Trainer
+
         sim = self.scenario.sim
         source = TypeAdapter(AnySensor).validate_python(self.tables[number])
 
@@ -92,6 +94,8 @@ class Vision:
 
     def _factory(self, folder: Path, say: Callable[[str], None]) -> np.ndarray:
         """The factory's vector, made once for this model and data: it takes longer than some runs."""
+        from sim.factory import fit_head
+
         sim, seed = self.scenario.sim, self.scenario.factory_seed
         settings: list[Any] = [seed, sim.model.model_dump(mode="json")]
         settings.append(sim.dataset.model_dump(mode="json"))

@@ -11,26 +11,25 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 from pydantic import Field
 
 from fleetfl.config import ConfigError
-from fleetfl.models.adapted import AdaptedModel
-from sim.batched import rows_for, train_together
 from sim.fleet.trainings import Result, TrainingsConfig
 from sim.training_pool import TrainingPool
 from sim.training_processes import TrainingProcesses
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.trainer import Assignment, Trainer
-from vehicle_agent.trainer import Config as TrainerConfig
-from vehicle_agent.training import LocalTraining
+from vehicle_agent.training import Assignment, LocalTraining
+from vehicle_agent.training import Config as TrainerConfig
 
 if TYPE_CHECKING:
+    from fleetfl.models.adapted import AdaptedModel
     from sim.fleet.scenario import Scenario
+    from vehicle_agent.trainer import Trainer
 
 Results = Callable[[], list[LocalTraining]]
 """Of one stack: waits until they are there."""
@@ -52,12 +51,10 @@ class Config(TrainingsConfig):
                 f"{sim.learning.kind_name!r}; expected `in_turn`"
             )
         if self.workers == 0:
-            model = sim.model.build(seed=sim.seed)
-            here = _Here(trainer, model, rows_for(model))
-            yield Together(here.submit, size=here.rows_at_once // trainer.batch_size)
+            yield Together(_Here(trainer, sim.model.build(seed=sim.seed)), trainer.batch_size)
             return
         with self._pool(scenario) as pool:
-            yield Together(pool.submit, size=pool.rows_at_once // trainer.batch_size)
+            yield Together(pool, trainer.batch_size)
 
     def _pool(self, scenario: Scenario) -> TrainingPool | TrainingProcesses:
         trainer, model, seed = scenario.vehicle.trainer, scenario.sim.model, scenario.sim.seed
@@ -67,24 +64,42 @@ class Config(TrainingsConfig):
         return TrainingProcesses(trainer, model, seed=seed, workers=workers)
 
 
-@dataclass(frozen=True)
-class _Here:
-    config: TrainerConfig
-    model: AdaptedModel
-    rows_at_once: int
+class Trainers(Protocol):
+    @property
+    def rows_at_once(self) -> int:
+        """Images that a step had best look at."""
+        ...
 
     def submit(self, todo: Sequence[Assignment]) -> Results:
+        """Start a stack of them."""
+        ...
+
+
+class _Here:
+    def __init__(self, config: TrainerConfig, model: AdaptedModel) -> None:
+        from sim.batched import rows_for
+
+        self.config, self.model, self.rows_at_once = config, model, rows_for(model)
+
+    def submit(self, todo: Sequence[Assignment]) -> Results:
+        from sim.batched import train_together
+
         return lambda: train_together(self.config, self.model, todo, rows=self.rows_at_once)
 
 
 class Together:
-    def __init__(self, submit: Callable[[Sequence[Assignment]], Results], *, size: int) -> None:
-        """`submit` starts a stack of up to `size` trainings, at least one."""
-        self.submit, self.size = submit, max(1, size)
+    def __init__(self, trainers: Trainers, batch_size: int) -> None:
+        """Trainings of `batch_size` images a step."""
+        self.trainers, self.batch_size = trainers, batch_size
         self.stack = _Stack()
 
+    @functools.cached_property
+    def size(self) -> int:
+        """Trainings in a stack. Asked for with the first one: the trainers may take a while to begin."""
+        return max(1, self.trainers.rows_at_once // self.batch_size)
+
     def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:
-        assert isinstance(trainer, Trainer), "there is nothing else where a model is trained"
+        trainer = cast("Trainer", trainer)  # there is nothing else where a model is trained
         # A training that nobody asks for has not taken place: its frames must not count for the next.
         before = trainer.counts.copy()
         assignment = trainer.assignment(start, frames, seed=seed)
@@ -96,7 +111,7 @@ class Together:
         return functools.partial(self._result, trainer, counted, stack, place)
 
     def _start(self, stack: _Stack) -> None:
-        stack.results, self.stack = functools.cache(self.submit(stack.todo)), _Stack()
+        stack.results, self.stack = functools.cache(self.trainers.submit(stack.todo)), _Stack()
 
     def _result(
         self, trainer: Trainer, counted: np.ndarray, stack: _Stack, place: int
