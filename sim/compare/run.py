@@ -116,7 +116,8 @@ def _measure(cell: Cell) -> Line:
 def chosen_values(
     config: CompareConfig, tried: Sequence[tuple[Cell, Line]]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """By (scenario, contestant): the values with the least mean time to the target.
+    """By (scenario, contestant): the values with the least mean time to the target; of those that are there
+    at the same moment, the one that ends highest.
 
     A run that does not get there counts as if it did so at its end plus what it fell short, so that the
     nearest one wins where none arrives.
@@ -138,7 +139,10 @@ def chosen_values(
             (float(np.mean([c.final for c in some])) for some in curves.values()), default=0.0
         )
         costs = {
-            name: float(np.mean([_seconds_or_more(curve, target) for curve in some]))
+            name: (
+                float(np.mean([_seconds_or_more(curve, target) for curve in some])),
+                -float(np.mean([curve.final for curve in some])),
+            )
             for name, some in curves.items()
         }
         for contestant in config.contestants:

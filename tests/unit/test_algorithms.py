@@ -188,7 +188,7 @@ def test_accord(stream):
         tau, early = late_mean(taus), min(max(taus), 4 * late_mean(taus))
         tau = max(tau, early) if n + 1 <= 2 * early else tau
         trips = (n + 1) / late_mean(taus)
-        rate = min(1.5 * min(1, max(1 / 256, rho)), 8 / tau) / max(1, trips / 5) ** 0.5
+        rate = min(1.5 * min(1, max(1 / 256, rho)), 16 / tau) / max(1, trips / 5) ** 0.75
         before = [m for m in range(n) if history[m][1] == vehicle]
         balance = 1.0
         if before:

@@ -154,6 +154,21 @@ def test_values_are_chosen_by_time_to_target_on_tuning_seeds():
     assert chosen["mild", "sync"] == {"optimizer.learning_rate": 4.0}
 
 
+def test_of_values_that_are_as_soon_the_one_that_ends_highest_is_chosen():
+    """All are at 0.57 from the first evaluation; what comes after differs."""
+    whole = config(contestants=[SYNC])
+    scenario, sync = whole.scenarios[0], whole.contestants[0]
+    ends = {0.5: 0.58, 1.0: 0.60, 2.0: 0.59, 4.0: 0.50}
+    tried = [
+        (
+            Cell({}, "", None, scenario, sync, choice, 9),
+            curve([0.6] * 5 + [ends[choice["optimizer.learning_rate"]]] * 12).to_line(),
+        )
+        for choice in sync.choices()
+    ]
+    assert chosen_values(whole, tried) == {("mild", "sync"): {"optimizer.learning_rate": 1.0}}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
