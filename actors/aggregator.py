@@ -8,7 +8,6 @@ import asyncio
 import logging
 import math
 import os
-import threading
 import time
 from typing import Any
 
@@ -16,9 +15,10 @@ from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
 from actors.metrics import Metrics
+from actors.saving import Saving
 from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
-from fleetfl.checkpoints import CheckpointError, Checkpoints
+from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator, Outcome, Refusal, judged
 from fleetfl.heap import keep_freed
@@ -71,23 +71,16 @@ class Aggregator:
         self.told = last_number(log_path, "row")
         """The events up to this row of the journal were written before."""
         self.journal = Journal(config.journal_path)
-        self.checkpoints = Checkpoints(config.checkpoint_folder)
         self.registrar = Registrar(config.releases, config.registry, config.recipe())
+        self.saving = Saving(config, self.journal, self.registrar, self.events)
         self.counted = 0
         """The last row that was."""
         self.outcomes: dict[int, Outcome] = {}
-        self.saved = 0
-        """The last row that a checkpoint has, or is about to have."""
-        self.saving: asyncio.Task[None] | None = None
-        self.one_save = threading.Lock()
-        self.is_damage_seen = False
-        """The journal's file was found damaged where it could not be repaired at once."""
         self.changed = asyncio.Condition()
         self.snapshot = self.coordinator.published.whole()
         from_row = self._resume()
         while self._count():
             pass
-        self.saved_at = self.durable_at = time.monotonic()
         self._show()
         self.events.write(
             "aggregator_started",
@@ -100,21 +93,22 @@ class Aggregator:
 
     def _resume(self) -> int:
         """Be what the newest checkpoint says; gives its row."""
-        found = self.checkpoints.newest()
+        checkpoints = self.saving.checkpoints
+        found = checkpoints.newest()
         if found is None:
             # The lineage is drawn by chance, so nothing that it names may go out before it is on disk.
             self._register(time.time(), row=0, parent=None)
-            self._keep(0, self._state())
+            self.saving.keep(0, self._state())
             self._tell_release()
             return 0
-        for damage in self.checkpoints.set_aside:
+        for damage in checkpoints.set_aside:
             self.events.write("checkpoint_damaged", detail=damage)
         self.counted, state = found
-        self.saved = self.counted
+        self.saving.row = self.counted
         ours = self.coordinator.layout.fingerprint
         if state["layout"] != ours:
             raise CheckpointError(
-                f"{self.checkpoints.folder} has layout {state['layout'].hex()}, the `model` settings ask for "
+                f"{checkpoints.folder} has layout {state['layout'].hex()}, the `model` settings ask for "
                 f"{ours.hex()}; to begin anew: --set server.resume=false"
             )
         self.coordinator.restore(state["coordinator"])
@@ -147,7 +141,7 @@ class Aggregator:
 
         The checkpoint after it has all that was counted, so that no lost row is missed.
         """
-        self.is_damage_seen = False
+        self.saving.is_damage_seen = False
         path = self.journal.path
         made = repair(path, max(self.counted, self.told))
         if made is None:
@@ -165,7 +159,7 @@ class Aggregator:
             "journal_repaired", aside=made.aside.name, saved=made.saved, lost=list(made.lost)
         )
         if made.is_complete:
-            self._keep(self.counted, self._state())
+            self.saving.keep(self.counted, self._state())
         else:
             self._rename(time.time(), self.counted)
 
@@ -182,13 +176,13 @@ class Aggregator:
         while True:
             await asyncio.sleep(TICK_S)
             try:
-                if self.is_damage_seen:
+                if self.saving.is_damage_seen:
                     self._repair("as trimming found")
                 while await self._count_on():
                     pass
             except (JournalError, RegistryError, CheckpointError) as failed:
                 log.error("nothing is counted: %s", failed)  # until the disk is back
-            self._save_if_due()
+            self.saving.if_due(self.counted, self._state)
 
     async def outcome(self, row: int) -> Outcome:
         """What became of the update in this row of the journal.
@@ -217,7 +211,7 @@ class Aggregator:
         if self.coordinator.version > version:
             async with self.changed:
                 self.changed.notify_all()
-        self._save_if_due()
+        self.saving.if_due(self.counted, self._state)
         await asyncio.sleep(0)
         return num_rows
 
@@ -312,7 +306,7 @@ class Aggregator:
         self.coordinator.published.rename(new_lineage())
         self.snapshot = self.coordinator.published.whole()
         self._register(at, row=counted, parent=was)
-        self._keep(counted, self._state())
+        self.saving.keep(counted, self._state())
         # Last: if the disk is full, the row has to be met again.
         self.counted = counted
 
@@ -358,38 +352,6 @@ class Aggregator:
         )
         self.registrar.add(record, published.layout, published.vector)
 
-    def _save_if_due(self) -> None:
-        if self.saving is not None and not self.saving.done():
-            return
-        if self.counted == self.saved and not self.registrar.waiting:
-            return
-        if time.monotonic() - self.saved_at < self.config.checkpoint_s:
-            return
-        self.saved_at, self.saved = time.monotonic(), self.counted
-        save = asyncio.to_thread(self._save, self.counted, self._state())
-        self.saving = asyncio.create_task(save, name="aggregator.save")
-
-    def _save(self, row: int, state: dict[str, Any]) -> None:
-        try:
-            self._keep(row, state)
-            self.durable_at = time.monotonic()
-            self.journal.trim(self.checkpoints.safe_row, self.config.journal)
-        except (CheckpointError, RegistryError, JournalError) as failed:
-            # Nothing is lost: the rows stay, and the next one covers them too.
-            log.error("no checkpoint at row %d: %s", row, failed)
-            self.saved = -1
-            self.is_damage_seen = isinstance(failed, JournalDamaged)
-            self.events.write("checkpoint_failed", detail=str(failed))
-
-    def _keep(self, row: int, state: dict[str, Any]) -> None:
-        """A checkpoint, and first all releases up to it: a replay that starts there does not make them.
-
-        Raises RegistryError or CheckpointError.
-        """
-        with self.one_save:
-            self.registrar.flush()
-            self.checkpoints.write(row, state)
-
     def _state(self) -> dict[str, Any]:
         return {
             "layout": self.coordinator.layout.fingerprint,
@@ -429,7 +391,7 @@ class Aggregator:
             (
                 "checkpoint_age_seconds",
                 "Since the newest checkpoint was written.",
-                lambda: time.monotonic() - self.durable_at,
+                lambda: time.monotonic() - self.saving.durable_at,
             ),
             (
                 "event_lines_missing",

@@ -167,8 +167,7 @@ async def seconds_in(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     events.close()
-    if aggregator.saving is not None:
-        await aggregator.saving
+    await aggregator.saving.ended()
     aggregator.journal.close()
     accepted = sum(len(seen) for seen in aggregator.coordinator.ledger.seen.values())
     assert accepted == len(prepared), f"{accepted} of {len(prepared)} were counted"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleetfl.transport import TransportError, mqtt
+from fleetfl.transport import TransportError
+from fleetfl.transport._mqtt_connection import Connection
 from fleetfl.transport.mqtt import Config
 from sim.broker import Broker
 from sim.network import Proxy, proxy
@@ -69,7 +70,7 @@ def test_an_exception_in_any_callback_leaves_no_deaf_client(
     broker: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, callback: str
 ) -> None:
     """It raises the first time; what was published before is heard after that."""
-    original, raised = getattr(mqtt._Connection, callback), []
+    original, raised = getattr(Connection, callback), []
 
     def once(self: Any, *arguments: Any) -> None:
         if not raised:
@@ -77,7 +78,7 @@ def test_an_exception_in_any_callback_leaves_no_deaf_client(
             raise RuntimeError("a bug")
         original(self, *arguments)
 
-    monkeypatch.setattr(mqtt._Connection, callback, once)
+    monkeypatch.setattr(Connection, callback, once)
     once.__name__ = callback
 
     async def scenario() -> None:

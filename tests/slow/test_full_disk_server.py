@@ -160,8 +160,7 @@ def test_nothing_is_promised_on_a_full_disk_and_all_goes_on_when_there_is_room(
             ballast.unlink()
             await until(lambda: len(fleet.receipts) == NUM)
             assert set(fleet.receipts.values()) == {"accepted"}
-            if aggregator.saving is not None:
-                await aggregator.saving
+            await aggregator.saving.ended()
 
     asyncio.run(scene())
     assert "full" in caplog.text

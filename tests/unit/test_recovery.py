@@ -74,8 +74,7 @@ def keep(journal, updates):
 def ask(aggregator, *rows):
     async def outcomes():
         found = [await aggregator.outcome(row) for row in rows]
-        if aggregator.saving is not None:
-            await aggregator.saving
+        await aggregator.saving.ended()
         return found
 
     return asyncio.run(outcomes())
@@ -136,7 +135,7 @@ def test_dying_leaves_every_release_on_disk_with_what_it_was_made_of(
     ask(first, *keep(first.journal, updates[:counted]))
     keep(Journal(config.journal_path), updates)
     second = Aggregator(config)
-    second._save(second.counted, second._state())
+    second.saving.keep(second.counted, second._state())
     records = [entry.record for entry in config.releases.entries()]
     made_of = [[each.sequence for each in record.updates or ()] for record in records]
     assert made_of == [[], [0, 1, 2], [3, 4, 6], [7, 8, 9], [10, 11, 12]]
@@ -158,7 +157,7 @@ def test_no_checkpoint_vouches_for_a_release_that_is_not_on_disk(config, updates
     assert "are not in" in told(config, "checkpoint_failed")[-1]["detail"]
     config.releases.folder.unlink()
     second = Aggregator(config)
-    second._save(second.counted, second._state())
+    second.saving.keep(second.counted, second._state())
     assert {entry.version for entry in config.releases.entries()} == set(range(5))
 
 
@@ -219,7 +218,7 @@ def test_rows_are_trimmed_behind_both_checkpoints_and_a_repeat_is_known_all_the_
     for one in updates:
         ask(aggregator, *keep(aggregator.journal, [one]))
     left = [kept.row for kept in aggregator.journal.rows(0, 99)]
-    assert left == [aggregator.checkpoints.safe_row + 1]
+    assert left == [aggregator.saving.checkpoints.safe_row + 1]
     again = keep(aggregator.journal, [updates[0], updates[5]])
     assert again == [NUM + 1, NUM + 2]
     repeat, refused = ask(aggregator, *again)

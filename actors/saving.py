@@ -1,0 +1,73 @@
+"""Checkpoints beside the counting: when one is due, and in which order things reach the disk."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from actors.config import ServerConfig
+from fleetfl.checkpoints import CheckpointError, Checkpoints
+from fleetfl.journal import Journal, JournalDamaged, JournalError
+from fleetfl.registrar import Registrar
+from fleetfl.registry import RegistryError
+from fleetfl.telemetry import EventLog
+
+log = logging.getLogger(__name__)
+
+
+class Saving:
+    """First the releases up to a row of the journal, then the state after it, then the journal is trimmed.
+
+    In that order, because a replay that starts at a checkpoint does not make the releases before it again.
+    """
+
+    def __init__(
+        self, config: ServerConfig, journal: Journal, registrar: Registrar, events: EventLog
+    ) -> None:
+        self.config, self.journal, self.registrar, self.events = config, journal, registrar, events
+        self.checkpoints = Checkpoints(config.checkpoint_folder)
+        self.row = 0
+        """The last one that a checkpoint has, or is about to have."""
+        self.began_at = self.durable_at = time.monotonic()
+        """When the last one was begun, and when the last one was on disk."""
+        self.is_damage_seen = False
+        """Trimming found the journal's file damaged."""
+        self.one_at_a_time = threading.Lock()
+        self.task: asyncio.Task[None] | None = None
+
+    def keep(self, row: int, state: dict[str, Any]) -> None:
+        """Returns once both are on disk. Raises RegistryError or CheckpointError."""
+        with self.one_at_a_time:
+            self.registrar.flush()
+            self.checkpoints.write(row, state)
+
+    def if_due(self, row: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Begin one in a thread, unless one is under way, was begun just now, or there is nothing new."""
+        if self.task is not None and not self.task.done():
+            return
+        if row == self.row and not self.registrar.waiting:
+            return
+        if time.monotonic() - self.began_at < self.config.checkpoint_s:
+            return
+        self.began_at, self.row = time.monotonic(), row
+        save = asyncio.to_thread(self._save, row, state())
+        self.task = asyncio.create_task(save, name="aggregator.save")
+
+    async def ended(self) -> None:
+        """The one under way is."""
+        if self.task is not None:
+            await self.task
+
+    def _save(self, row: int, state: dict[str, Any]) -> None:
+        try:
+            self.keep(row, state)
+            self.durable_at = time.monotonic()
+            self.journal.trim(self.checkpoints.safe_row, self.config.journal)
+        except (CheckpointError, RegistryError, JournalError) as failed:
+            # Nothing is lost: the rows stay, and the next one covers them too.
+            log.error("no checkpoint at row %d: %s", row, failed)
+            self.row = -1
+            self.is_damage_seen = isinstance(failed, JournalDamaged)
+            self.events.write("checkpoint_failed", detail=str(failed))
