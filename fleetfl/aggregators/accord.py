@@ -1,6 +1,6 @@
 """Accord, our own: each update counts by as much as the updates agree. There is nothing to tune.
 
-    x <- x + r sum_j b_j delta_j,   r = min(GAIN rho, MOST / tau) / max(1, trips / TRIPS)^DECAY
+    x <- x + r sum_j b_j delta_j,   r = min(GAIN rho, MOST / tau) / max(1, rounds / ROUNDS)^DECAY
 
 rho is the share of an update that others have in common with it: over the updates of late, the mean of
 <delta_j, mean of the last updates of other vehicles>, over the mean of |delta_j|^2. It is the least-squares
@@ -15,9 +15,9 @@ tau is how many updates come while a vehicle trains, in the mean: in that time n
 applied, however much they agree. The slow have not reported when a fleet begins, so at first tau is the most
 that came while one trained, and steps get smaller as that grows, until twice as many have come.
 
-trips are the updates so far in units of tau's mean: how often the fleet has been round. With steps of
-constant size a model learns, and after a while begins to shake: its loss gets steeper. They fall to a tenth
-at most, so that a fleet still follows a world that drifts.
+rounds are the updates so far over the vehicles that sent them: how often the fleet's own frames were used. With
+steps of constant size a model learns, and after a while begins to shake: its loss gets steeper. They fall to a
+tenth at most, so that a fleet still follows a world that drifts.
 
 There is no discount for staleness: it costs time to target (docs/results.md).
 
@@ -50,8 +50,8 @@ UNEVEN = 4.0
 """Bound of b, up and down."""
 SLOWEST = 4.0
 """tau at first is no more than so many times its mean."""
-TRIPS = 5.0
-"""Round trips before steps get smaller."""
+ROUNDS = 2.0
+"""Updates of each vehicle, in the mean, before steps get smaller."""
 DECAY = 0.75
 """How fast they do then. At 1/2 what is left of noise costs 3 points where vehicles' labels differ most."""
 SMALLEST = 0.1
@@ -117,10 +117,10 @@ class Accord(Aggregator):
         self.trip.take(self.arrived - base)
         self.longest = max(self.longest, self.arrived - base)
         self._listen(delta, vehicle)
-        trips = self.arrived / self.trip.value
-        late = max(SMALLEST, 1 / max(1.0, trips / TRIPS) ** DECAY)
-        rate = late * min(GAIN * self.rho, MOST / self.tau)
-        weight = rate * self._balance(vehicle)
+        balance = self._balance(vehicle)
+        rounds = self.arrived / len(self.last)
+        late = max(SMALLEST, 1 / max(1.0, rounds / ROUNDS) ** DECAY)
+        weight = late * min(GAIN * self.rho, MOST / self.tau) * balance
         self.total = weighted_sum([delta], [weight], onto=self.total)
         self.staleness.append(staleness)
         return self._step() if self.buffered >= self.config.goal else None

@@ -187,8 +187,8 @@ def test_accord(stream):
         rho = late_mean(products) / late_mean(squares) if products else 1 / 8
         tau, early = late_mean(taus), min(max(taus), 4 * late_mean(taus))
         tau = max(tau, early) if n + 1 <= 2 * early else tau
-        trips = (n + 1) / late_mean(taus)
-        rate = min(1.5 * min(1, max(1 / 256, rho)), 16 / tau) / max(1, trips / 5) ** 0.75
+        rounds = (n + 1) / len({v for _, v, *_ in history[: n + 1]})
+        rate = min(1.5 * min(1, max(1 / 256, rho)), 16 / tau) / max(1, rounds / 2) ** 0.75
         before = [m for m in range(n) if history[m][1] == vehicle]
         balance = 1.0
         if before:
