@@ -15,9 +15,9 @@ tau is how many updates come while a vehicle trains, in the mean: in that time n
 applied, however much they agree. The slow have not reported when a fleet begins, so at first tau is the most
 that came while one trained, and steps get smaller as that grows, until twice as many have come.
 
-rounds are the updates so far over the vehicles that sent them: how often the fleet's own frames were used. With
-steps of constant size a model learns, and after a while begins to shake: its loss gets steeper. They fall to a
-tenth at most, so that a fleet still follows a world that drifts.
+rounds are the updates so far over the vehicles that sent them: how often the fleet's own frames were used.
+With steps of constant size a model learns, and after a while begins to shake: its loss gets steeper. They
+fall to a tenth at most, so that a fleet still follows a world that drifts.
 
 There is no discount for staleness: it costs time to target (docs/results.md).
 
