@@ -15,6 +15,7 @@ from typing import Any
 
 from fleetfl import FleetflError
 from fleetfl.code_version import commit
+from sim.processes import end_with_parent
 
 Line = dict[str, Any]
 
@@ -51,7 +52,8 @@ def measured(
     # spawn: torch and Ray do not survive a fork.
     spawn = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(work)), spawn)
+    size = min(workers or os.cpu_count() or 1, len(work))
+    pool = ProcessPoolExecutor(size, spawn, initializer=end_with_parent)
     try:
         under_way = {pool.submit(measure, cell): key for key, cell in work.items()}
         for future in as_completed(under_way):

@@ -1,12 +1,13 @@
 """Child processes that never outlive us and do not hear our Ctrl-C. What they do is not known."""
 
 import contextlib
-import ctypes
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,10 +67,20 @@ def _launch(
         )
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends; on Linux, elsewhere nothing."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def end_with_parent() -> None:
+    """For a process of `multiprocessing`: have it end when the one that asked for it has ended.
+
+    A pool's processes wait for work on a pipe that they hold open themselves; a server that forks them stays
+    as long as one of them does.
+    """
+    threading.Thread(target=_end_after_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "asked for by a process that nobody started"
+    parent.join()
+    os._exit(1)
 
 
 def stop(process: "subprocess.Popen[bytes]", patience_s: float = 5.0) -> None:

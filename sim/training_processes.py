@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from fleetfl import FleetflError
 from fleetfl.models import ModelConfig
-from sim.processes import die_with_parent
+from sim.processes import end_with_parent
 from sim.training_pool import KEEP_MEMORY, Worker
 from vehicle_agent.training import Assignment, Config, LocalTraining
 
@@ -75,7 +75,7 @@ def _result(asked: Future[T]) -> T:
 
 
 def _begin(config: Config, model: ModelConfig, seed: int) -> None:
-    die_with_parent()
+    end_with_parent()
     _worker.append(Worker(config, model, seed=seed))
 
 

@@ -1,8 +1,12 @@
 """A whole comparison, from pictures to the page, and on again."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -98,3 +102,27 @@ def test_a_comparison_runs_and_goes_on(config, capsys):
     assert "<polyline" in (config.parent / "small" / "compare.html").read_text()
     assert compared(config, capsys) == first
     assert log.read_text() == lines
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from sim.cells import measured
+
+if __name__ == "__main__":
+    list(measured(Path(sys.argv[1]), {"a": 60.0}, time.sleep, workers=1))
+"""
+
+
+def test_no_cell_outlives_a_comparison_that_is_killed(tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(HELD)
+    with subprocess.Popen([sys.executable, script, tmp_path / "log"]) as held:
+        comparison, deadline = psutil.Process(held.pid), time.monotonic() + 20
+        while len(started := comparison.children()) < 2:  # a cell, and Python's resource tracker
+            assert time.monotonic() < deadline, f"only {started} began"
+            time.sleep(0.05)
+        time.sleep(1)  # it is asleep in its cell
+        held.kill()
+    gone, left = psutil.wait_procs(started, timeout=10)
+    assert not left, f"{left} are left, {gone} are gone"

@@ -73,7 +73,7 @@ def test_a_killed_process_is_told() -> None:
 
 
 def test_none_outlives_a_simulation_that_is_killed(tmp_path: Path) -> None:
-    """Three: one that trains (the other comes with work for it), what forked it, Python's resource tracker."""
+    """Three: one that trains (the other comes with work for it), its parent, and Python's tracker."""
     script = tmp_path / "held.py"
     script.write_text(HELD)
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as held:
