@@ -137,12 +137,14 @@ def vehicle_run(config: ConfigFile, overrides: Overrides = None) -> None:
     """Run this vehicle's agent until SIGTERM or Ctrl-C."""
     from fleetfl.config import load
     from vehicle_agent.config import VehicleConfig
-    from vehicle_agent.run import run
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    asyncio.run(run(load(config, "vehicle", VehicleConfig, overrides or [])))
+    settings = load(config, "vehicle", VehicleConfig, overrides or [])
+    from vehicle_agent.run import run  # torch: not before the settings are sound
+
+    asyncio.run(run(settings))
 
 
 @vehicle_app.command("key")
