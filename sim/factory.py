@@ -1,8 +1,12 @@
 """The factory model: the backbone with a head trained centrally on clear-weather frames. Release 0."""
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from fleetfl.models.adapted import AdaptedModel
 
@@ -35,6 +39,21 @@ def fit_head(
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    with _WithoutMkl():
+        optimizer.step(closure)  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
         return float((head(features).argmax(dim=1) == targets).float().mean())
+
+
+class _WithoutMkl(TorchFunctionMode):
+    """Inside, dot products and roots are torch's own: MKL's differ between Intel's processors and AMD's."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.dot:
+            one, other = args
+            return (one * other).sum()
+        if func is torch.Tensor.sqrt:
+            return args[0].new_tensor(math.sqrt(args[0].item()))  # L-BFGS takes them of one number
+        return func(*args, **(kwargs or {}))

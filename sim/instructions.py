@@ -1,8 +1,9 @@
 """Which instructions numerical libraries use: on virtual time the same on any x86-64 processor with AVX2.
 
 NumPy, OpenBLAS, ATen, oneDNN and MKL have several versions of a sum, of which they take the one for the
-newest instructions that the processor has, and those differ in the last bits. What stays different is
-MKL, which multiplies narrow matrices otherwise on Intel's processors than on AMD's (docs/results.md).
+newest instructions that the processor has, and those differ in the last bits. MKL also tells Intel's from
+AMD's where a result has few columns (`fleetfl/models/stacked.py` gives it more) or one row, which fused
+attention makes of the last token (docs/results.md).
 """
 
 import os
@@ -13,7 +14,8 @@ from pathlib import Path
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2",
+    "MKL_CBWR": "AVX2,STRICT",
+    "TIMM_FUSED_ATTN": "0",
     "OPENBLAS_CORETYPE": "Haswell",
     # All that NumPy 2.4 chooses at run time, under its names for it; what is left is x86-64-v2.
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",

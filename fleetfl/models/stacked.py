@@ -4,13 +4,31 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+WIDE = 12
+"""Columns from which on MKL multiplies alike on all processors, where it is told to (sim/instructions.py)."""
+
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """As functional.linear, also for stacked weights.
 
     weight: [out, in]; or [V, out, in] with bias [V, out], and then the rows of x, [V * B, ..., in], are
     those of vehicle 0, of vehicle 1, ...: B each.
+
+    Narrow weights get zeros beside them: the result is the same on more processors.
     """
+    num_out, num_in = weight.shape[-2:]
+    more_out, more_in = max(0, WIDE - num_out), max(0, WIDE - num_in)
+    if more_out or more_in:
+        x, weight = (
+            functional.pad(x, (0, more_in)),
+            functional.pad(weight, (0, more_in, 0, more_out)),
+        )
+        bias = None if bias is None else functional.pad(bias, (0, more_out))
+        return _linear(x, weight, bias)[..., :num_out]
+    return _linear(x, weight, bias)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if weight.dim() == 2:
         return functional.linear(x, weight, bias)
     rows = x.reshape(len(weight), -1, x.shape[-1])

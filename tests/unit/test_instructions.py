@@ -46,7 +46,7 @@ def test_a_process_of_its_own_uses_what_all_have():
     assert found["agreed"]
     assert found["instructions"] == "AVX2"
     assert found["numpy"] == []
-    assert found["mkl"] == "AVX2"
+    assert found["mkl"] == "AVX2,STRICT"
     # On AVX2 bfloat16 would be many times slower, whatever the processor could do.
     assert found["auto"] == "torch.float32"
 
