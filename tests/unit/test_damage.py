@@ -68,7 +68,7 @@ def stopped(config, updates, *, saved):
     """The end of a server that has counted these, the first `saved` of them in a checkpoint."""
     aggregator = Aggregator(config)
     ask(aggregator, keep(aggregator.journal, updates[:saved]))
-    aggregator._keep(saved, aggregator._state())
+    aggregator.saving.keep(saved, aggregator._state())
     ask(aggregator, keep(aggregator.journal, updates[saved:]))
     aggregator.journal.close()  # all of it is in the main file then
     published = aggregator.coordinator.published
@@ -122,7 +122,7 @@ def test_a_server_goes_on_from_a_journal_with_a_damaged_page(config, updates, ca
     assert published.version == version
     if published.lineage == lineage:
         assert published.sha256 == sha256
-    aggregator._keep(aggregator.counted, aggregator._state())
+    aggregator.saving.keep(aggregator.counted, aggregator._state())
     again = Aggregator(config).coordinator.published
     assert (again.lineage, again.sha256) == (published.lineage, published.sha256)
 

@@ -45,7 +45,7 @@ def updates(make_update):
 
 def counted(aggregator, updates):
     outcomes = outcomes_of(aggregator, *keep(aggregator.journal, updates))
-    aggregator._save(aggregator.counted, aggregator._state())
+    aggregator.saving.keep(aggregator.counted, aggregator._state())
     return outcomes
 
 
@@ -64,7 +64,7 @@ def test_the_new_version_has_the_old_bits_and_says_where_they_are_from(config, u
     row = go_back(aggregator, "1", "too many false alarms")
     event = answer(config.state, row, patience_s=5)
     assert (event["version"], event["restores"]) == (4, f"{lineage}/1")
-    aggregator._save(aggregator.counted, aggregator._state())
+    aggregator.saving.keep(aggregator.counted, aggregator._state())
     old, new = config.releases.find("1").record, config.releases.find("4").record
     assert new.sha256 == old.sha256 == event["sha256"] == aggregator.snapshot.sha256.hex()
     assert (new.parent, new.restores) == (f"{lineage}/3", f"{lineage}/1")
@@ -95,7 +95,7 @@ def test_a_replay_reaches_the_same_bits(tmp_path, config, updates, checkpoint_s,
     config = config.model_copy(update={"checkpoint_s": checkpoint_s})
     first = Aggregator(config)
     outcomes_of(first, *keep(first.journal, updates[:10]))
-    first._save(first.counted, first._state())
+    first.saving.keep(first.counted, first._state())
     if checkpoint_s:  # all of it is in the replay
         for path in sorted(config.checkpoint_folder.iterdir())[1:]:
             path.unlink()
