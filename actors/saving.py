@@ -1,4 +1,7 @@
-"""Checkpoints beside the counting: when one is due, and in which order things reach the disk."""
+"""Checkpoints beside the counting: when one is due, and in which order things reach the disk.
+
+Knows no Coordinator: what is saved is a row's number and plain values.
+"""
 
 import asyncio
 import logging

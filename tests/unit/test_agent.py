@@ -19,18 +19,10 @@ from tests.agent_at_work import (
     running,
     server_at,
 )
-from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import SensorError
 from vehicle_agent.training import LocalTraining, Summed
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def outbox(tmp_path):
-    box = Outbox(tmp_path / "outbox.db")
-    yield box
-    box.close()
 
 
 def test_release_in_update_out_forgotten_on_receipt(outbox):

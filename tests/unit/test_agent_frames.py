@@ -29,16 +29,8 @@ from tests.agent_at_work import (
     until,
 )
 from vehicle_agent.agent import Agent, Config
-from vehicle_agent.outbox import Outbox
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def outbox(tmp_path):
-    box = Outbox(tmp_path / "outbox.db")
-    yield box
-    box.close()
 
 
 def test_what_a_vehicle_says_is_signed_and_its_status_comes_first(outbox, tmp_path):

@@ -33,13 +33,6 @@ from vehicle_agent.training import LocalTraining
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture
-def outbox(tmp_path):
-    box = Outbox(tmp_path / "outbox.db")
-    yield box
-    box.close()
-
-
 @pytest.mark.parametrize(("reason", "after"), [("stale", [4, 3, 0, 0]), ("undone", [0, 0, 0, 0])])
 def test_what_a_refused_update_held_goes_with_the_next_and_survives_a_restart(
     tmp_path, reason, after

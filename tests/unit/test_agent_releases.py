@@ -18,16 +18,8 @@ from tests.agent_at_work import (
     running,
     until,
 )
-from vehicle_agent.outbox import Outbox
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.fixture
-def outbox(tmp_path):
-    box = Outbox(tmp_path / "outbox.db")
-    yield box
-    box.close()
 
 
 @contextlib.asynccontextmanager
