@@ -14,6 +14,7 @@ from rich.console import Console
 
 import fleetfl
 from fleetfl import FleetflError
+from fleetfl.imports import uncollected
 from fleetfl.model_commands import model_app
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -142,7 +143,8 @@ def vehicle_run(config: ConfigFile, overrides: Overrides = None) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     settings = load(config, "vehicle", VehicleConfig, overrides or [])
-    from vehicle_agent.run import run  # torch: not before the settings are sound
+    with uncollected():
+        from vehicle_agent.run import run  # torch: not before the settings are sound
 
     asyncio.run(run(settings))
 

@@ -19,7 +19,7 @@ from sim.processes import end_with_parent
 from sim.training_pool import KEEP_MEMORY, Worker
 from vehicle_agent.training import Assignment, Config, LocalTraining
 
-IMPORTED = ["sim.batched", "timm.models.vision_transformer"]
+IMPORTED = ["sim.trainer_imports"]
 """By the process that the others are forked from. It runs nothing, so it has no threads."""
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fleetfl import FleetflError
+from fleetfl.imports import uncollected
 from fleetfl.models.adapters import AnyAdapter
 from fleetfl.models.adapters.lora import Config as Lora
 from fleetfl.models.backbones import AnyBackbone
@@ -40,9 +41,10 @@ class ModelConfig(BaseModel):
 
         Raises ModelError for a missing or unfit checkpoint.
         """
-        from fleetfl.models.adapted import AdaptedModel  # torch: only where a model is made
+        with uncollected():
+            from fleetfl.models.adapted import AdaptedModel  # torch: only where a model is made
 
-        return AdaptedModel(self, seed=seed)
+            return AdaptedModel(self, seed=seed)
 
 
 class ModelError(FleetflError, ValueError):

@@ -38,11 +38,11 @@ class Vision:
     def __init__(
         self, config: Config, scenario: Scenario, folder: Path, say: Callable[[str], None]
     ) -> None:
-        import torch  # a second and a half: not to read a scenario
-
         self.scenario, sim = scenario, scenario.sim
-        torch.set_num_threads(1)
         self.model = sim.model.build(seed=sim.seed)
+        import torch  # after the model, which brings it: not to read a scenario
+
+        torch.set_num_threads(1)
         self.layout = self.model.layout
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         trainer = scenario.vehicle.trainer

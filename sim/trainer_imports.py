@@ -1,0 +1,12 @@
+"""Import this for all that a process which trains needs: by the one that the others are forked from."""
+
+import gc
+from importlib import import_module
+
+from fleetfl.imports import uncollected
+
+with uncollected():
+    for name in ("sim.batched", "timm.models.vision_transformer"):
+        import_module(name)
+# No collection writes to these objects any more: the processes forked from here share their memory.
+gc.freeze()
