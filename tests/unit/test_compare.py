@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from fleetfl.cli import CONFIGS
+from fleetfl.commands.options import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
 from sim.cells import CellError, measured

@@ -1,0 +1,1 @@
+"""Groups of commands, a file each. A command imports what it needs when it is called."""
