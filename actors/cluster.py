@@ -17,9 +17,10 @@ from prometheus_client.metrics_core import Metric
 from actors.aggregator import Aggregator
 from actors.config import HttpConfig, ServerConfig
 from actors.errors import ServerError
+from actors.evaluator import Evaluator
 from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
 from actors.monitor import Monitor
-from actors.preparation import set_aside, with_initial, with_keys, with_ports
+from actors.preparation import initial_beside, set_aside, with_keys, with_ports
 from actors.strays import end_strays
 from actors.tenancy import sole
 from fleetfl import FleetflError
@@ -151,8 +152,25 @@ def serving(config: ServerConfig) -> Iterator[Server]:
 def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
     if not config.resume:
         set_aside(config)
-    config = with_keys(with_initial(config))
-    config = with_ports(config)
+    config = with_ports(with_keys(config))
+    with initial_beside(config) as initial, _cluster(config, scratch):
+        config = initial()
+        actors, calls = start_actors(config)
+        # First of all: updates need no endpoint, and that takes longest to come up.
+        running = {name: actor.run.remote() for name, actor in actors.items()}
+        endpoint = None if config.http is None else deploy(config, config.http, calls)
+        server = Server(config, actors, running, endpoint)
+        monitor = Monitor(server.url, server.measured, server.fleet)
+        with monitor.answering(config.monitor.host, config.monitor_port):
+            try:
+                yield server
+            finally:
+                server.stop()
+
+
+@contextlib.contextmanager
+def _cluster(config: ServerConfig, scratch: Path) -> Iterator[None]:
+    """Inside, Ray is there: one of our own, or the one that the settings name."""
     os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
     import ray
 
@@ -169,17 +187,7 @@ def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
         except Exception as failed:  # that is what Ray raises
             raise ServerError(f"Ray did not start: {failed}") from failed
     try:
-        actors, calls = start_actors(config)
-        # First of all: updates need no endpoint, and that takes longest to come up.
-        running = {name: actor.run.remote() for name, actor in actors.items()}
-        endpoint = None if config.http is None else deploy(config, config.http, calls)
-        server = Server(config, actors, running, endpoint)
-        monitor = Monitor(server.url, server.measured, server.fleet)
-        with monitor.answering(config.monitor.host, config.monitor_port):
-            try:
-                yield server
-            finally:
-                server.stop()
+        yield
     finally:
         # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
         if config.ray.address is not None and config.http is not None:
@@ -218,9 +226,6 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
         gateway = ray.remote(lasting(GatewayActor)).options(**options)
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
-        # Here, because it brings torch, and not every server has one.
-        from actors.evaluator import Evaluator
-
         evaluator = ray.remote(lasting(Evaluator)).options(**options)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
@@ -294,7 +299,7 @@ def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
         "RAY_worker_niceness": "0",
-        # torch.set_num_threads in each actor says how many threads it may have.
+        # What builds a model says how many threads it may have.
         "OMP_NUM_THREADS": "1",
     }
     if config.http is not None and config.http.proxy == "haproxy":

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 
-import torch
 from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
@@ -24,8 +23,7 @@ class Evaluator:
 
     def __init__(self, config: ServerConfig, newer: Newer) -> None:
         assert config.held_out is not None, "cluster.py makes no evaluator without held-out frames"
-        torch.set_num_threads(1)
-        self.model = config.model.build(seed=config.seed)
+        self.model = config.model.build(seed=config.seed, threads=1)
         self.held_out = read_held_out(config.held_out, len(config.model.classes))
         self.newer, self.registry = newer, config.releases
         self.metrics = Metrics()

@@ -1,10 +1,16 @@
 """What is settled before any actor starts: release 0 and the keys on disk, ports that are free."""
 
+import contextlib
+import multiprocessing
+import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
+from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.identity import Signer
 from fleetfl.messages import SERVER
@@ -44,6 +50,45 @@ def with_initial(config: ServerConfig) -> ServerConfig:
         )
     held_out = None if config.held_out is None else config.held_out.absolute()
     return config.model_copy(update={"initial": path, "held_out": held_out})
+
+
+@contextlib.contextmanager
+def initial_beside(config: ServerConfig) -> Iterator[Callable[[], ServerConfig]]:
+    """Have `with_initial` done in a process of its own; what is given waits for it, and raises as it does.
+
+    So Ray starts meanwhile, and torch with its 300 MB is not in the server's main process.
+    """
+    if config.initial is not None:
+        read_adapter(config.initial)  # what is wrong with the file itself is said at once
+    spawn = multiprocessing.get_context("spawn")
+    ours, its = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_send_initial, args=(config, its), name="release 0")
+    process.start()
+    its.close()
+
+    def result() -> ServerConfig:
+        try:
+            found = ours.recv()
+        except EOFError as killed:
+            why = "the process that makes release 0 was killed: out of memory?"
+            raise ServerError(why) from killed
+        if isinstance(found, FleetflError):
+            raise found
+        return found
+
+    try:
+        yield result
+    finally:
+        process.terminate()  # if nobody waited
+        process.join()
+
+
+def _send_initial(config: ServerConfig, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
+    try:
+        pipe.send(with_initial(config))
+    except FleetflError as unfit:
+        pipe.send(unfit)
 
 
 def with_keys(config: ServerConfig) -> ServerConfig:

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from fastapi import FastAPI, HTTPException, Request, Response
 from PIL import Image, UnidentifiedImageError
 from prometheus_client.metrics_core import Metric
@@ -62,10 +61,9 @@ class ServedModel:
 
     def __init__(self, config: ServerConfig, newer: Newer) -> None:
         assert config.http is not None, "cluster.py deploys none without an endpoint"
-        torch.set_num_threads(1)
         self.config, self.http, self.newer = config, config.http, newer
         chosen = config.model.model_copy(update={"precision": self.http.precision})
-        self.model = chosen.build(seed=config.seed)
+        self.model = chosen.build(seed=config.seed, threads=1)
         self.card: ModelCard | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.following: asyncio.Task[None] | None = None

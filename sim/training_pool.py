@@ -24,14 +24,11 @@ class Worker:
     """Owns a model; `TrainingPool` makes it remote."""
 
     def __init__(self, config: Config, model: ModelConfig, *, seed: int) -> None:
+        self.config, self.model = config, model.build(seed=seed, threads=1)
         # In the actor, after its environment is set; whoever only asks for trainings needs no torch.
-        import torch
-
         from sim import batched
 
         self.batched = batched
-        torch.set_num_threads(1)
-        self.config, self.model = config, model.build(seed=seed)
 
     def train(self, todo: Sequence[Assignment], rows: int) -> list[LocalTraining]:
         return self.batched.train_together(self.config, self.model, todo, rows=rows)

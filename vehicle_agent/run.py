@@ -6,8 +6,6 @@ import math
 import secrets
 import signal
 
-import torch
-
 from fleetfl.identity import OneKey, Signer
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
@@ -26,8 +24,7 @@ async def run(config: VehicleConfig) -> None:
 
     Raises ModelError, SensorError or IdentityError for a model, source or key that cannot be used.
     """
-    torch.set_num_threads(config.threads)
-    model = config.model.build(seed=config.seed)
+    model = config.model.build(seed=config.seed, threads=config.threads)
     outbox = await _opened(config)
     memory = outbox.memory()
     trainer = Trainer(config.trainer, model, memory.class_counts)

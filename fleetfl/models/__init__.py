@@ -36,14 +36,19 @@ class ModelConfig(BaseModel):
             raise ValueError("class names must differ")
         return classes
 
-    def build(self, *, seed: int = 0) -> "AdaptedModel":
+    def build(self, *, seed: int = 0, threads: int | None = None) -> "AdaptedModel":
         """The model at its starting point: adapter without effect, head at zero.
 
-        Raises ModelError for a missing or unfit checkpoint.
+        From here on torch uses so many `threads` in this process; None leaves that as it is. Raises
+        ModelError for a missing or unfit checkpoint.
         """
         with uncollected():
-            from fleetfl.models.adapted import AdaptedModel  # torch: only where a model is made
+            import torch  # seconds: only where a model is made
 
+            from fleetfl.models.adapted import AdaptedModel
+
+            if threads is not None:
+                torch.set_num_threads(threads)
             return AdaptedModel(self, seed=seed)
 
 

@@ -39,10 +39,7 @@ class Vision:
         self, config: Config, scenario: Scenario, folder: Path, say: Callable[[str], None]
     ) -> None:
         self.scenario, sim = scenario, scenario.sim
-        self.model = sim.model.build(seed=sim.seed)
-        import torch  # after the model, which brings it: not to read a scenario
-
-        torch.set_num_threads(1)
+        self.model = sim.model.build(seed=sim.seed, threads=1)
         self.layout = self.model.layout
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         trainer = scenario.vehicle.trainer

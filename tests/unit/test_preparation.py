@@ -1,0 +1,65 @@
+"""Release 0 is made in a process beside the server's start."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from actors.config import ServerConfig
+from actors.errors import ServerError
+from actors.preparation import initial_beside
+from fleetfl.adapter_file import AdapterFileError, read_adapter, write_adapter
+from fleetfl.transport.memory import Config as Memory
+from fleetfl.vectors import Layout
+
+pytestmark = pytest.mark.unit
+
+
+def ours():
+    return [each for each in multiprocessing.active_children() if each.name == "release 0"]
+
+
+@pytest.fixture
+def config(model_config, tmp_path):
+    return ServerConfig(
+        fleet="demo", transport=Memory(), state=tmp_path / "state", model=model_config, seed=3
+    )
+
+
+def test_release_0_is_the_model_at_its_starting_point(config):
+    with initial_beside(config) as initial:
+        path = initial().initial
+    assert path is not None
+    layout, vector = read_adapter(path)
+    model = config.model.build(seed=3)
+    assert layout == model.layout
+    np.testing.assert_array_equal(vector, model.vector())
+    assert not ours()
+
+
+def test_a_file_for_another_model_is_named_with_both_sizes(config, tmp_path):
+    path = tmp_path / "other.safetensors"
+    write_adapter(path, Layout.of({"w": np.zeros((2, 3), np.float32)}), np.zeros(6, np.float32))
+    changed = config.model_copy(update={"initial": path})
+    with (
+        initial_beside(changed) as initial,
+        pytest.raises(ServerError, match=r"other.safetensors.*\(6 values\).*ask for"),
+    ):
+        initial()
+
+
+def test_a_file_that_is_none_is_said_before_anything_starts(config, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no adapter")
+    changed = config.model_copy(update={"initial": path})
+    with pytest.raises(AdapterFileError, match=r"notes.txt"), initial_beside(changed):
+        pytest.fail("it was let through")
+    assert not ours()
+
+
+def test_a_killed_process_is_an_error_and_no_wait_for_ever(config):
+    with initial_beside(config) as initial:
+        for process in ours():
+            process.kill()
+        with pytest.raises(ServerError, match="out of memory"):
+            initial()
