@@ -12,7 +12,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 CONFIG = Path(__file__).parents[2] / "configs" / "chaos.yaml"
-RUNS = 15
+RUNS = 12
 
 
 def chaos(folder, runs):
