@@ -10,7 +10,6 @@ from multiprocessing.connection import Connection
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
-from fleetfl import FleetflError
 from fleetfl.adapter_file import read_adapter, write_adapter
 from fleetfl.identity import Signer
 from fleetfl.messages import SERVER
@@ -69,10 +68,13 @@ def initial_beside(config: ServerConfig) -> Iterator[Callable[[], ServerConfig]]
     def result() -> ServerConfig:
         try:
             found = ours.recv()
-        except EOFError as killed:
-            why = "the process that makes release 0 was killed: out of memory?"
-            raise ServerError(why) from killed
-        if isinstance(found, FleetflError):
+        except EOFError as ended:
+            process.join()
+            raise ServerError(
+                f"the process that makes release 0 ended with status {process.exitcode} (-9: killed, "
+                "as where memory runs out)"
+            ) from ended
+        if isinstance(found, Exception):
             raise found
         return found
 
@@ -87,7 +89,7 @@ def _send_initial(config: ServerConfig, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
     try:
         pipe.send(with_initial(config))
-    except FleetflError as unfit:
+    except Exception as unfit:  # raised in the server
         pipe.send(unfit)
 
 

@@ -56,10 +56,7 @@ def trainer_config(batch_size: int) -> TrainerConfig:
 @cache
 def model() -> AdaptedModel:
     """One a process, on one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    return model_config().build()
+    return model_config().build(threads=1)
 
 
 def assignment(client: int, start: np.ndarray, batch_size: int) -> Assignment:

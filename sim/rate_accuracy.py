@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pydantic import Field, TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -120,7 +119,6 @@ def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
 
 def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]:
     tree, source, contestant_json, seed, factory = cell
-    torch.set_num_threads(1)
     contestant = Contestant.model_validate_json(contestant_json)
     bench = validate(tree, "bench", BenchConfig, source)
     sim = validate(tree, "sim", SimConfig, source)
@@ -136,7 +134,7 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         part = {**tree.get("server", {}), "state": scratch}
         server = validate({**tree, "server": part}, "server", ServerConfig, source)
         signer = Signer.from_file(sim.fleet, Path(scratch) / "key.pem")
-    model = sim.model.build(seed=sim.seed)
+    model = sim.model.build(seed=sim.seed, threads=1)
     held_out = sim.dataset.held_out(weathers, seed=sim.seed)
     coordinator = Coordinator(
         np.load(factory),
