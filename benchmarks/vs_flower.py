@@ -1,8 +1,8 @@
 """100 local trainings of a small ViT on two cores: a bare loop, our processes, Flower's simulation engine.
 
-Claims, at batches of one image: one by one in at most 1.1 times the time of the bare loop; batched, in at most
-half of it; at least 4 times as many client updates a second as Flower's simulation engine. Larger batches leave
-less between the operations to save: docs/results.md has them.
+Claims, at batches of one image: one by one in at most 1.1 times the time of the bare loop; batched, in at
+most half of it; at least 4 times as many client updates a second as Flower's simulation engine. Larger
+batches leave less between the operations to save: docs/results.md has them.
 
 Run: python benchmarks/vs_flower.py [--json FILE] [--batch-sizes 1,2,4,8]
 
