@@ -27,6 +27,9 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Fingerprint = Annotated[bytes, Meta(min_length=8, max_length=8)]
 """Of the vector's layout."""
+Parts = Annotated[bytes, Meta(max_length=16)]
+"""A byte for each part of that layout (`vectors.PARTS`), so that who refuses can name the one that differs;
+empty from older versions."""
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Second = Annotated[int, Meta(ge=0, le=2**40)]
 """UTC, whole seconds since 1970."""
@@ -62,6 +65,9 @@ class Update(Message, frozen=True, tag=1):
     """float32 [P] as `codec` packed it; sums over features if that is `feature_sums` (closed_form.py)."""
     lineage: Short = ""
     """Of the release that training started from; empty if it is not known."""
+    parts: Parts = b""
+    base_sha256: Annotated[bytes, Meta(max_length=8)] = b""
+    """The first 8 bytes of the SHA-256 of the vector that training started from; empty if not known."""
 
 
 class Release(Message, frozen=True, tag=2):
@@ -82,6 +88,7 @@ class Release(Message, frozen=True, tag=2):
     Empty if the broker takes no packet of that size: then the release in its slot has it."""
     max_staleness: Annotated[int, Meta(ge=-1, le=2**53)] = -1
     """The server refuses an update whose base is more versions behind; -1 if it does not say."""
+    parts: Parts = b""
 
 
 class Snapshot(Message, frozen=True, tag=3):
@@ -94,6 +101,7 @@ class Snapshot(Message, frozen=True, tag=3):
     codec: Short
     body: bytes
     """The vector, float32 [P], as `codec` packed it."""
+    parts: Parts = b""
 
 
 class Receipt(Message, frozen=True, tag=4):

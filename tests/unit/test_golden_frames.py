@@ -92,6 +92,21 @@ def lineage() -> bytes:
     return wire.encode(replace(message, lineage="4f2ac01d"), SIGNER)
 
 
+def parts() -> bytes:
+    """Of an update that says what its values mean, and from which bits it was trained."""
+    message = wire.decode(lineage())
+    named = {"parts": bytes(range(6)), "base_sha256": digest(vector())[:8]}
+    return wire.encode(replace(message, **named), SIGNER)
+
+
+def release_parts() -> bytes:
+    return wire.encode(replace(wire.decode(limit()), parts=bytes(range(6))), SIGNER)
+
+
+def snapshot_parts() -> bytes:
+    return wire.encode(replace(wire.decode(snapshot()), parts=bytes(range(6))), SIGNER)
+
+
 def limit() -> bytes:
     return wire.encode(replace(wire.decode(release()), max_staleness=50), SIGNER)
 
@@ -119,7 +134,10 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "receipt": receipt,
     "status": status,
     "update-lineage": lineage,
+    "update-parts": parts,
     "release-limit": limit,
+    "release-parts": release_parts,
+    "snapshot-parts": snapshot_parts,
     "status-ends": ends,
     "unsigned": lambda: wire.encode(wire.decode(receipt())),
     "chunk": lambda: chunks.split(update("float32"), 1000)[1],
