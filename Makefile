@@ -2,24 +2,33 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3
+# One thread each: the tests run side by side.
+PYTEST = OMP_NUM_THREADS=1 $(1)/bin/pytest -n $(WORKERS)
 
-.PHONY: setup demo test chaos check format clean
+.PHONY: setup lock demo test test-newest chaos check format clean
 
-setup: $(VENV)/.ready
+# Looks at every installed version each time (0.3 s) and mends what is not as requirements.lock says.
+setup:
+	@$(PYTHON) .ci/environment.py install $(VENV)
 
-$(VENV)/.ready: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	@echo "installing torch, Ray and the rest into $(VENV): a few minutes"
-	$(BIN)/pip install --quiet --editable ".[dev]"
-	@touch $@
+# Renews requirements.lock: the newest versions that the ranges in pyproject.toml admit.
+lock:
+	@$(PYTHON) .ci/environment.py renew .venv-lock
 
 demo: setup
 	$(BIN)/fleetfl demo
 
 test: setup
 	.ci/system-packages
-	$(BIN)/pytest
+	$(call PYTEST,$(VENV))
+
+# Not what has to be green: the same tests on the newest versions of everything, in an environment of its own.
+test-newest:
+	.ci/system-packages
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
+	$(call PYTEST,.venv-newest) --deselect tests/unit/test_lock.py::test_every_installed_version_is_the_locks
 
 chaos: setup
 	.ci/system-packages
@@ -36,5 +45,6 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-newest .venv-lock runs build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -16,6 +16,20 @@ from sim import world
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+ORDER = ("slow", "cluster", "broker", "browser", "contracts", "unit")
+"""Marks of the tests that begin first: whoever works longest must not begin last."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 3`: one server for all tests that look at it, and the longest tests first."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("server"))
+    items.sort(
+        key=lambda item: min(ORDER.index(m.name) for m in item.iter_markers() if m.name in ORDER)
+    )
+
+
 DATA = Path(os.environ.get("FLEETFL_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
 
 
