@@ -71,13 +71,10 @@ def test_new_kind_drops_the_old_settings(file):
     ("override", "says"),
     [
         ("server.aggregator.gaol=3", r"server\.aggregator\.gaol"),
-        (
-            "server.aggregator.goal=0",
-            r"server\.aggregator\.goal: .*greater than or equal to 1.*got 0",
-        ),
+        ("server.aggregator.goal=0", r"server\.aggregator\.goal: .*\(got 0\)"),
         ("server.aggregator.kind=nope", "fedbuff"),
         ("server.aggregator.kind=", "needs `kind`"),
-        ("server.http.port=http", r"server\.http\.port: .*integer.*'http'"),
+        ("server.http.port=http", r"server\.http\.port: .*\(got 'http'\)"),
         ("model.adapter={kind: lora, rank: 0}", r"model\.adapter\.rank"),
         ("model.classes=[a, a]", r"model\.classes: .*differ"),
         ("modle.classes=1", "modle"),
@@ -102,5 +99,5 @@ def test_unusable_files_are_named(tmp_path, text, says):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
         load(tmp_path / "none.yaml", "server", ServerConfig)

@@ -72,7 +72,7 @@ def test_a_key_file_that_is_something_else_is_named(tmp_path):
             Signer.from_file("f", path)
     other = Ed448PrivateKey.generate()
     path.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    with pytest.raises(IdentityError, match=r"holds \w*Ed448\w*, expected Ed25519"):
+    with pytest.raises(IdentityError, match=f"holds {type(other).__name__}, expected Ed25519"):
         Signer.from_file("f", path)
     locked = BestAvailableEncryption(b"secret")
     path.write_bytes(
