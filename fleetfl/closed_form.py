@@ -90,17 +90,37 @@ def features_in(body: bytes) -> bytes:
 
 def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
     """Raises CodecError for a body that is not the sums of so many frames' features of this kind."""
+    try:
+        return _unpacked(body, layout, features=features, num_examples=num_examples)
+    except CodecError:
+        raise
+    except Exception as broken:  # whatever it is: the body came from anywhere
+        raise CodecError(f"sums of {len(body)} bytes: {broken}") from broken
+
+
+def max_body_bytes(layout: Layout) -> int:
+    """No sums of this layout are longer; 0 for a layout without a head."""
+    try:
+        zero = FeatureSums.zero(layout)
+    except ValueError:
+        return 0
+    planes = 8 * (zero.gram.size + zero.cross.size)
+    return 8 + planes + planes // 256 + 64  # zstd's own bound
+
+
+def _unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
     zero = FeatureSums.zero(layout)
     size = zero.gram.size + zero.cross.size
+    if len(body) > max_body_bytes(layout):
+        raise CodecError(f"sums of {len(body)} bytes, expected at most {max_body_bytes(layout)}")
     if features_in(body) != features:
         found = features_in(body).hex()
         raise CodecError(f"sums of features {found}, expected {features.hex()}")
-    try:
-        if zstandard.frame_content_size(body[8:]) != 8 * size:
-            raise CodecError(f"sums of another size, expected {size} numbers")
-        planes = zstandard.decompress(body[8:], max_output_size=8 * size)
-    except zstandard.ZstdError as broken:
-        raise CodecError(f"sums: {broken}") from broken
+    if zstandard.frame_content_size(body[8:]) != 8 * size:
+        raise CodecError(f"sums of another size, expected {size} numbers")
+    planes = zstandard.ZstdDecompressor().decompress(
+        body[8:], max_output_size=8 * size, allow_extra_data=False
+    )
     unsigned = np.frombuffer(planes, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
     values = (unsigned >> 1).astype(np.int64) ^ -(unsigned & 1).astype(np.int64)
     found = FeatureSums(

@@ -14,6 +14,16 @@ SERVER = "server"
 MAX_NOTE = 300
 """Characters of a status's note."""
 
+MAX_DETAIL = 300
+"""Characters of a receipt's detail."""
+
+MAX_ENDS = 64
+"""Kinds of end in a status, and characters of a kind's name."""
+
+FORMAT = "format"
+"""A receipt's reason when the update cannot be read, and it can be seen whose it is. The vehicle takes back
+what it learned there."""
+
 SIGNATURE = "signature"
 """A receipt's reason when it is not shown that its vehicle sent the update. The vehicle keeps it."""
 
@@ -117,6 +127,8 @@ class Receipt(Message, frozen=True, tag=4):
     """Versions released between its base and its use."""
     version: Count
     """The server's version after it."""
+    detail: Annotated[str, Meta(max_length=MAX_DETAIL)] = ""
+    """Why it was refused, in words: the value and what was expected."""
 
 
 class Status(Message, frozen=True, tag=5):
@@ -137,7 +149,7 @@ class Status(Message, frozen=True, tag=5):
     """What hinders it, in words; empty if nothing does."""
     key: Annotated[bytes, Meta(max_length=32)] = b""
     """Its Ed25519 public key, so that a server may note it at the first use; empty if it signs nothing."""
-    ends: Annotated[dict[Short, Count], Meta(max_length=64)] = {}
+    ends: Annotated[dict[Short, Count], Meta(max_length=MAX_ENDS)] = {}
     """How many of its updates ended how, as {"accepted": 12, "expired age": 1}; over all boots."""
 
 

@@ -5,7 +5,8 @@
            4   the message, msgpack: [tag, field, field, ...]
          -64   signature of the fleet's name and all that stands before it, if signed
 
-Codecs have packed the bodies, so frames are not compressed again.
+Codecs have packed the bodies, so frames are not compressed again. Fields at the end that have their default
+are left out. Where it is known who should have sent a frame, its signature is looked at before its content.
 """
 
 from ctypes import c_float
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fleetfl import FleetflError
+from fleetfl import FleetflError, _msgpack
 from fleetfl.messages import SERVER, AnyMessage, Status, Update
 
 MAGIC = b"FFL"
@@ -26,19 +27,46 @@ MAX_FRAME_BYTES = 64 * 2**20
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: Any = msgspec.msgpack.Decoder(AnyMessage)
+_TAGS = {kind.__struct_config__.tag: kind for kind in AnyMessage.__args__}
+_KEY_AT = 1 + Status.__struct_fields__.index("key")
 
 
 class WireError(FleetflError, ValueError):
     """The bytes are not a message of this format."""
 
 
+class UnsendableError(FleetflError, ValueError):
+    """A message that whoever gets it would refuse; names the field, its value and what was expected."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a frame says of itself at its beginning, read without a look at all else."""
+
+    tag: int
+    vehicle: str
+    boot: str
+    sequence: int
+
+
 class SignatureError(WireError):
     """A whole message of somebody who may not be who it names."""
 
-    def __init__(self, why: str, message: AnyMessage) -> None:
+    def __init__(self, why: str, message: AnyMessage | None, named: Named | None = None) -> None:
         super().__init__(why)
         self.message = message
-        """As it came: to tell the named one, not to believe."""
+        """As it came: to tell the named one, not to believe. None where the content was not looked at."""
+        self.named = named
+        """The same, of a frame whose content was not looked at."""
+
+
+class UnreadableError(WireError):
+    """The first bytes are a frame's, the signature fits if that was asked: the content is at fault."""
+
+    def __init__(self, why: str, named: Named | None) -> None:
+        super().__init__(why)
+        self.named = named
+        """Which update it is, if that much can be read."""
 
 
 class Signer(Protocol):
@@ -69,43 +97,93 @@ class Opened:
     @property
     def sender(self) -> str:
         """Who should have signed it."""
-        return self.message.vehicle if isinstance(self.message, Update | Status) else SERVER
+        return _sender(self.message)
+
+
+@dataclass(frozen=True)
+class _Envelope:
+    """A frame whose content was not looked at."""
+
+    format: int
+    content: memoryview
+    signed: bytes
+    signature: bytes
+
+    @property
+    def named(self) -> Named | None:
+        match _msgpack.fields(self.content, 4):
+            case [int(tag), str(vehicle), str(boot), int(sequence)] if sequence <= 2**53:
+                return Named(tag, vehicle, boot, sequence)
+        return None
+
+    def offered(self, sender: str) -> bytes:
+        """The public key in a status that names `sender`; empty in all else."""
+        found = _msgpack.fields(self.content, _KEY_AT + 1)
+        if found[:2] == [Status.__struct_config__.tag, sender] and len(found) > _KEY_AT:
+            key = found[_KEY_AT]
+            return key if isinstance(key, bytes) else b""
+        return b""
+
+    def message(self) -> AnyMessage:
+        """Raises UnreadableError, whatever the content is."""
+        size = len(self.signed) + len(self.signature)
+        if self.format != FORMAT:
+            raise UnreadableError(
+                f"frame of format {self.format}, expected {FORMAT}: update the older side",
+                self.named,
+            )
+        try:
+            _msgpack.require_flat(self.content)
+            return _decoder.decode(self.content)
+        except Exception as broken:  # whatever it is: this door has to hold
+            raise UnreadableError(f"frame of {size} bytes: {broken}", self.named) from broken
 
 
 def encode(message: AnyMessage, signer: Signer | None = None) -> bytes:
-    """The frame of one message. Floats travel as float32."""
+    """The frame of one message. Floats travel as float32.
+
+    Raises UnsendableError for one that `decode` would refuse.
+    """
     signed = 0 if signer is None else SIGNED
-    frame = MAGIC + bytes([FORMAT | signed]) + _packed(message)
+    try:
+        packed = _packed(message)
+        _decoder.decode(packed)
+    except (
+        Exception
+    ) as refused:  # a type that msgpack has not, a number out of its range, half a character
+        raise UnsendableError(_fault(message) or str(refused)) from refused
+    frame = MAGIC + bytes([FORMAT | signed]) + packed
+    if len(frame) + SIGNATURE_BYTES > MAX_FRAME_BYTES:
+        raise UnsendableError(f"frame of {len(frame)} bytes, expected at most {MAX_FRAME_BYTES}")
     return frame if signer is None else frame + signer.sign(frame)
 
 
-def decode(frame: bytes, keys: Verifier | None = None) -> AnyMessage:
+def decode(frame: bytes, keys: Verifier | None = None, *, sender: str | None = None) -> AnyMessage:
     """The message of a whole, well-typed frame; with `keys`, of one that its sender has signed.
 
-    Raises WireError, or SignatureError where only the proof of its sender is missing.
+    `sender` is who it has to be of: a vehicle's name, or SERVER. Raises WireError: SignatureError where the
+    proof of its sender is missing, UnreadableError where its content is at fault.
     """
-    opened = open_frame(frame)
-    objection = "" if keys is None else objection_to(opened, keys)
+    if sender is None:
+        opened = open_frame(frame)
+        objection = "" if keys is None else objection_to(opened, keys)
+        if objection:
+            raise SignatureError(objection, opened.message)
+        return opened.message
+    envelope = _envelope(frame)
+    objection = "" if keys is None else _objection(envelope, keys, sender)
     if objection:
-        raise SignatureError(objection, opened.message)
-    return opened.message
+        raise SignatureError(objection, None, envelope.named)
+    message = envelope.message()
+    if (found := _sender(message)) != sender:
+        raise WireError(f"names {found!r}, expected {sender!r}")
+    return message
 
 
 def open_frame(frame: bytes) -> Opened:
     """Take a frame apart without a look at who signed it. Raises WireError."""
-    if len(frame) > MAX_FRAME_BYTES:
-        raise WireError(f"frame of {len(frame)} bytes, expected at most {MAX_FRAME_BYTES}")
-    if len(frame) < HEADER_BYTES or frame[:3] != MAGIC or frame[3] & ~SIGNED != FORMAT:
-        expected = MAGIC + bytes([FORMAT])
-        raise WireError(f"frame starts with {frame[:HEADER_BYTES]!r}, expected {expected!r}")
-    end = len(frame) - SIGNATURE_BYTES if frame[3] & SIGNED else len(frame)
-    if end <= HEADER_BYTES:
-        raise WireError(f"frame of {len(frame)} bytes is cut off")
-    try:
-        message = _decoder.decode(memoryview(frame)[HEADER_BYTES:end])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as broken:
-        raise WireError(f"frame of {len(frame)} bytes: {broken}") from broken
-    return Opened(message, frame[:end], frame[end:])
+    envelope = _envelope(frame)
+    return Opened(envelope.message(), envelope.signed, envelope.signature)
 
 
 def objection_to(opened: Opened, keys: Verifier) -> str:
@@ -116,14 +194,62 @@ def objection_to(opened: Opened, keys: Verifier) -> str:
     return keys.objection(opened.sender, opened.signed, opened.signature, offered=offered)
 
 
+def _objection(envelope: _Envelope, keys: Verifier, sender: str) -> str:
+    if not envelope.signature:
+        return f"frame of {sender!r} is not signed"
+    of = envelope.signed, envelope.signature
+    objection = keys.objection(sender, *of, offered=b"")
+    # Only for a key that is not known yet is the content looked at, and of that nothing but the key.
+    if objection and (offered := envelope.offered(sender)):
+        return keys.objection(sender, *of, offered=offered)
+    return objection
+
+
+def _envelope(frame: bytes) -> _Envelope:
+    if len(frame) > MAX_FRAME_BYTES:
+        raise WireError(f"frame of {len(frame)} bytes, expected at most {MAX_FRAME_BYTES}")
+    if len(frame) < HEADER_BYTES or frame[:3] != MAGIC:
+        expected = MAGIC + bytes([FORMAT])
+        raise WireError(f"frame starts with {frame[:HEADER_BYTES]!r}, expected {expected!r}")
+    end = len(frame) - SIGNATURE_BYTES if frame[3] & SIGNED else len(frame)
+    if end <= HEADER_BYTES:
+        raise WireError(f"frame of {len(frame)} bytes is cut off")
+    content = memoryview(frame)[HEADER_BYTES:end]
+    return _Envelope(frame[3] & ~SIGNED, content, frame[:end], frame[end:])
+
+
+def _sender(message: AnyMessage) -> str:
+    return message.vehicle if isinstance(message, Update | Status) else SERVER
+
+
 def _packed(message: AnyMessage) -> bytes:
-    values = msgspec.structs.astuple(message)
-    if float not in map(type, values):
-        return _encoder.encode(message)
+    values = list(msgspec.structs.astuple(message))
+    # Readers fill in defaults, so a field that came later costs nothing where it says nothing.
+    for default in reversed(type(message).__struct_defaults__):
+        if values[-1] != _plain_default(default):
+            break
+        values.pop()
     # msgspec reads floats of 4 bytes and of 8, and writes 8.
     narrow = (_float32(value) if isinstance(value, float) else value for value in values)
     return _encoder.encode([message.__struct_config__.tag, *narrow])
 
 
+def _plain_default(default: Any) -> Any:
+    factory = getattr(default, "factory", None)
+    return default if factory is None else factory()
+
+
 def _float32(value: float) -> msgspec.Raw:
     return msgspec.Raw(b"\xca" + bytes(c_float.__ctype_be__(value)))
+
+
+def _fault(message: AnyMessage) -> str:
+    """The first field that its type does not allow, in words; empty if it is none of them."""
+    for field in msgspec.structs.fields(type(message)):
+        value = getattr(message, field.name)
+        try:
+            msgspec.msgpack.decode(_encoder.encode(value), type=field.type)
+        except Exception as unfit:  # as above
+            kind = type(message).__name__
+            return f"{kind}.{field.name} is {repr(value)[:100]}: {unfit}"
+    return ""

@@ -18,6 +18,8 @@ from fleetfl.plugins import PluginConfig, available, chosen_from
 from fleetfl.vectors import Layout
 
 RAW, ZSTD = b"\0", b"\1"
+UNSAID_BYTES = 4096
+"""Beside 8 a value: what a codec may take that does not say how long its bodies are."""
 
 
 class CodecError(FleetflError, ValueError):
@@ -37,6 +39,9 @@ class Fidelity:
 
 
 class Codec(Protocol):
+    max_body_bytes: int
+    """No body of this kind for this layout is longer, whatever its settings were."""
+
     def encode(self, vector: np.ndarray) -> bytes:
         """Pack float32 [P]; the same settings and vector give the same bytes.
 
@@ -77,7 +82,48 @@ def decoder(kind: str, layout: Layout) -> Codec:
     """
     if kind not in available("fleetfl.codecs"):
         raise CodecError(f"codec {kind[:40]!r}, known are {available('fleetfl.codecs')}")
-    return importlib.import_module(f"fleetfl.codecs.{kind}").Config().build(layout)
+    built = importlib.import_module(f"fleetfl.codecs.{kind}").Config().build(layout)
+    return Guarded(built, layout.size)
+
+
+class Guarded:
+    """Any codec behind one door: whatever goes wrong with a vector or a body is a CodecError."""
+
+    def __init__(self, codec: Codec, size: int) -> None:
+        self.codec, self.size = codec, size
+        self.max_body_bytes = getattr(codec, "max_body_bytes", UNSAID_BYTES + 8 * size)
+
+    def encode(self, vector: np.ndarray) -> bytes:
+        try:
+            return self.codec.encode(vector)
+        except CodecError:
+            raise
+        except Exception as failed:
+            raise CodecError(f"{vector.size} values: {_in_words(failed)}") from failed
+
+    def decode(self, body: bytes) -> np.ndarray:
+        if len(body) > self.max_body_bytes:
+            raise CodecError(f"body of {len(body)} bytes, expected at most {self.max_body_bytes}")
+        try:
+            vector = self.codec.decode(body)
+            if vector.dtype != np.float32 or vector.shape != (self.size,):
+                raise CodecError(f"{vector.dtype} {vector.shape}, expected float32 [{self.size}]")
+        except CodecError:
+            raise
+        except (
+            Exception
+        ) as failed:  # a codec that was not made for this, or memory that is not there
+            raise CodecError(f"body of {len(body)} bytes: {_in_words(failed)}") from failed
+        return vector
+
+
+def max_body_bytes(layout: Layout) -> int:
+    """No difference of this layout is longer, by whatever codec a vehicle packs it."""
+    return max(decoder(kind, layout).max_body_bytes for kind in available("fleetfl.codecs"))
+
+
+def _in_words(failed: Exception) -> str:
+    return f"{type(failed).__name__}: {failed}"
 
 
 def require_finite(vector: np.ndarray) -> np.ndarray:
@@ -106,7 +152,7 @@ def squeeze(raw: bytes, level: int) -> bytes:
 def unsqueeze(body: bytes | memoryview, max_bytes: int) -> bytes | memoryview:
     """Undo `squeeze`; what stands as it is, is not copied.
 
-    Raises CodecError if the body is damaged or declares more than `max_bytes`.
+    Raises CodecError if the body is damaged, declares more than `max_bytes`, or is followed by anything.
     """
     view = memoryview(body)
     flag, content = bytes(view[:1]), view[1:]
@@ -119,8 +165,12 @@ def unsqueeze(body: bytes | memoryview, max_bytes: int) -> bytes | memoryview:
         )
     try:
         _require_at_most(max_bytes, zstandard.frame_content_size(content))
-        return zstandard.ZstdDecompressor().decompress(content, max_output_size=max_bytes)
-    except zstandard.ZstdError as broken:
+        return zstandard.ZstdDecompressor().decompress(
+            content, max_output_size=max_bytes, allow_extra_data=False
+        )
+    except CodecError:
+        raise
+    except Exception as broken:
         raise CodecError(f"body of {len(content)} bytes is not zstd: {broken}") from broken
 
 

@@ -15,6 +15,11 @@ MAX_SCALE = np.finfo(np.float32).max / np.float32(128)
 MAX_SCALE_BITS = int(MAX_SCALE.view(np.uint32))
 
 
+def max_head_bytes(size: int) -> int:
+    """Block size and scales, with the smallest blocks."""
+    return 4 + 4 * -(-size // MIN_BLOCK)
+
+
 def quantized(vector: np.ndarray, block: int, largest: int) -> tuple[bytes, np.ndarray]:
     """Block size and scales as bytes, and int8 [P] from -largest to largest.
 

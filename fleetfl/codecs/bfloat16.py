@@ -49,6 +49,7 @@ class BFloat16:
 
     def __init__(self, config: Config, layout: Layout) -> None:
         self.level, self.size = config.level, layout.size
+        self.max_body_bytes = 4 + 2 * (1 + self.size)
 
     def encode(self, vector: np.ndarray) -> bytes:
         halves = rounded(require_finite(vector))

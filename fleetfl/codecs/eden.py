@@ -24,6 +24,7 @@ from fleetfl.codecs._planes import pack, unpack
 from fleetfl.vectors import Layout
 
 BLOCK, SMALL = 65_536, 64
+MAX_BITS = 4
 POSITIVE_CODES = (
     (0.79788456,),
     (0.45278003, 1.51041761),
@@ -47,7 +48,7 @@ NEGLIGIBLE = 1e-30
 
 class Config(CodecConfig):
     kind: Literal["eden"] = "eden"
-    bits: int = Field(default=1, ge=1, le=4)
+    bits: int = Field(default=1, ge=1, le=MAX_BITS)
     """A value's code."""
     scale: Literal["unbiased", "least_error"] = "unbiased"
     """What the scale makes of the rounded vector."""
@@ -83,6 +84,7 @@ class Eden:
         for size in block_sizes(self.size):
             self.blocks.append((slice(self.padded, self.padded + size), size))
             self.padded += size
+        self.max_body_bytes = 5 + 4 * len(self.blocks) + MAX_BITS * -(-self.padded // 8)
 
     def encode(self, vector: np.ndarray) -> bytes:
         vector, bits = require_finite(vector), self.config.bits
@@ -126,8 +128,8 @@ class Eden:
         if len(body) < start:
             raise CodecError(f"{len(body)} bytes, expected {len(self.blocks)} factors first")
         bits, seed = struct.unpack_from("<BI", body)
-        if not 1 <= bits <= 4:
-            raise CodecError(f"{bits} bits a value, expected 1 to 4")
+        if not 1 <= bits <= MAX_BITS:
+            raise CodecError(f"{bits} bits a value, expected 1 to {MAX_BITS}")
         factors = np.frombuffer(body, "<f4", len(self.blocks), 5).astype(np.float32)
         if not (np.abs(factors) <= MAX_FACTOR).all():
             raise CodecError(f"a block's factor is not within {MAX_FACTOR}")

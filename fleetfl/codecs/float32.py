@@ -25,6 +25,7 @@ class Config(CodecConfig):
 class Float32:
     def __init__(self, config: Config, layout: Layout) -> None:
         self.level, self.size = config.level, layout.size
+        self.max_body_bytes = 1 + 4 * self.size
 
     def encode(self, vector: np.ndarray) -> bytes:
         return squeeze(require_finite(vector).astype("<f4", copy=False).tobytes(), self.level)

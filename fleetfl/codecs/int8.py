@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.codecs import CodecConfig, CodecError, Fidelity, squeeze, unsqueeze
-from fleetfl.codecs._blocks import MAX_BLOCK, MIN_BLOCK, parted, quantized, scaled
+from fleetfl.codecs._blocks import MAX_BLOCK, MIN_BLOCK, max_head_bytes, parted, quantized, scaled
 from fleetfl.vectors import Layout
 
 
@@ -34,6 +34,7 @@ class Int8:
 
     def __init__(self, config: Config, layout: Layout) -> None:
         self.block, self.level, self.size = config.block, config.level, layout.size
+        self.max_body_bytes = max_head_bytes(self.size) + 1 + self.size
 
     def encode(self, vector: np.ndarray) -> bytes:
         head, values = quantized(vector, self.block, 127)

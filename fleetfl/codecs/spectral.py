@@ -30,6 +30,8 @@ from fleetfl.codecs._planes import pack, unpack, varints
 from fleetfl.codecs.bfloat16 import rounded, widened
 from fleetfl.vectors import Layout
 
+PACKET_BYTES = 1400
+MAX_BITS_PER_VALUE = 8
 ENTRY_BITS = 4
 ENTRY_MAX = 2 ** (ENTRY_BITS - 1) - 1
 RANK_BITS = 4
@@ -43,10 +45,10 @@ SHIFTS = 128
 
 class Config(CodecConfig):
     kind: Literal["spectral"] = "spectral"
-    bits_per_value: float = Field(default=0.25, gt=0, le=8)
+    bits_per_value: float = Field(default=0.25, gt=0, le=MAX_BITS_PER_VALUE)
     """What a body may take, all of it; it fills this to a few bytes."""
     max_bytes: int | None = Field(default=None, ge=64)
-    """Bound in its place, in bytes: one packet, whatever the model."""
+    """Bound in its place, bytes: one packet, whatever the model. At most 8 bits a value, or 1,400 bytes."""
     dead_zone: float = Field(default=0.18, ge=0, lt=0.5)
     """Part of a step, besides the half that always is, that is rounded towards zero: fewer places to
     write for little energy."""
@@ -139,7 +141,10 @@ class Spectral:
 
     def __init__(self, config: Config, layout: Layout) -> None:
         self.config, self.size, self.places = config, layout.size, places(layout)
-        self.max_bytes = config.max_bytes or max(64, int(config.bits_per_value * layout.size / 8))
+        # What a body may take at most is a setting, so a bound for all settings has to be one too.
+        self.max_body_bytes = max(PACKET_BYTES, MAX_BITS_PER_VALUE * layout.size // 8)
+        wanted = config.max_bytes or max(64, int(config.bits_per_value * layout.size / 8))
+        self.max_bytes = min(wanted, self.max_body_bytes)
 
     def encode(self, vector: np.ndarray) -> bytes:
         vector = require_finite(vector)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.codecs import CodecConfig, CodecError, Fidelity, _golomb, require_finite
-from fleetfl.codecs._planes import pack, read_varints, unpack, varints
+from fleetfl.codecs._planes import MAX_VARINT_BYTES, pack, read_varints, unpack, varints
 from fleetfl.codecs.bfloat16 import rounded, widened
 from fleetfl.vectors import Layout
 
@@ -44,6 +44,9 @@ class TopSigns:
         self.config, self.size = config, layout.size
         self.sizes = np.array([prod(shape) for _, shape in layout.shapes], np.int64)
         self.starts = np.cumsum(self.sizes) - self.sizes
+        # Counts and magnitudes, a sign a value, and gaps: at no density over 1.25 bits a value.
+        of_tensors = (MAX_VARINT_BYTES + 2) * len(self.sizes)
+        self.max_body_bytes = of_tensors + self.size // 8 + 5 * self.size // 32 + 4
 
     def encode(self, vector: np.ndarray) -> bytes:
         vector = require_finite(vector)

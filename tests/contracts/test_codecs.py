@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 import fleetfl.codecs
-from fleetfl.codecs import AnyCodec, CodecConfig, CodecError, Fidelity, decoder
+from fleetfl.codecs import AnyCodec, CodecConfig, CodecError, Fidelity, Guarded, decoder
 from fleetfl.plugins import available
 from fleetfl.vectors import Layout
 
@@ -276,3 +277,114 @@ def test_new_file_is_picked_up_by_its_presence(tmp_path, monkeypatch):
     np.testing.assert_array_equal(decoder("acme", LAYOUT).decode(body), normal(LAYOUT))
     sys.modules.pop("fleetfl.codecs.acme")
     decoder.cache_clear()
+
+
+def adversarial(layout: Layout) -> Iterator[np.ndarray]:
+    """What packs badly: noise of several kinds, at every density, and values that differ by magnitudes."""
+    dice = np.random.default_rng(5)
+    size = layout.size
+    yield from (normal(layout, scale) for scale in (1e-30, 1.0, 1e30))
+    yield np.ones(size, np.float32)
+    yield np.where(np.arange(size) % 2, np.float32(1), np.float32(-1))
+    yield np.exp(dice.uniform(-60, 60, size)).astype(np.float32) * np.sign(normal(layout))
+    yield dice.integers(0, 2**23, size, np.uint32).view(np.float32)  # subnormal
+    for density in (0.003, 0.02, 0.1, 0.3, 0.36, 0.5, 0.7, 0.9, 0.99):
+        yield np.where(dice.random(size) < density, normal(layout), np.float32(0))
+    for step in (2, 3, 4, 5):
+        yield np.where(np.arange(size) % step == step - 1, np.float32(1), np.float32(0))
+    for rank in (1, 3):
+        factors = dice.normal(size=(size, rank)) * 4.0 ** np.arange(rank)
+        yield factors.sum(axis=1).astype(np.float32)
+
+
+SHAPES = {
+    "odd": LAYOUT,
+    "none": Layout.flat(0),
+    "one": Layout.flat(1),
+    "seven": Layout.flat(7),
+    "flat": Layout.flat(3001),
+    "square": Layout((("w", (60, 60)),)),
+    "many small": Layout(tuple((f"t{n}", (3, n % 5)) for n in range(90))),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_no_body_of_any_setting_is_longer_than_the_kind_says(kind, shape):
+    Config: Any = type(default(kind))
+    most, tried, vectors = decoder(kind, shape).max_body_bytes, settings(kind), adversarial(shape)
+    if kind == "spectral":  # searches for what fits, which takes its time
+        tried = [Config(max_bytes=n, depth=0.01, dead_zone=0.0) for n in (64, 10**6)]
+        vectors = islice(vectors, 1, None, 6)
+    if kind == "top_signs":
+        tried += [Config(keep=keep) for keep in (0.01, 0.3, 0.36, 0.5, 0.8, 1)]
+    codecs = [config.build(shape) for config in tried]
+    assert {codec.max_body_bytes for codec in codecs} == {most}
+    for vector, codec in product(vectors, codecs):
+        with contextlib.suppress(CodecError):
+            assert len(codec.encode(vector)) <= most
+
+
+def test_the_largest_body_is_in_proportion_to_the_layout(kind):
+    """Of 38,794 values, float32's is 155,177 bytes, and no other's is longer."""
+    assert decoder(kind, Layout.flat(38_794)).max_body_bytes <= 4 * 38_794 + 1
+
+
+def test_a_longer_body_is_refused_unread(kind):
+    codec = decoder(kind, LAYOUT)
+    with pytest.raises(CodecError, match="bytes, expected at most"):
+        codec.decode(codec.encode(normal(LAYOUT)) + bytes(codec.max_body_bytes))
+
+
+@pytest.mark.parametrize(
+    "after", [b"\0", b"\1", b"\0" * 8, b"\x28\xb5\x2f\xfd\x20\x00\x01\x00\x00"]
+)
+def test_bytes_after_a_body_are_refused(kind, after):
+    for config in settings(kind):
+        for vector in (normal(LAYOUT), np.zeros(LAYOUT.size, np.float32)):
+            body = config.build(LAYOUT).encode(vector)
+            if not body:  # then what follows is the body
+                continue
+            with pytest.raises(CodecError):
+                decoder(kind, LAYOUT).decode(body + after)
+
+
+class Odd:
+    """A codec of somebody else's, that raises, or gives, what it likes."""
+
+    def __init__(self, gives: Any) -> None:
+        self.gives = gives
+
+    def encode(self, vector: np.ndarray) -> bytes:
+        return self.decode(b"")
+
+    def decode(self, body: bytes) -> Any:
+        if isinstance(self.gives, Exception):
+            raise self.gives
+        return self.gives
+
+
+ODD = [
+    IndexError(),
+    KeyError("x"),
+    RecursionError(),
+    MemoryError(),
+    AssertionError(),
+    UnicodeError(),
+]
+
+
+@pytest.mark.parametrize("gives", ODD, ids=repr)
+def test_whatever_a_codec_raises_is_a_codec_error(gives):
+    odd: Any = Odd(gives)
+    codec = Guarded(odd, 3)
+    with pytest.raises(CodecError, match=type(gives).__name__):
+        codec.decode(b"abc")
+    with pytest.raises(CodecError, match=type(gives).__name__):
+        codec.encode(np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("gives", [None, [1.0], np.zeros(3), np.zeros(4, np.float32)], ids=repr)
+def test_whatever_else_a_codec_gives_is_a_codec_error(gives):
+    odd: Any = Odd(gives)
+    with pytest.raises(CodecError):
+        Guarded(odd, 3).decode(b"abc")

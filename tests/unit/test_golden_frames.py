@@ -120,6 +120,10 @@ def receipt() -> bytes:
     return wire.encode(Receipt("drone-01", "x3F-a0", 200, "refused", "stale", 51, 92), SIGNER)
 
 
+def receipt_detail() -> bytes:
+    return wire.encode(replace(wire.decode(receipt()), detail="51 versions late, limit 50"), SIGNER)
+
+
 def status() -> bytes:
     fields = ("drone-01", "x3F-a0", "online", 41, 123_456, 654_321, 2, "camera unplugged")
     return wire.encode(Status(*fields, SIGNER.public), SIGNER)
@@ -132,6 +136,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "snapshot": snapshot,
     "rollback": rollback,
     "receipt": receipt,
+    "receipt-detail": receipt_detail,
     "status": status,
     "update-lineage": lineage,
     "update-parts": parts,
