@@ -1,12 +1,12 @@
 """Labelled frames nobody trains on, each with the weather it was taken in."""
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fleetfl import FleetflError
+from fleetfl.archives import ArchiveError, ArchiveMissing, arrays_from
 
 
 class HeldOutError(FleetflError, ValueError):
@@ -40,19 +40,21 @@ class HeldOut:
 def read_held_out(path: Path, num_classes: int) -> HeldOut:
     """Raises HeldOutError if the file is missing, damaged or not for so many classes."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            images, labels = archive["images"], archive["labels"].astype(np.int64)
-            conditions = archive["conditions"]
-    except FileNotFoundError as missing:
+        images, labels, conditions = arrays_from(path, "images", "labels", "conditions")
+    except ArchiveMissing as missing:
         raise HeldOutError(f"held-out frames {path} are missing") from missing
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as broken:
-        raise HeldOutError(f"held-out frames {path} cannot be read: {broken}") from broken
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+    except ArchiveError as broken:
+        raise HeldOutError(f"held-out frames {broken}") from broken
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise HeldOutError(
             f"{path}: images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3]"
         )
     if labels.shape != (len(images),) or conditions.shape != (len(images),):
         raise HeldOutError(f"{path}: labels and conditions must be [{len(images)}]")
+    if labels.dtype.kind not in "iu" or conditions.dtype.kind != "U":
+        raise HeldOutError(
+            f"{path}: labels {labels.dtype} and conditions {conditions.dtype}, expected integers and texts"
+        )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise HeldOutError(f"{path}: labels to {labels.max()}, the model has {num_classes} classes")
-    return HeldOut(images, labels, conditions)
+    return HeldOut(images, labels.astype(np.int64), conditions)

@@ -11,6 +11,7 @@ from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.outbox import Outbox, OutboxError
+from vehicle_agent.sensors import opened
 from vehicle_agent.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,7 @@ async def run(config: VehicleConfig) -> None:
     outbox = await _opened(config)
     memory = outbox.memory()
     trainer = Trainer(config.trainer, model, memory.class_counts)
-    sensor = config.sensor.build(config.model.classes)
-    sensor.skip(memory.num_read)
+    sensor = opened(config.sensor, config.model.classes, num_read=memory.num_read)
     identity = Identity(
         config.fleet,
         config.name,

@@ -10,6 +10,10 @@ from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig, chosen_from
 
 
+MAX_SECOND = float(2**40)
+"""The latest moment that an update can name, UTC seconds; the earliest is 0."""
+
+
 class SensorError(FleetflError, OSError):
     """A source without usable frames; the message names it and what was expected."""
 
@@ -33,6 +37,9 @@ class SensorSource(Protocol):
         """Different frames it has; None for an endless stream."""
         ...
 
+    # One that passes frames over may also have a property `note: str` that says how many and why, and is empty
+    # if it passed over none; the vehicle's status shows it.
+
     def read(self, count: int) -> Frames:
         """The next `count` frames; a finite source starts again at its end. Raises SensorError."""
         ...
@@ -43,6 +50,55 @@ class SensorSource(Protocol):
         An endless stream only has to show other frames than those before.
         """
         ...
+
+
+def read_from(source: SensorSource, count: int, num_classes: int) -> Frames:
+    """The next frames of a source that anybody may have written. Raises SensorError, whatever it raises."""
+    try:
+        frames = source.read(count)
+        images, labels = frames.images, frames.labels
+        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+        if not fits or not len(images) or labels.shape != images.shape[:1]:
+            raise SensorError(
+                f"images {images.dtype} {list(images.shape)} with labels {list(labels.shape)}, "
+                "expected uint8 [B, H, W, 3] and [B]"
+            )
+        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
+            raise SensorError(
+                f"labels {labels.dtype} {labels.min()} to {labels.max()}, "
+                f"expected integers from 0 to {num_classes - 1}"
+            )
+        oldest, newest = _moment(frames.captured_from), _moment(frames.captured_to)
+        return Frames(images, labels.astype(np.int64), oldest, max(oldest, newest))
+    except SensorError:
+        raise
+    except Exception as broken:
+        raise SensorError(f"{type(source).__name__}: {type(broken).__name__}: {broken}") from broken
+
+
+def _moment(second: float) -> float:
+    """In the range that an update can name; a camera without a clock says what it likes."""
+    return min(max(float(second), 0.0), MAX_SECOND) if np.isfinite(second) else 0.0
+
+
+def opened(config: "SensorConfig", classes: tuple[str, ...], *, num_read: int) -> SensorSource:
+    """The source, gone on to where it was after so many frames. Raises SensorError, whatever it raises."""
+    try:
+        source = config.build(classes)
+        source.skip(num_read)
+        return source
+    except SensorError:
+        raise
+    except Exception as broken:
+        raise SensorError(f"{config.kind_name}: {type(broken).__name__}: {broken}") from broken
+
+
+def passed_over(source: SensorSource) -> str:
+    """Frames that the source passed over, and why, in words; empty if it says nothing of any."""
+    try:
+        return str(getattr(source, "note", ""))
+    except Exception as broken:
+        return f"{type(source).__name__} cannot say what it passed over: {type(broken).__name__}"
 
 
 class SensorConfig(PluginConfig):

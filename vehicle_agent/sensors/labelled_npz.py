@@ -1,14 +1,18 @@
 """Labelled frames from a NumPy archive, in shuffled order, again and again."""
 
 import time
-import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
+from fleetfl.archives import ArchiveError, ArchiveMissing, array_from, arrays_from
 from vehicle_agent.sensors import Frames, SensorConfig, SensorError
+
+
+MAX_EPOCHS_SKIPPED = 10_000
+"""Of which the order is drawn again after a restart; with more, it begins anew."""
 
 
 class Config(SensorConfig):
@@ -50,7 +54,7 @@ class LabelledNpz:
 
     def skip(self, count: int) -> None:
         whole, rest = divmod(count, len(self.images))
-        for _ in range(whole):
+        for _ in range(whole % MAX_EPOCHS_SKIPPED):
             self.rng.permutation(len(self.images))
         self._next_rows(rest)
 
@@ -69,17 +73,10 @@ class LabelledNpz:
 def read_archive(path: Path, images: str, labels: str) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [N, H, W, 3] and int64 [N] from an .npz. Raises SensorError naming what is wrong."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            frames, numbers = archive[images], archive[labels]
-    except FileNotFoundError as missing:
-        raise SensorError(f"data file {path} is missing") from missing
-    except KeyError as missing:
-        raise SensorError(
-            f"{path}: {missing.args[0]}, expected {images!r} and {labels!r}"
-        ) from missing
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as broken:
-        raise SensorError(f"{path} cannot be read as .npz: {broken}") from broken
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        frames, numbers = arrays_from(path, images, labels)
+    except ArchiveError as broken:
+        raise SensorError(f"data file {broken}") from broken
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
         raise SensorError(
             f"{path}: {images} is {frames.dtype} {list(frames.shape)}, expected uint8 [N, H, W, 3]"
         )
@@ -93,9 +90,11 @@ def read_archive(path: Path, images: str, labels: str) -> tuple[np.ndarray, np.n
 
 def _rows(path: Path, num_images: int) -> np.ndarray:
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as broken:
-        raise SensorError(f"rows {path} cannot be read: {broken}") from broken
+        rows = array_from(path)
+    except ArchiveMissing as missing:
+        raise SensorError(f"rows {path} cannot be read: it is missing") from missing
+    except ArchiveError as broken:
+        raise SensorError(f"rows {broken}") from broken
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise SensorError(f"rows {path}: {rows.dtype} {list(rows.shape)}, expected integers [M]")
     if len(rows) and not 0 <= rows.min() <= rows.max() < num_images:

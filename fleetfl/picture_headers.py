@@ -1,0 +1,231 @@
+"""What a picture's bytes claim about themselves, read before a decoder sees them. Knows no Pillow.
+
+A decoder unpacks whatever a header asks for, so everything that costs time or memory is bounded here: pixels,
+scans of a JPEG, chunks of a PNG, frames. Metadata that no pixel depends on is taken out of a JPEG.
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from fleetfl import FleetflError
+
+MAX_SIDE = 65_535
+"""Pixels. JPEG has no longer ones; a decoder keeps whole rows besides the picture."""
+SCANS_AT_MOST = 16
+"""A picture of `max_pixels` may be gone over so often; smaller ones oftener. Progressive JPEGs have about ten."""
+MAX_CHUNKS = 65_536
+MAX_PACKED_CHUNKS = 64
+"""Of a PNG: texts and profiles, each of which may unpack to a megabyte."""
+MAX_SEGMENTS = 4096
+"""Of a JPEG, before its first scan; a profile or a depth map takes some hundreds."""
+MAX_EXIF_ENTRIES = 512
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
+OTHERS = {
+    b"GIF8": "a GIF picture",
+    b"BM": "a BMP picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
+    b"\xff\x0a": "a JPEG XL picture",
+    b"\0\0\0\x0cJXL ": "a JPEG XL picture",
+    b"\x1f\x8b": "packed with gzip",
+    b"PK\x03\x04": "a ZIP archive",
+    b"%PDF": "a PDF document",
+    b"\x93NUMPY": "a NumPy array",
+}
+
+
+class PictureError(FleetflError, ValueError):
+    """Bytes that are no picture we take; says what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much a picture may ask for. Larger ones are refused before they are unpacked."""
+
+    max_pixels: int = 32_000_000
+    max_bytes: int = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Header:
+    """A picture within its bounds that is not unpacked yet."""
+
+    kind: str
+    """PNG, JPEG, WEBP or BMP."""
+    width: int
+    height: int
+    data: bytes
+    """What the decoder is to be given."""
+    bits: int = 8
+    """A sample's, in a PNG."""
+    scans: int = 1
+    """Passes over all pixels that decoding takes, at most."""
+    exif: bytes = b""
+
+    @property
+    def work(self) -> int:
+        """Pixels to go over: what decoding costs in time."""
+        return self.width * self.height * self.scans
+
+
+def header(data: bytes, bounds: Bounds, kinds: tuple[str, ...]) -> Header:
+    """Raises PictureError; on hostile bytes also whatever parsing them raises (pictures.py sees to that)."""
+    if len(data) > bounds.max_bytes:
+        raise PictureError(f"{len(data)} bytes, expected at most {bounds.max_bytes}")
+    found = _read(data, kinds)
+    if found.width * found.height > bounds.max_pixels:
+        raise PictureError(
+            f"picture of {found.width} x {found.height}, expected at most {bounds.max_pixels} pixels"
+        )
+    if not (0 < found.width <= MAX_SIDE and 0 < found.height <= MAX_SIDE):
+        raise PictureError(
+            f"picture of {found.width} x {found.height}, expected sides of 1 to {MAX_SIDE} pixels"
+        )
+    if found.work > SCANS_AT_MOST * bounds.max_pixels:
+        raise PictureError(
+            f"picture of {found.width} x {found.height} in {found.scans} scans, "
+            f"expected at most {SCANS_AT_MOST * bounds.max_pixels // (found.width * found.height)}"
+        )
+    return found
+
+
+def _read(data: bytes, kinds: tuple[str, ...]) -> Header:
+    if data.startswith(PNG) and "PNG" in kinds:
+        return _png(data)
+    if data.startswith(JPEG) and "JPEG" in kinds:
+        return _jpeg(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP" and "WEBP" in kinds:
+        return _webp(data)
+    if data.startswith(b"BM") and "BMP" in kinds:
+        return _bmp(data)
+    raise PictureError(_other(data))
+
+
+def _other(data: bytes) -> str:
+    if not data:
+        return "there is nothing in it"
+    if data[4:8] == b"ftyp":
+        return f"it is a HEIF or AVIF picture or a film ({data[8:12].decode('latin-1')!r})"
+    for start, what in OTHERS.items():
+        if data.startswith(start):
+            return f"it is {what}"
+    return f"it begins with {data[:8]!r}"
+
+
+def _png(data: bytes) -> Header:
+    """Walk all chunks: each is there whole, and what makes the picture is undamaged."""
+    at, packed, about = len(PNG), 0, None
+    for _ in range(MAX_CHUNKS):
+        if at + 12 > len(data):
+            raise PictureError(f"a PNG that ends early, after {len(data)} bytes")
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if end > len(data):
+            raise PictureError(f"a PNG that ends early, within a chunk {name!r} of {length} bytes")
+        # In capitals: without it there is no picture.
+        if name[:1].isupper() and zlib.crc32(data[at + 4 : end - 4]) != _u32(data, end - 4):
+            raise PictureError(f"a PNG with a damaged chunk {name!r}")
+        if (about is None) != (name == b"IHDR"):
+            raise PictureError("a PNG whose header is not its first chunk, or not its only one")
+        if about is None:
+            about = struct.unpack_from(">IIB", data, at + 8)
+        elif name == b"acTL" and length >= 4 and _u32(data, at + 8) > 1:
+            raise PictureError(f"an animation of {_u32(data, at + 8)} frames, expected a still one")
+        elif name in PACKED_CHUNKS:
+            packed += 1
+            if packed > MAX_PACKED_CHUNKS:
+                raise PictureError(f"a PNG with over {MAX_PACKED_CHUNKS} texts and profiles")
+        elif name == b"IEND":
+            width, height, bits = about
+            return Header("PNG", width, height, data[:end], bits=bits)
+        at = end
+    raise PictureError(f"a PNG in over {MAX_CHUNKS} chunks")
+
+
+def _u32(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big")
+
+
+def _jpeg(data: bytes) -> Header:
+    """Take out what no pixel depends on: decoders read into EXIF and the like, and hostile ones cost memory."""
+    kept, exif, size, at = [data[:2]], b"", None, 2
+    for _ in range(MAX_SEGMENTS):
+        mark = re.compile(rb"\xff+[^\x00\xff]").search(data, at)
+        if mark is None:
+            raise PictureError(f"a JPEG that ends early, after {len(data)} bytes")
+        start, marker = mark.end(), data[mark.end() - 1]
+        if marker in (0xD8, 0xD9, 0x01) or 0xD0 <= marker <= 0xD7:
+            at = start
+            continue
+        end = start + int.from_bytes(data[start : start + 2], "big")
+        if end < start + 2 or end > len(data):
+            raise PictureError(f"a JPEG that ends early, within a segment {marker:02X}")
+        if marker == 0xDA:
+            if size is None:
+                raise PictureError("a JPEG whose size is not told before its first scan")
+            # What lies in thumbnails is counted too; whatever the decoder takes for a scan is among these.
+            scans = max(1, data.count(b"\xff\xda"))
+            whole = b"".join((*kept, b"\xff", data[start - 1 :]))
+            return Header("JPEG", size[1], size[0], whole, scans=scans, exif=exif)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if size is not None:
+                raise PictureError("a JPEG of two frames")
+            size = struct.unpack_from(">HH", data, start + 3)
+        if marker == 0xE1 and not exif and data[start + 2 : start + 8] == b"Exif\0\0":
+            exif = data[start + 2 : end]
+        # JFIF's and Adobe's say how colours are stored.
+        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept += [b"\xff", data[start - 1 : end]]
+        at = end
+    raise PictureError(f"a JPEG of over {MAX_SEGMENTS} segments before its first scan")
+
+
+def _webp(data: bytes) -> Header:
+    kind = data[12:16]
+    if len(data) < 30 or len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise PictureError(f"a WebP that ends early, after {len(data)} bytes")
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        both = int.from_bytes(data[21:25], "little")
+        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
+    else:
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    return Header("WEBP", width, height, data)
+
+
+def _bmp(data: bytes) -> Header:
+    if len(data) < 26:
+        raise PictureError(f"a BMP that ends early, after {len(data)} bytes")
+    if int.from_bytes(data[14:18], "little") == 12:
+        return Header("BMP", *struct.unpack_from("<HH", data, 18), data)
+    # Run lengths are unpacked in Python, a pixel at a time.
+    if data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+        raise PictureError("a BMP in run lengths, expected a plain one")
+    width, height = struct.unpack_from("<ii", data, 18)
+    return Header("BMP", width, abs(height), data)
+
+
+def orientation(exif: bytes) -> int:
+    """How the camera was held, 1 to 8; 1, as it is stored, if EXIF does not say or cannot be read."""
+    body = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
+    if order is None or len(body) < 8:
+        return 1
+    (at,) = struct.unpack_from(f"{order}I", body, 4)
+    if at + 2 > len(body):
+        return 1
+    (count,) = struct.unpack_from(f"{order}H", body, at)
+    for entry in range(at + 2, at + 2 + 12 * min(count, MAX_EXIF_ENTRIES), 12):
+        if entry + 12 > len(body):
+            return 1
+        tag, kind, many, value = struct.unpack_from(f"{order}HHIH", body, entry)
+        if tag == 0x0112:
+            return value if (kind, many) == (3, 1) and 1 <= value <= 8 else 1
+    return 1
