@@ -1,4 +1,4 @@
-"""Arrays from .npz and .npy files, whoever wrote them: they are there as they were asked for, or it is one error."""
+"""Arrays from .npz and .npy files, whoever wrote them: they are there as asked for, or it is one error."""
 
 import os
 import stat

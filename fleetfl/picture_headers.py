@@ -14,7 +14,7 @@ from fleetfl import FleetflError
 MAX_SIDE = 65_535
 """Pixels. JPEG has no longer ones; a decoder keeps whole rows besides the picture."""
 SCANS_AT_MOST = 16
-"""A picture of `max_pixels` may be gone over so often; smaller ones oftener. Progressive JPEGs have about ten."""
+"""A picture of `max_pixels` may be gone over so often, smaller ones oftener. Progressive JPEGs need ten."""
 MAX_CHUNKS = 65_536
 MAX_PACKED_CHUNKS = 64
 """Of a PNG: texts and profiles, each of which may unpack to a megabyte."""
@@ -153,7 +153,7 @@ def _u32(data: bytes, at: int) -> int:
 
 
 def _jpeg(data: bytes) -> Header:
-    """Take out what no pixel depends on: decoders read into EXIF and the like, and hostile ones cost memory."""
+    """Take out what no pixel depends on: a decoder reads EXIF, and hostile EXIF fills the memory."""
     kept, exif, size, at = [data[:2]], b"", None, 2
     for _ in range(MAX_SEGMENTS):
         mark = re.compile(rb"\xff+[^\x00\xff]").search(data, at)

@@ -1,11 +1,11 @@
-"""Picture files to pixels, the same way for endpoint, vehicles and evaluator. The one place that knows Pillow.
+"""Picture files to pixels, the same way for endpoint and vehicles. The one place that reads with Pillow.
 
 Whatever the bytes are, the outcome is a picture or a PictureError. What they mean is settled here too:
 
 - EXIF orientation is applied; other metadata (profiles, gamma, texts) changes nothing.
 - What is transparent shows white behind it; colours under full transparency do not count.
-- Grey of 16 bits is scaled to 8, not clipped. Where its values use less than a quarter of the range, as a thermal
-  camera's do, what they use is spread over all of 0 to 255; 0.5 % at either end may lie beyond it.
+- Grey of 16 bits is scaled to 8, not clipped. Where its values use less than a quarter of the range, as a
+  thermal camera's do, what they use is spread over all of 0 to 255; 0.5 % at either end may lie beyond it.
 - Colour of 16 bits keeps its upper 8; CMYK, YCCK and palettes become RGB.
 - A file that ends early is refused, however little is missing. So are animations.
 """
@@ -20,7 +20,17 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from fleetfl.picture_headers import Bounds, Header, PictureError, header, orientation
 
-__all__ = ["BACKGROUND", "KINDS", "Bounds", "Header", "PictureError", "decoded", "look", "picture", "scaled"]
+__all__ = [
+    "BACKGROUND",
+    "KINDS",
+    "Bounds",
+    "Header",
+    "PictureError",
+    "decoded",
+    "look",
+    "picture",
+    "scaled",
+]
 
 KINDS = ("PNG", "JPEG", "WEBP")
 BACKGROUND = (255, 255, 255)
@@ -28,7 +38,7 @@ BACKGROUND = (255, 255, 255)
 NARROW = 16_384
 """Of the 65,536 values of 16-bit grey: what uses fewer is spread over the whole range."""
 LEAST_SPAN = 256
-"""Values that are spread over the whole range at least: a picture of nothing keeps being one, noise and all."""
+"""Values that are spread over the whole range at least, so that noise is not made a picture of."""
 
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,

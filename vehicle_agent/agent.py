@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from fleetfl import closed_form, topics, wire
-from fleetfl.codecs import CodecConfig, CodecError
+from fleetfl import FleetflError, closed_form, topics, wire
+from fleetfl.codecs import CodecConfig
 from fleetfl.identity import Signer
 from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update
 from fleetfl.releases import Held
@@ -26,7 +26,7 @@ from vehicle_agent.adoption import Adoption
 from vehicle_agent.books import Books, Work
 from vehicle_agent.delivery import Delivery
 from vehicle_agent.outbox import Memory, Outbox, OutboxError
-from vehicle_agent.sensors import Frames, SensorError, SensorSource
+from vehicle_agent.sensors import Frames, SensorError, SensorSource, checked, passed_over
 from vehicle_agent.training import LocalTraining, Summed
 
 log = logging.getLogger(__name__)
@@ -166,11 +166,11 @@ class Agent:
         if self.sums is None or not self.config.sums_of_frames or base.version > 0:
             return
         try:
-            frames = await self.work(self.sensor.read, self.config.sums_of_frames)
-        except SensorError as unfit:
-            self._tell("sums", f"no sums: {unfit}")
+            frames = await self._frames(self.config.sums_of_frames)
+            summed = await self.work(self.sums, base.vector, frames)
+        except Exception as unfit:  # training needs no sums
+            self._tell("sums", f"no sums: {_said(unfit)}")
             return
-        summed = await self.work(self.sums, base.vector, frames)
         update = self._update(
             base,
             frames,
@@ -197,17 +197,30 @@ class Agent:
                 self.books.went.clear()
                 await self.books.went.wait()
             try:
-                frames = await self.work(self.sensor.read, self.frames_per_update)
+                frames = await self._frames(self.frames_per_update)
                 base = self.adoption.held
                 assert base is not None
                 seed = self.identity.seed * 1_000_003 + self.memory.num_trained
                 trained = await self.work(self.trainer.train, base.vector, frames, seed=seed)
                 await self._keep(base, frames, trained)
                 tell("")
-            except (SensorError, CodecError) as unfit:
-                tell(f"no update: {unfit}")
+            except Exception as unfit:  # the loop must live: the next frames may be good ones
+                if not isinstance(unfit, FleetflError):
+                    log.exception("a training failed")
+                tell(f"no update: {_said(unfit)}")
                 await asyncio.sleep(self.config.resend_s)
             await asyncio.sleep(self.config.pause_s)
+
+    async def _frames(self, count: int) -> Frames:
+        """The sensor's next frames; what it passed over is noted. Raises SensorError, whatever it raises."""
+        try:
+            return checked(await self.work(self.sensor.read, count))
+        except SensorError:
+            raise
+        except Exception as broken:
+            raise SensorError(f"{type(self.sensor).__name__}: {_said(broken)}") from broken
+        finally:
+            self._tell("sensor", passed_over(self.sensor))
 
     async def _keep(self, base: Held, frames: Frames, trained: LocalTraining) -> None:
         """Into the outbox, as soon as there is room on the disk. Raises CodecError if it diverged."""
@@ -302,8 +315,15 @@ class Agent:
 
     def _tell(self, who: str, note: str) -> None:
         """Note what hinders; empty if nothing does any more."""
+        # Names of files are in any encoding; a status is UTF-8.
+        note = note.encode("utf-8", "backslashreplace").decode()
         if not note:
             self.notes.pop(who, None)
         elif self.notes.get(who) != note:
             self.notes[who] = note
             log.warning("%s", note)
+
+
+def _said(error: Exception) -> str:
+    """One of ours says it in words; of any other its kind is named too."""
+    return str(error) if isinstance(error, FleetflError) else f"{type(error).__name__}: {error}"

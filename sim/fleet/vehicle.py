@@ -34,8 +34,8 @@ Ending = Literal["done", "off", "lost"]
 """Of a session: its trainings are counted, its window is over, or power went in the middle of one."""
 
 
-class PowerLost(Exception):
-    """In the middle of a training: nobody hears of it again."""
+class PowerLost(BaseException):
+    """In the middle of a training: nobody hears of it again, nor does any `except Exception`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from sim import world
-from vehicle_agent.sensors import AnySensor, Frames, SensorConfig, SensorSource
+from vehicle_agent.sensors import AnySensor, Frames, SensorConfig, SensorSource, passed_over
 
 
 class Config(SensorConfig):
@@ -29,6 +29,11 @@ class Weathered:
     @property
     def num_frames(self) -> int | None:
         return self.source.num_frames
+
+    @property
+    def note(self) -> str:
+        """What its source passed over."""
+        return passed_over(self.source)
 
     def skip(self, count: int) -> None:
         self.source.skip(count)

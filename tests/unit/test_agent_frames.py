@@ -17,6 +17,7 @@ from tests.agent_at_work import (
     ME,
     SIGNED,
     Camera,
+    HalfWayTo3,
     Idle,
     announce,
     big_server,
@@ -207,3 +208,50 @@ def test_a_long_note_is_cut_to_what_a_status_holds(outbox):
     )
     agent.notes["release"] = "x" * 1000
     assert wire.decode(wire.encode(agent.status())).note == "x" * MAX_NOTE
+
+
+class Wrecked(Camera):
+    """A sensor that fails in some new way each time, and then has frames."""
+
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.note = ""
+
+    def read(self, count):
+        if not self.failures:
+            return super().read(count)
+        failure = self.failures.pop(0)
+        self.note = f"frames passed over: 1 {failure!r}, caf\udce9.jpg"
+        raise failure
+
+
+def test_whatever_a_sensor_or_trainer_raises_is_noted_and_training_goes_on(outbox, caplog):
+    """And what the sensor passed over is in the status, also if a name in it is no UTF-8."""
+    sensor = Wrecked(RecursionError("deep"), MemoryError(), KeyError("x"), OSError(5, "I/O error"))
+
+    class Trainer(HalfWayTo3):
+        failures = [RuntimeError("no memory left")]  # noqa: RUF012
+
+        def train(self, *given, **named):
+            if self.failures:
+                raise self.failures.pop()
+            return super().train(*given, **named)
+
+    async def scene():
+        broker = memory.Broker()
+        async with running(broker, outbox, sensor=sensor, trainer=Trainer(), resend_s=0.01) as (
+            agent,
+            server,
+            uplink,
+        ):
+            await announce(server, server_at(0))
+            update = await asyncio.wait_for(next_update(uplink), 10)
+            return update, agent.status()
+
+    update, status = asyncio.run(asyncio.wait_for(scene(), 30))
+    for failure in ("RecursionError: deep", "MemoryError", "KeyError", "OSError"):
+        assert f"no update: Wrecked: {failure}" in caplog.text
+    assert "no update: RuntimeError: no memory left" in caplog.text
+    assert update.sequence == 0
+    assert r"caf\udce9.jpg" in status.note
+    wire.encode(status)

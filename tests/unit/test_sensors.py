@@ -81,18 +81,6 @@ def test_folder_labels_by_name_and_skips_the_damaged(folder):
     np.testing.assert_array_equal(frames.images[:, 0, 0, 0] > 100, frames.labels == 1)
 
 
-def test_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(SensorError, match="no pictures in folders named a, b"):
-        sensor(kind="image_folder", root=tmp_path)
-
-
-def test_folder_of_damaged_pictures_ends_with_an_error(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "1.png").write_bytes(b"no")
-    with pytest.raises(SensorError, match="no readable picture"):
-        sensor(kind="image_folder", root=tmp_path).read(1)
-
-
 def test_drone_camera_repeats_itself_for_a_seed_and_follows_its_shares():
     shares = [0.0] * 10
     shares[3] = 1.0

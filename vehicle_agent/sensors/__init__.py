@@ -9,7 +9,6 @@ from pydantic import SerializeAsAny
 from fleetfl import FleetflError
 from fleetfl.plugins import PluginConfig, chosen_from
 
-
 MAX_SECOND = float(2**40)
 """The latest moment that an update can name, UTC seconds; the earliest is 0."""
 
@@ -37,8 +36,8 @@ class SensorSource(Protocol):
         """Different frames it has; None for an endless stream."""
         ...
 
-    # One that passes frames over may also have a property `note: str` that says how many and why, and is empty
-    # if it passed over none; the vehicle's status shows it.
+    # One that passes frames over may have a property `note: str` besides: how many and why, and empty if it
+    # passed over none. The vehicle's status shows it.
 
     def read(self, count: int) -> Frames:
         """The next `count` frames; a finite source starts again at its end. Raises SensorError."""
@@ -52,28 +51,22 @@ class SensorSource(Protocol):
         ...
 
 
-def read_from(source: SensorSource, count: int, num_classes: int) -> Frames:
-    """The next frames of a source that anybody may have written. Raises SensorError, whatever it raises."""
-    try:
-        frames = source.read(count)
-        images, labels = frames.images, frames.labels
-        fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
-        if not fits or not len(images) or labels.shape != images.shape[:1]:
-            raise SensorError(
-                f"images {images.dtype} {list(images.shape)} with labels {list(labels.shape)}, "
-                "expected uint8 [B, H, W, 3] and [B]"
-            )
-        if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= num_classes:
-            raise SensorError(
-                f"labels {labels.dtype} {labels.min()} to {labels.max()}, "
-                f"expected integers from 0 to {num_classes - 1}"
-            )
-        oldest, newest = _moment(frames.captured_from), _moment(frames.captured_to)
-        return Frames(images, labels.astype(np.int64), oldest, max(oldest, newest))
-    except SensorError:
-        raise
-    except Exception as broken:
-        raise SensorError(f"{type(source).__name__}: {type(broken).__name__}: {broken}") from broken
+def checked(frames: Frames) -> Frames:
+    """The frames as training takes them, dates in range. Raises SensorError if a source gave something else.
+
+    Anybody may have written it, so what reading its fields raises comes out as it is.
+    """
+    images, labels = frames.images, frames.labels
+    fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
+    if not fits or not len(images) or labels.shape != images.shape[:1]:
+        raise SensorError(
+            f"images {images.dtype} {list(images.shape)} with labels {list(labels.shape)}, "
+            "expected uint8 [B, H, W, 3] and [B]"
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise SensorError(f"labels {labels.dtype} from {labels.min()}, expected integers from 0")
+    oldest, newest = _moment(frames.captured_from), _moment(frames.captured_to)
+    return Frames(images, labels.astype(np.int64), oldest, max(oldest, newest))
 
 
 def _moment(second: float) -> float:

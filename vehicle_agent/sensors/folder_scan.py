@@ -133,16 +133,12 @@ def _why_not(entry: os.DirEntry[bytes]) -> str | None:
         is_folder, is_file = entry.is_dir(), entry.is_file()
     except OSError:
         is_folder = is_file = False
-    if is_folder and suffix not in SUFFIXES:
-        return "" if name.startswith(b".") or name == b"__MACOSX" else "folder"
-    if suffix in FOREIGN:
-        return "of a format that is not read"
     if suffix not in SUFFIXES:
-        return ""
-    if name.startswith(b"._"):
-        return "AppleDouble"
+        if is_folder:
+            return "" if name.startswith(b".") or name == b"__MACOSX" else "folder"
+        return "of a format that is not read" if suffix in FOREIGN else ""
     if name.startswith(b"."):
-        return "hidden"
+        return "AppleDouble" if name.startswith(b"._") else "hidden"
     if is_file:
         return None
     return "links to nothing" if entry.is_symlink() and not is_folder else "no plain files"

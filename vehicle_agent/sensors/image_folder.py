@@ -1,7 +1,7 @@
 """Labelled pictures on disk, one folder a class: ROOT/car/0001.jpg. Read as they are needed.
 
-Files may come and go meanwhile, as in a dash camera's ring buffer, and may be damaged: each of those is passed
-over, counted once, and looked at again when it has changed.
+Files may come and go meanwhile, as in a dash camera's ring buffer. A damaged one is passed over, counted
+once, and looked at again when it has changed.
 """
 
 import errno
@@ -91,9 +91,12 @@ class ImageFolder:
             got = self._read(path)
             if got is None:
                 tries += 1
-                if tries >= min(len(self.files), MAX_TRIES):
+                # The one good file of many may be the first of one epoch and the last of the next.
+                if tries >= min(2 * len(self.files), MAX_TRIES):
                     self.is_stale = True
-                    raise SensorError(f"{shown(self._root)}: no readable picture; {self.note}")
+                    raise SensorError(
+                        f"{shown(self._root)}: no readable picture; the last: {self.last_unfit}"
+                    )
                 continue
             tries = 0
             images.append(got[0])
@@ -132,7 +135,7 @@ class ImageFolder:
         if not len(self.queue):
             named = f"{shown(self._root)}: no pictures in folders named {', '.join(self.classes)}"
             there = "" if self.files.is_there else "; it cannot be read, or is not there"
-            raise SensorError(f"{named[:150]}{there}; {self.note}".removesuffix("; "))
+            raise SensorError(f"{named[:200]}{there}")
         number, self.queue = int(self.queue[-1]), self.queue[:-1]
         return self.files[number]
 

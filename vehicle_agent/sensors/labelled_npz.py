@@ -10,7 +10,6 @@ from pydantic import Field
 from fleetfl.archives import ArchiveError, ArchiveMissing, array_from, arrays_from
 from vehicle_agent.sensors import Frames, SensorConfig, SensorError
 
-
 MAX_EPOCHS_SKIPPED = 10_000
 """Of which the order is drawn again after a restart; with more, it begins anew."""
 
@@ -76,7 +75,12 @@ def read_archive(path: Path, images: str, labels: str) -> tuple[np.ndarray, np.n
         frames, numbers = arrays_from(path, images, labels)
     except ArchiveError as broken:
         raise SensorError(f"data file {broken}") from broken
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape[1:]:
+    if (
+        frames.dtype != np.uint8
+        or frames.ndim != 4
+        or frames.shape[3] != 3
+        or 0 in frames.shape[1:]
+    ):
         raise SensorError(
             f"{path}: {images} is {frames.dtype} {list(frames.shape)}, expected uint8 [N, H, W, 3]"
         )
