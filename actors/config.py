@@ -15,6 +15,7 @@ from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
 from fleetfl.journal import Config as JournalConfig
 from fleetfl.journal import path_in
+from fleetfl.limits import Config as LimitsConfig
 from fleetfl.registry import Registry
 from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
@@ -67,6 +68,8 @@ AROUND = {
     "keys",
     "initial",
     "max_in_flight",
+    "max_in_flight_bytes",
+    "limits",
     "held_out",
     "http",
     "monitor",
@@ -105,6 +108,10 @@ class ServerConfig(FleetConfig):
     """Versions; an update based on an older one is refused."""
     max_in_flight: int = Field(default=128, ge=1)
     """Updates a gateway has under judgement at a time; more of them wait in the broker."""
+    max_in_flight_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Of their frames; one is taken whatever it weighs, as far as the model's layout allows it at all."""
+    limits: LimitsConfig = LimitsConfig()
+    """How much a gateway reads of what vehicles send."""
     held_out: Path | None = None
     """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which
     every release is evaluated; None evaluates none."""

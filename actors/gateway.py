@@ -6,24 +6,43 @@ and `announcement` -- so the cluster passes Ray calls and a test plain ones.
 """
 
 import asyncio
+import functools
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from actors.announcer import Announcement, Announcer
 from actors.metrics import Metrics
+from actors.room import Room
 from fleetfl import topics, wire
+from fleetfl.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
-from fleetfl.messages import SIGNATURE, Receipt, Snapshot, Status, Update
+from fleetfl.limits import Config as LimitsConfig
+from fleetfl.limits import Limits, TokenBucket
+from fleetfl.malformed import MalformedPackets
+from fleetfl.messages import (
+    FORMAT,
+    MAX_DETAIL,
+    SIGNATURE,
+    VEHICLE_PATTERN,
+    Receipt,
+    Snapshot,
+    Status,
+    Update,
+)
 from fleetfl.roster import Roster
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, Transport, TransportError
 
 log = logging.getLogger(__name__)
+
+VEHICLE = re.compile(VEHICLE_PATTERN)
+REFUSALS_PER_S = 20
 
 Judged = Callable[[int], Awaitable[Outcome]]
 """What became of the update in this row of the journal."""
@@ -36,7 +55,8 @@ Newer = Callable[[int], Awaitable[Snapshot]]
 class Gateway:
     """One partition of the fleet's uplink; the first one also announces releases.
 
-    With `keys` it takes only what its vehicle has signed; with `signer` it signs what it says.
+    With `keys` it takes only what its vehicle has signed; with `signer` it signs what it says. Whatever
+    comes, all of it is acknowledged but what the journal could not keep.
     """
 
     def __init__(
@@ -52,6 +72,9 @@ class Gateway:
         keys: wire.Verifier | None = None,
         signer: wire.Signer | None = None,
         max_in_flight: int = 128,
+        max_in_flight_bytes: int = 64 * 2**20,
+        max_frame_bytes: int = wire.MAX_FRAME_BYTES,
+        limits: LimitsConfig | None = None,
         retry_s: float = 1.0,
         look_s: float = 30.0,
         mend: Mend | None = None,
@@ -64,8 +87,8 @@ class Gateway:
         """The journal took the last update."""
         self.roster = Roster()
         """The partition's vehicles."""
-        self.max_in_flight = max_in_flight
-        self.assembler = Assembler()
+        self.max_in_flight, self.max_frame_bytes = max_in_flight, max_frame_bytes
+        self.assembler = Assembler(max_frame_bytes=max_frame_bytes)
         self.announcer = Announcer(
             fleet,
             transport=transport,
@@ -74,7 +97,11 @@ class Gateway:
             signer=signer,
             look_s=look_s,
         )
-        self.free = asyncio.Semaphore(max_in_flight)
+        self.room = Room(max_in_flight, max_in_flight_bytes)
+        self.limits = None if limits is None else Limits(limits)
+        self.malformed = MalformedPackets()
+        self.refusals = TokenBucket(REFUSALS_PER_S, 10 * REFUSALS_PER_S)
+        """Receipts for what was not read, or not believed."""
         self.under_way: set[asyncio.Task[None]] = set()
 
     def measured_by(self, metrics: Metrics) -> None:
@@ -82,6 +109,17 @@ class Gateway:
         for name, about, value in (
             ("in_flight_updates", "Updates under judgement.", lambda: len(self.under_way)),
             ("in_flight_limit", "More of them wait in the broker.", lambda: self.max_in_flight),
+            ("in_flight_bytes", "Frames under judgement.", lambda: self.room.num_bytes),
+            (
+                "malformed_packets",
+                "Packets since the start that were no message of the vehicle on whose topic they came.",
+                lambda: self.malformed.total,
+            ),
+            (
+                "limited_packets",
+                "Packets since the start that were not read: `server.limits`.",
+                lambda: 0 if self.limits is None else self.limits.num_passed_over,
+            ),
             ("journal_keeps", "0 while the journal takes no update.", lambda: self.is_keeping),
             ("broker_connected", "0 while the link is down.", lambda: self.transport.is_connected),
         ):
@@ -95,39 +133,77 @@ class Gateway:
             await self._listen()
 
     async def _listen(self) -> None:
+        clock = asyncio.get_running_loop().time
         async with self.transport.subscribe(topics.uplink(self.fleet, self.partition)) as packets:
             async for packet in packets:
-                await self.free.acquire()
-                task = asyncio.create_task(self._take(packet), name="gateway.take")
+                if self.limits is not None and (wait_s := self.limits.wait_s(clock())) > 0:
+                    await asyncio.sleep(wait_s)
+                arrived = self._arrived(packet, clock())
+                if arrived is None:
+                    # Also a chunk that waits for others: were they lost, no receipt would come and all
+                    # come again.
+                    packet.ack()
+                    await asyncio.sleep(0)  # a flood of such leaves the others their turn
+                    continue
+                await self.room.take(len(arrived.frame))
+                task = asyncio.create_task(self._take(arrived), name="gateway.take")
                 self.under_way.add(task)
-                task.add_done_callback(self._done)
+                task.add_done_callback(functools.partial(self._done, num_bytes=len(arrived.frame)))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None], *, num_bytes: int) -> None:
         self.under_way.discard(task)
-        self.free.release()
+        self.room.give(num_bytes)
         if not task.cancelled() and (bug := task.exception()) is not None:
             # The vehicle has no receipt and sends it again.
             log.error("an update was not answered", exc_info=bug)
 
-    async def _take(self, packet: Packet) -> None:
-        vehicle, leaf = topics.sender(packet.topic)
-        update, frame = None, None
+    def _arrived(self, packet: Packet, now_s: float) -> "_Arrived | None":
+        """The whole frame that this packet is or completes, if its sender is one that can be answered."""
+        sender = leaf = ""
         try:
-            frame = self.assembler.add(vehicle, packet.payload, asyncio.get_running_loop().time())
-            if frame is not None:
-                update = await self._believed(frame, vehicle, leaf, retained=packet.retained)
-        except wire.WireError as noise:
-            self.events.write("noise", vehicle=vehicle, leaf=leaf, detail=str(noise))
-        if update is None or frame is None:
-            # Also a chunk that waits for others: were they lost, no receipt would come and all come again.
-            packet.ack()
+            sender, leaf = topics.sender(packet.topic)
+            if not VEHICLE.fullmatch(sender):
+                raise wire.WireError(f"a topic of {sender[:80]!r}, which is no vehicle's name")
+            is_chunk = packet.payload[:4] == CHUNK_MAGIC
+            if self.limits is not None and not self.limits.takes(sender, now_s, is_chunk=is_chunk):
+                return None
+            frame = self.assembler.add(sender, packet.payload, now_s)
+        except Exception as odd:  # whatever came: the others' packets are behind it
+            self._note_malformed(sender, leaf, odd)
+            return None
+        return None if frame is None else _Arrived(packet, sender, leaf, frame)
+
+    def _note_malformed(self, sender: str, leaf: str, why: Exception) -> None:
+        """What nobody can be answered for."""
+        said = self.malformed.count(sender[:64], asyncio.get_running_loop().time())
+        if not isinstance(why, wire.WireError):
+            log.error("a packet of %r was not read", sender[:64], exc_info=why)
+        if said is not None:
+            detail = str(why) or type(why).__name__
+            self.events.write(
+                "noise", vehicle=sender[:64], leaf=leaf[:64], detail=detail[:MAX_DETAIL], **said
+            )
+
+    async def _take(self, arrived: "_Arrived") -> None:
+        update = None
+        try:
+            update = await self._believed(arrived)
+        except Exception as odd:  # as above
+            self._note_malformed(arrived.sender, arrived.leaf, odd)
+        if update is None:
+            arrived.packet.ack()
             return
-        place = await self._kept(update, frame)
-        packet.ack()
+        try:
+            place = await self._kept(update, arrived.frame)
+        except Exception as odd:  # nothing that the disk's return would change
+            self._note_malformed(arrived.sender, arrived.leaf, odd)
+            arrived.packet.ack()
+            return
+        arrived.packet.ack()
         outcome = await self.outcome(place.row)
         if outcome.verdict == "accepted" and not place.is_new:
             outcome = replace(outcome, verdict="duplicate", released=False)
-            self._note_repeat(update, outcome, len(frame))
+            self._note_repeat(update, outcome, len(arrived.frame))
         await self._answer(update, outcome)
 
     async def _kept(self, update: Update, frame: bytes) -> Place:
@@ -155,30 +231,32 @@ class Gateway:
         except Exception as failed:  # the aggregator's or Ray's: the next try asks again
             log.error("the journal is not repaired yet: %s", failed)
 
-    async def _believed(
-        self, frame: bytes, vehicle: str, leaf: str, *, retained: bool
-    ) -> Update | None:
+    async def _believed(self, arrived: "_Arrived") -> Update | None:
         """The frame's update, if it is one to be judged. Raises WireError for what cannot be answered."""
-        forged: wire.SignatureError | None = None
+        sender, is_status = arrived.sender, arrived.leaf == "status"
         try:
-            message = wire.decode(frame, self.keys)
-        except wire.SignatureError as error:
-            forged, message = error, error.message
-            log.warning("not believed: %s", forged)
-        if not isinstance(message, Status if leaf == "status" else Update):
-            raise wire.WireError(f"a {type(message).__name__} on a topic for {leaf}")
-        if message.vehicle != vehicle:
-            raise wire.WireError(f"names {message.vehicle!r} on the topic of {vehicle!r}")
+            message = wire.decode(arrived.frame, self.keys, sender=sender)
+            if len(arrived.frame) > self.max_frame_bytes:
+                raise wire.UnreadableError(
+                    f"frame of {len(arrived.frame)} bytes, expected at most {self.max_frame_bytes} "
+                    "for the layout of this fleet",
+                    wire.named(message),
+                )
+        except wire.SignatureError as forged:
+            named = _answerable(forged.named, arrived, forged)
+            await self._refuse(named, len(arrived.frame), SIGNATURE, str(forged))
+            return None
+        except wire.UnreadableError as unreadable:
+            named = _answerable(unreadable.named, arrived, unreadable)
+            await self._refuse(named, len(arrived.frame), FORMAT, str(unreadable))
+            return None
+        if not isinstance(message, Status if is_status else Update):
+            raise wire.WireError(f"a {type(message).__name__} on a topic for {arrived.leaf}")
         if isinstance(message, Status):
-            if forged is not None:
-                raise forged
-            self._note(message, retained=retained)
-        elif forged is not None:
-            await self._refuse(message, len(frame), str(forged))
-        else:
-            self.roster.hear(vehicle, at=time.time())
-            return message
-        return None
+            self._note(message, retained=arrived.packet.retained)
+            return None
+        self.roster.hear(sender, at=time.time())
+        return message
 
     def _note(self, status: Status, *, retained: bool) -> None:
         self.roster.note(status, at=time.time(), retained=retained)
@@ -205,22 +283,29 @@ class Gateway:
             bytes=frame_bytes,
         )
 
-    async def _refuse(self, update: Update, frame_bytes: int, why: str) -> None:
-        """Tell the vehicle, which keeps the update, that its key is unknown here or not the known one."""
+    async def _refuse(self, named: wire.Named, num_bytes: int, reason: str, why: str) -> None:
+        """Tell a vehicle that its update cannot be read, or that its key is not the known one."""
+        now_s = asyncio.get_running_loop().time()
+        if not self.refusals.takes(now_s):
+            # Strangers send these as fast as they like, and each would cost a signature and a line.
+            self.malformed.total += 1
+            return
+        log.warning("%s of %s refused: %s", reason, named.vehicle, why)
         self.events.write(
             "refused",
-            vehicle=update.vehicle,
-            boot=update.boot,
-            sequence=update.sequence,
-            base=update.base_version,
+            vehicle=named.vehicle,
+            boot=named.boot,
+            sequence=named.sequence,
+            base=-1,
             staleness=0,
-            bytes=frame_bytes,
-            reason=SIGNATURE,
-            detail=why,
+            bytes=num_bytes,
+            reason=reason,
+            detail=why[:MAX_DETAIL],
         )
-        await self._send(
-            Receipt(update.vehicle, update.boot, update.sequence, "refused", SIGNATURE, 0, 0)
-        )
+        name = (named.vehicle, named.boot, named.sequence)
+        # Why a signature does not fit is for whoever runs the server.
+        detail = why[:MAX_DETAIL] if reason == FORMAT else ""
+        await self._send(Receipt(*name, "refused", reason, 0, 0, detail))
 
     async def _answer(self, update: Update, outcome: Outcome) -> None:
         receipt = Receipt(
@@ -231,6 +316,7 @@ class Gateway:
             reason=outcome.reason.value if outcome.reason else "",
             staleness=outcome.staleness,
             version=outcome.version,
+            detail=outcome.detail[:MAX_DETAIL],
         )
         await self._send(receipt)
 
@@ -238,6 +324,25 @@ class Gateway:
         topic = topics.receipt(self.fleet, receipt.vehicle)
         try:
             await self.transport.publish(topic, wire.encode(receipt, self.signer))
-        except TransportError as broken:
+        except (TransportError, wire.UnsendableError) as broken:
             # The vehicle sends the update again and gets "duplicate": a receipt as good.
             log.warning("receipt not sent: %s", broken)
+
+
+@dataclass(frozen=True)
+class _Arrived:
+    """A whole frame, and the packet that brought it or its last chunk."""
+
+    packet: Packet
+    sender: str
+    leaf: str
+    frame: bytes
+
+
+def _answerable(named: wire.Named | None, arrived: _Arrived, why: wire.WireError) -> wire.Named:
+    """Raises WireError for a frame of which no receipt can tell its sender."""
+    if arrived.leaf != "update" or named is None:
+        raise why
+    if named.vehicle != arrived.sender:
+        raise wire.WireError(f"names {named.vehicle!r} on the topic of {arrived.sender!r}") from why
+    return named

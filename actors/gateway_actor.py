@@ -15,6 +15,8 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
+from fleetfl.adapter_file import read_adapter
+from fleetfl.bounds import max_frame_bytes
 from fleetfl.coordinator import Outcome
 from fleetfl.identity import Signer
 from fleetfl.journal import Journal
@@ -63,8 +65,10 @@ class GatewayActor:
     """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
 
     def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
-        """Raises IdentityError for keys that cannot be used, JournalError for a journal."""
+        """Raises IdentityError for keys that cannot be used, AdapterFileError for the initial adapter."""
         self.config, self.partition, self.calls = config, partition, calls
+        assert config.initial is not None, "cluster.py writes one where the settings name none"
+        self.max_frame_bytes = max_frame_bytes(read_adapter(config.initial)[0])
         self.keys = config.keys.build(config.fleet, config.state)
         self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
         self.metrics = Metrics()
@@ -106,6 +110,9 @@ class GatewayActor:
                 keys=self.keys,
                 signer=self.signer,
                 max_in_flight=self.config.max_in_flight,
+                max_in_flight_bytes=self.config.max_in_flight_bytes,
+                max_frame_bytes=self.max_frame_bytes,
+                limits=self.config.limits,
             )
             gateway.measured_by(self.metrics)
             self.roster = gateway.roster

@@ -63,6 +63,7 @@ def _gateway(about: Mapping[str, Any]) -> str:
     said = (
         f"{_number(about['updates_per_s'], 1)} updates/s, {_number(about['in_flight'])} in flight, "
         f"commit {_within(about['commit_s'], ' ms', 1000)}, noise {_number(about['noise'])}"
+        + _alarm(about["limited"], "packets above server.limits")
     )
     if about["is_up"] and not about["is_connected"]:
         said += ", [red]NO BROKER[/]"

@@ -13,6 +13,7 @@ import struct
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
+from heapq import heapify, heappop, heappush
 from zlib import crc32
 
 from fleetfl.wire import MAX_FRAME_BYTES, WireError
@@ -53,14 +54,14 @@ class Chunk:
     data: bytes
 
     @classmethod
-    def read(cls, payload: bytes) -> "Chunk":
+    def read(cls, payload: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> "Chunk":
         """Raises WireError unless length, place and checksum agree with one another."""
         if len(payload) < HEADER.size or payload[:4] != MAGIC:
             raise WireError(f"chunk of {len(payload)} bytes starts with {payload[:4]!r}")
         _, transfer, index, count, total, checksum = HEADER.unpack_from(payload)
         where = f"chunk {index} of {count} of {total} bytes"
-        if not (index < count and 2 <= count <= total <= MAX_FRAME_BYTES):
-            raise WireError(f"{where}, expected 2 or more, of at most {MAX_FRAME_BYTES} bytes")
+        if not (index < count and 2 <= count <= total <= max_frame_bytes):
+            raise WireError(f"{where}, expected 2 or more, of at most {max_frame_bytes} bytes")
         size = -(-total // count)
         if (count - 1) * size >= total:
             raise WireError(f"{where}, which {-(-total // size)} hold")
@@ -73,6 +74,10 @@ class Chunk:
         return cls(transfer, index, count, total, data)
 
 
+_Key = tuple[str, bytes, int, int]
+"""Sender, transfer, count and total."""
+
+
 @dataclass
 class _Transfer:
     touched_s: float
@@ -81,11 +86,20 @@ class _Transfer:
     """By the chunk's index."""
 
 
+@dataclass
+class _Sender:
+    number: int
+    cost: int = 0
+    transfers: OrderedDict[_Key, None] = field(default_factory=OrderedDict)
+    """Those that were touched last come last."""
+
+
 class Assembler:
     """Puts frames together, each sender's apart from the others'. Bounded in memory and in time.
 
-    `drops` counts what was given up, by reason: `damaged` (a chunk or a whole that does not hash),
-    `superseded` (its sender began too many others), `late` (nothing came for `ttl_s`), `memory`.
+    What a chunk costs does not grow with the number of senders. `drops` counts what was given up, by reason:
+    `damaged` (a chunk or a whole that does not hash, or is too large), `superseded` (its sender began too
+    many others), `late` (nothing came for `ttl_s`), `memory`.
     """
 
     def __init__(
@@ -93,13 +107,18 @@ class Assembler:
         *,
         max_open_per_sender: int = 2,
         max_bytes: int = MAX_FRAME_BYTES,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
         ttl_s: float = 600.0,
     ) -> None:
         self.max_open_per_sender, self.max_bytes, self.ttl_s = max_open_per_sender, max_bytes, ttl_s
-        self.open: OrderedDict[tuple[str, bytes, int, int], _Transfer] = OrderedDict()
-        """By sender, transfer, count and total; those that were touched last come last."""
-        self.cost: Counter[str] = Counter()
-        """Bytes held, by sender."""
+        self.max_frame_bytes = max_frame_bytes
+        self.open: OrderedDict[_Key, _Transfer] = OrderedDict()
+        """Those that were touched last come last."""
+        self.senders: dict[str, _Sender] = {}
+        self.num_senders = 0
+        """So far."""
+        self.greedy: list[tuple[int, int, _Sender]] = []
+        """A heap of (-cost, number, sender). An entry may be of an older cost; the newest are there too."""
         self.held_bytes = 0
         self.drops: Counter[str] = Counter()
 
@@ -113,7 +132,7 @@ class Assembler:
             return payload
         self._drop_late(now_s)
         try:
-            chunk = Chunk.read(payload)
+            chunk = Chunk.read(payload, self.max_frame_bytes)
             self._require_room_for(sender, chunk)
         except WireError:
             self.drops["damaged"] += 1
@@ -138,15 +157,19 @@ class Assembler:
                 f"expected at most {self.max_bytes}"
             )
 
-    def _keep(self, key: tuple[str, bytes, int, int], chunk: Chunk, now_s: float) -> None:
+    def _keep(self, key: _Key, chunk: Chunk, now_s: float) -> None:
         sender = key[0]
         if key not in self.open:
-            mine = [other for other in self.open if other[0] == sender]
-            if len(mine) >= self.max_open_per_sender:
-                self._drop(mine[0], "superseded")
+            known = self.senders.get(sender)
+            if known is not None and len(known.transfers) >= self.max_open_per_sender:
+                self._drop(next(iter(known.transfers)), "superseded")
+            if sender not in self.senders:
+                self.num_senders += 1
+                self.senders[sender] = _Sender(self.num_senders)
             # A name comes from a topic, which may be long: four bytes a character, kept twice.
             cost = TRANSFER_COST + 8 * len(sender)
             self.open[key] = _Transfer(now_s, cost)
+            self.senders[sender].transfers[key] = None
             self._hold(sender, cost)
         transfer = self.open[key]
         if chunk.index not in transfer.data:
@@ -156,10 +179,15 @@ class Assembler:
         transfer.data[chunk.index] = chunk.data
         transfer.touched_s = now_s
         self.open.move_to_end(key)
+        self.senders[sender].transfers.move_to_end(key)
         while self.held_bytes > self.max_bytes:
             # Whoever holds most gives way, so that one sender cannot crowd out the others.
-            greediest = max(self.cost, key=self.cost.__getitem__)
-            self._drop(next(k for k in self.open if k[0] == greediest), "memory")
+            self._drop(next(iter(self._greediest().transfers)), "memory")
+
+    def _greediest(self) -> "_Sender":
+        while -self.greedy[0][0] != self.greedy[0][2].cost:
+            heappop(self.greedy)
+        return self.greedy[0][2]
 
     def _drop_late(self, now_s: float) -> None:
         while self.open:
@@ -168,15 +196,27 @@ class Assembler:
                 return
             self._drop(key, "late")
 
-    def _drop(self, key: tuple[str, bytes, int, int], reason: str) -> None:
+    def _drop(self, key: _Key, reason: str) -> None:
         self._forget(key)
         self.drops[reason] += 1
 
-    def _forget(self, key: tuple[str, bytes, int, int]) -> None:
-        self._hold(key[0], -self.open.pop(key).cost)
+    def _forget(self, key: _Key) -> None:
+        sender = key[0]
+        del self.senders[sender].transfers[key]
+        self._hold(sender, -self.open.pop(key).cost)
+        if not self.senders[sender].transfers:
+            del self.senders[sender]
 
-    def _hold(self, sender: str, cost: int) -> None:
+    def _hold(self, name: str, cost: int) -> None:
         self.held_bytes += cost
-        self.cost[sender] += cost
-        if not self.cost[sender]:
-            del self.cost[sender]
+        sender = self.senders[name]
+        sender.cost += cost
+        heappush(self.greedy, (-sender.cost, sender.number, sender))
+        if len(self.greedy) > 2 * len(self.senders) + 64:  # mostly of older costs
+            self.greedy = [(-each.cost, each.number, each) for each in self.senders.values()]
+            heapify(self.greedy)
+
+    @property
+    def cost(self) -> Counter[str]:
+        """Bytes held, by sender."""
+        return Counter({name: sender.cost for name, sender in self.senders.items()})

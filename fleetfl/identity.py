@@ -8,6 +8,7 @@ frame's SHA-256.
 import contextlib
 import os
 import secrets
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,9 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
+
+COUNT_EVERY_S = 5.0
+"""Between two counts of the keys in a folder."""
 
 
 class IdentityError(FleetflError, ValueError):
@@ -105,6 +109,7 @@ class Keyring:
         self.fleet, self.folder, self.first_use, self.max_keys = fleet, folder, first_use, max_keys
         self.loaded: dict[str, tuple[int, Ed25519PublicKey]] = {}
         """By name: when its file was last changed, ns, and the key in it."""
+        self.num_noted, self.counted_ns, self.count_again_s = 0, -1, 0.0
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
         """Why this is not a frame of `name`; empty if it is. May note `offered` as the name's key."""
@@ -113,7 +118,7 @@ class Keyring:
             key = self._key(name, path)
             if key is None:
                 return self._first_use(name, path, frame, signature, offered)
-        except IdentityError as unfit:
+        except Exception as unfit:  # whatever a name, a file or a key is: nobody is believed for it
             return f"{name}: {unfit}"
         if is_signed(self.fleet, frame, signature, key):
             return ""
@@ -132,6 +137,16 @@ class Keyring:
             known = self.loaded[name] = (changed_ns, _read_line(path))
         return known[1]
 
+    def _num_keys(self) -> int:
+        """Counted anew when somebody else has changed the folder, and not at each of our own notes."""
+        changed_ns = self.folder.stat().st_mtime_ns
+        is_full = self.num_noted >= self.max_keys
+        if changed_ns != self.counted_ns and (is_full or time.monotonic() >= self.count_again_s):
+            with os.scandir(self.folder) as entries:
+                self.num_noted = sum(entry.name.endswith(".pub") for entry in entries)
+            self.counted_ns, self.count_again_s = changed_ns, time.monotonic() + COUNT_EVERY_S
+        return self.num_noted
+
     def _first_use(
         self, name: str, path: Path, frame: bytes, signature: bytes, offered: bytes
     ) -> str:
@@ -141,9 +156,10 @@ class Keyring:
             return f"{name} is unknown, and no status with its key came before this"
         if not is_signed(self.fleet, frame, signature, Ed25519PublicKey.from_public_bytes(offered)):
             return f"{name}: the signature does not fit the frame and the key that it offers"
-        if sum(1 for _ in self.folder.glob("*.pub")) >= self.max_keys:
+        if self._num_keys() >= self.max_keys:
             return f"{name} is one too many: {self.folder} has {self.max_keys} keys (max_keys)"
         _write(path, _line(offered, name).encode() + b"\n", mode=0o644, over=False)
+        self.num_noted += 1
         # Another process may have been first.
         if _read_line(path).public_bytes_raw() != offered:
             return f"{name} CHANGED ITS KEY: it signs with another one than {path} has"

@@ -176,8 +176,19 @@ def decode(frame: bytes, keys: Verifier | None = None, *, sender: str | None = N
         raise SignatureError(objection, None, envelope.named)
     message = envelope.message()
     if (found := _sender(message)) != sender:
-        raise WireError(f"names {found!r}, expected {sender!r}")
+        raise WireError(
+            f"a {type(message).__name__} that names {found!r} on the topic of {sender!r}"
+        )
     return message
+
+
+def named(message: AnyMessage) -> Named | None:
+    """Which update this is; None for all else."""
+    if not isinstance(message, Update):
+        return None
+    tag = message.__struct_config__.tag
+    assert isinstance(tag, int)
+    return Named(tag, message.vehicle, message.boot, message.sequence)
 
 
 def open_frame(frame: bytes) -> Opened:

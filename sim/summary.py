@@ -51,7 +51,7 @@ def summarize(
         "updates_accepted": len(accepted),
         "updates_duplicate": len(kinds["duplicate"]),
         "updates_refused": dict(Counter(e["reason"] for e in refused)),
-        "noise": len(kinds["noise"]),
+        "noise": sum(event.get("packets", 1) for event in kinds["noise"]),
         "staleness": {
             "mean": float(np.mean(staleness)) if staleness else 0.0,
             "max": max(staleness, default=0),

@@ -1,7 +1,9 @@
 """Chunks of a frame: however they come, the frame or nothing comes out, and little is held meanwhile."""
 
+import contextlib
 import random
 import tracemalloc
+from collections import OrderedDict
 from hashlib import sha256
 from zlib import crc32
 
@@ -179,3 +181,49 @@ def test_memory_stays_within_the_bound_whatever_comes(size, name):
         tracemalloc.stop()
     assert assembler.held_bytes <= 1_000_000
     assert held <= peak < 1_000_000
+
+
+def test_a_frame_larger_than_allowed_is_refused_at_its_first_chunk():
+    assembler = Assembler(max_frame_bytes=900)
+    with pytest.raises(WireError, match="of at most 900 bytes"):
+        assembler.add("v1", split(FRAME, 324)[0], 0.0)
+    assert (assembler.held_bytes, assembler.drops["damaged"]) == (0, 1)
+    assert fed(assembler, split(FRAME[:900], 324)) == [FRAME[:900]]
+
+
+def test_whoever_holds_most_gives_way_however_the_costs_went_up_and_down():
+    """Compared with a look at all of them, over seeded traffic of forty senders."""
+    dice, assembler = random.Random(3), Assembler(max_bytes=60_000, max_open_per_sender=4)
+    for step in range(2500):
+        size = dice.choice((10, 100, 900))
+        name, transfer = f"v{dice.randrange(40)}", bytes([dice.randrange(6)]) * 8
+        before, open_before = assembler.cost, list(assembler.open)
+        drops = assembler.drops["memory"]
+        payload = chunk(dice.randbytes(size), dice.randrange(9), 9, 9 * size, transfer=transfer)
+        with contextlib.suppress(WireError):
+            assembler.add(name, payload, step)
+        gone = [key for key in open_before if key not in assembler.open]
+        if assembler.drops["memory"] == drops + 1 and len(gone) == 1 and gone[0][0] != name:
+            assert before[gone[0][0]] == max(before.values())
+        assert assembler.held_bytes == sum(assembler.cost.values()) <= 60_000
+        assert len(assembler.greedy) <= 2 * len(assembler.senders) + 80
+    assert assembler.drops["memory"] > 100
+
+
+def test_a_chunk_costs_the_same_beside_many_senders():
+    """Steps are counted, not seconds: no call may look at all that are open."""
+
+    class Counted(OrderedDict):
+        looks = 0
+
+        def __iter__(self):
+            for each in super().__iter__():
+                Counted.looks += 1
+                yield each
+
+    assembler = Assembler(max_open_per_sender=2)
+    assembler.open = Counted()
+    for n in range(500):
+        for transfer in (b"a" * 8, b"b" * 8, b"c" * 8):
+            assembler.add(f"v{n}", chunk(b"xy", 0, 4, 8, transfer=transfer), 0.0)
+    assert Counted.looks <= 1500

@@ -107,7 +107,7 @@ def test_outcomes_become_receipts(tmp_path, make_update):
     receipts = asyncio.run(scene.play(packets))
     assert receipts == [
         Receipt("v1", "b", 0, "accepted", "", 2, 5),
-        Receipt("v1", "b", 1, "refused", "stale", 9, 5),
+        Receipt("v1", "b", 1, "refused", "stale", 9, 5, "9 versions late"),
     ]
     assert scene.broker.num_unacknowledged("gateway") == 0
     assert scene.events("announced")[0]["version"] == 0
@@ -127,7 +127,7 @@ def test_noise_is_counted_acknowledged_and_not_judged(tmp_path, make_update):
     assert asyncio.run(scene.play([(update_topic(), f) for f in frames])) == []
     details = [e["detail"] for e in scene.events("noise")]
     assert len(details) == 5
-    assert "a Rollback on a topic for update" in details[4]
+    assert "a Rollback that names 'server' on the topic of 'v1'" in details[4]
     assert "'v2' on the topic of 'v1'" in details[2]
     assert "a Status on a topic for update" in details[3]
     assert scene.broker.num_unacknowledged("gateway") == 0

@@ -264,9 +264,9 @@ def test_a_key_is_offered_only_by_a_status_that_names_its_sender():
 
 
 def test_a_message_of_somebody_else_than_its_sender_is_refused(make_update):
-    with pytest.raises(wire.WireError, match="names 'v1', expected 'v2'"):
+    with pytest.raises(wire.WireError, match="a Update that names 'v1' on the topic of 'v2'"):
         wire.decode(wire.encode(make_update()), sender="v2")
-    with pytest.raises(wire.WireError, match="names 'server', expected 'v1'"):
+    with pytest.raises(wire.WireError, match="a Release that names 'server' on the topic of 'v1'"):
         wire.decode(wire.encode(MESSAGES[0]), sender="v1")
 
 
