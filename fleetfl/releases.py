@@ -173,6 +173,15 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A difference that led from one version's bits to another's."""
+
+    from_sha256: bytes
+    codec: str
+    body: bytes
+
+
+@dataclass(frozen=True)
 class Held:
     """A version that a vehicle can train from."""
 
@@ -181,6 +190,25 @@ class Held:
     sha256: bytes
     vector: np.ndarray
     """float32 [P]; never written to, so training may read it while the next version is made."""
+    steps: tuple[Step, ...] = ()
+    """The last ones of the way here, oldest first: whoever keeps an earlier version need not write this
+    one down whole."""
+
+    def since(self, sha256: bytes) -> tuple[Step, ...] | None:
+        """The steps here from the version with this SHA-256; None if they are not known."""
+        if sha256 == self.sha256:
+            return ()
+        starts = [n for n, step in enumerate(self.steps) if step.from_sha256 == sha256]
+        return self.steps[starts[-1] :] if starts else None
+
+    def next(self, release: Release, vector: np.ndarray) -> "Held":
+        """The version that `release`, a difference to this one, leads to: `vector`, float32 [P]."""
+        steps = (*self.steps, Step(self.sha256, release.codec, release.body))
+        left = sum(len(step.body) for step in steps)
+        while steps and left > vector.nbytes:  # the whole is no longer than they are
+            left -= len(steps[0].body)
+            steps = steps[1:]
+        return Held(release.lineage, release.version, release.sha256, vector, steps)
 
 
 class Follower:
@@ -237,7 +265,7 @@ class Follower:
                 f"{release.base_version}, held is {at}"
             )
         difference = unpacked(release.codec, release.body, self.layout)
-        self._hold(release, proven(release, moved(held.vector, difference)))
+        self.held = held.next(release, proven(release, moved(held.vector, difference)))
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Hold it unless it is old. Raises ReleaseError if it is not what it names."""

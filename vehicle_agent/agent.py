@@ -121,7 +121,7 @@ class Agent:
         self.adoption = Adoption(
             identity.fleet,
             layout,
-            held=outbox.held(layout.fingerprint),
+            held=outbox.held(layout),
             transport=transport,
             server_key=server_key,
             fetch_s=config.fetch_s,

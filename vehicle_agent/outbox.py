@@ -13,39 +13,31 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleetfl import FleetflError
+from fleetfl.codecs import CodecError
 from fleetfl.messages import Update
-from fleetfl.releases import Held
-from fleetfl.vectors import digest
+from fleetfl.releases import Held, ReleaseError, moved, unpacked
+from fleetfl.vectors import Layout, digest
+from vehicle_agent import outbox_file
+from vehicle_agent import residual as residuals
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Verdict = Literal["accepted", "duplicate", "refused", "expired"]
 Name = tuple[str, int]
 """(boot, sequence)"""
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS produced (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT, sequence INTEGER, lineage TEXT,
-    base_version INTEGER, made_s REAL, num_bytes INTEGER, verdict TEXT, reason TEXT, frame BLOB,
-    UNIQUE (boot, sequence));
-CREATE INDEX IF NOT EXISTS waiting ON produced (id) WHERE verdict IS NULL;
-CREATE TABLE IF NOT EXISTS ends (
-    verdict TEXT, reason TEXT, number INTEGER, PRIMARY KEY (verdict, reason));
-CREATE TABLE IF NOT EXISTS lived (one INTEGER PRIMARY KEY CHECK (one = 1), seconds REAL);
-CREATE TABLE IF NOT EXISTS residual (
-    one INTEGER PRIMARY KEY CHECK (one = 1), layout BLOB, vector BLOB);
-CREATE TABLE IF NOT EXISTS memory (one INTEGER PRIMARY KEY CHECK (one = 1), packed BLOB);
-CREATE TABLE IF NOT EXISTS held (
-    one INTEGER PRIMARY KEY CHECK (one = 1), layout BLOB, lineage TEXT, version INTEGER, sha256 BLOB,
-    vector BLOB);
-"""
+MAX_END, MOST_ENDS = 64, 60
+"""Characters of how an update ended, and number of such ends: a status has room for no more."""
+OTHER = "other"
+"""The reason that is counted in place of one beyond them."""
 
 
 class OutboxError(FleetflError, OSError):
@@ -140,11 +132,32 @@ def useless(
     return [(w, gone[w.name]) for w in waiting if w.name in gone]
 
 
+def counted(ends: dict[str, int], verdict: Verdict, reason: str) -> dict[str, int]:
+    """`ends` with one more; no more kinds of them, and none longer, than a status can say."""
+    end = f"{verdict} {reason}".rstrip()[:MAX_END]
+    if end not in ends and len(ends) >= MOST_ENDS:
+        end = f"{verdict} {OTHER}"
+    return {**ends, end: ends.get(end, 0) + 1}
+
+
+@dataclass(frozen=True)
+class Trail:
+    """How the version held is kept: a whole one, and steps from there to this SHA-256."""
+
+    lineage: str
+    version: int
+    sha256: bytes
+    num_steps: int
+    num_bytes: int
+    """Of the steps' bodies."""
+
+
 class Outbox:
     """SQLite (WAL, synchronous=FULL): what `put` returned from survives a power cut.
 
-    One thread uses it. Every method raises OutboxError if the disk is full, read-only or broken, and has
-    then changed nothing. `now` gives monotonic seconds.
+    One thread uses it, and no other process may read the file meanwhile unless it is `watched`. Every
+    method raises OutboxError if the disk is full, read-only or broken, and has then changed nothing.
+    `now` gives monotonic seconds.
     """
 
     def __init__(
@@ -153,21 +166,26 @@ class Outbox:
         bounds: Config | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
+        watched: bool = False,
     ) -> None:
-        self.path, self.bounds, self.now = path, bounds or Config(), now
+        self.path, self.bounds, self.now, self.watched = path, bounds or Config(), now, watched
         self.db = self._opened()
         self.began_s = now()
-        self.lived_before_s = self._one("SELECT seconds FROM lived") or 0.0
-        self.held_sha256 = self._one("SELECT sha256 FROM held")
-        self.num_waiting = self._one("SELECT COUNT(*) FROM produced WHERE verdict IS NULL")
-        self.ends = self._ends()
+        self.lived_before_s = self._state("lived", 0.0)
+        self.num_produced = max(
+            self._state("produced", 0), self._one("SELECT COALESCE(MAX(id), 0) FROM produced")
+        )
+        """Over all boots; the last one's id."""
+        self.num_waiting = self._one("SELECT COUNT(*) FROM waiting")
+        self.ends: dict[str, int] = self._state("ends", {})
         """How many ended how since the file was made, as {"accepted": 12, "expired age": 1}."""
+        self.trail = self._kept_trail()
 
     def _opened(self) -> sqlite3.Connection:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return self._connected()
+            return outbox_file.connected(self.path, watched=self.watched)
         except sqlite3.OperationalError as failed:
             raise self._error(failed) from failed
         except sqlite3.DatabaseError as damaged:
@@ -178,22 +196,7 @@ class Outbox:
                     part = self.path.with_name(self.path.name + ending)
                     if part.exists():
                         part.replace(self.path.with_name(f"{self.path.name}.damaged{ending}"))
-                return self._connected()
-
-    def _connected(self) -> sqlite3.Connection:
-        """Raises sqlite3.DatabaseError, of which OperationalError if the disk is to blame."""
-        db = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
-            db.executescript(SCHEMA)
-        except BaseException:
-            db.close()
-            raise
-        return db
+                return outbox_file.connected(self.path, watched=self.watched)
 
     @property
     def lived_s(self) -> float:
@@ -213,26 +216,21 @@ class Outbox:
 
         `residual` is float32 [P] of the update's layout, `held` the version it was trained from.
         """
-        row = (update.boot, update.sequence, update.lineage, update.base_version)
+        made = (update.boot, update.sequence, update.lineage, update.base_version, self.lived_s)
+        number, trail = self.num_produced + 1, self.trail
         with self._together():
             self.db.execute(
-                "INSERT INTO produced (boot, sequence, lineage, base_version, made_s, num_bytes, frame)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, self.lived_s, len(frame), frame),
+                "INSERT INTO waiting VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (number, *made, len(frame), frame),
             )
+            self._set_state("produced", number)
             self._set_residual(update.layout, residual)
             if memory is not None:
-                packed = msgspec.msgpack.encode(memory)
-                self.db.execute("INSERT OR REPLACE INTO memory VALUES (1, ?)", (packed,))
-            if held is not None and held.sha256 != self.held_sha256:
-                vector = held.vector.astype("<f4", copy=False).tobytes()
-                self.db.execute(
-                    "INSERT OR REPLACE INTO held VALUES (1, ?, ?, ?, ?, ?)",
-                    (update.layout, held.lineage, held.version, held.sha256, vector),
-                )
+                self._set_state("memory", memory)
+            if held is not None:
+                trail = self._set_held(update.layout, held)
+        self.num_produced, self.trail = number, trail
         self.num_waiting += 1
-        if held is not None:
-            self.held_sha256 = held.sha256
 
     def resolve(
         self,
@@ -249,32 +247,27 @@ class Outbox:
         `residual` is what its return makes of the residual. False, and all as it was, if it does not
         wait (a repeated receipt).
         """
+        name, ends = (boot, sequence), self.ends
+        if self._one("SELECT 1 FROM waiting WHERE boot = ? AND sequence = ?", *name) is None:
+            return False
         with self._together():
-            done = self.db.execute(
-                "UPDATE produced SET verdict = ?, reason = ?, frame = NULL"
-                " WHERE boot = ? AND sequence = ? AND verdict IS NULL",
-                (verdict, reason, boot, sequence),
+            self.db.execute(
+                "INSERT INTO record SELECT id, boot, sequence, lineage, base_version, made_s, num_bytes,"
+                " ?, ? FROM waiting WHERE boot = ? AND sequence = ?",
+                (verdict, reason, *name),
             )
-            if done.rowcount:
-                self.db.execute(
-                    "INSERT INTO ends VALUES (?, ?, 1)"
-                    " ON CONFLICT (verdict, reason) DO UPDATE SET number = number + 1",
-                    (verdict, reason),
-                )
-                self._set_residual(layout, residual)
-                self._trim()
-        if done.rowcount:
-            self.num_waiting -= 1
-            end = f"{verdict} {reason}".rstrip()
-            self.ends[end] = self.ends.get(end, 0) + 1
-        return done.rowcount > 0
-
-    def _trim(self) -> None:
-        self.db.execute(
-            "DELETE FROM produced WHERE verdict IS NOT NULL AND id <= (SELECT id FROM produced"
-            " WHERE verdict IS NOT NULL ORDER BY id DESC LIMIT 1 OFFSET ?)",
-            (self.bounds.max_record,),
-        )
+            self.db.execute("DELETE FROM waiting WHERE boot = ? AND sequence = ?", name)
+            ends = counted(self.ends, verdict, reason)
+            self._set_state("ends", ends)
+            self._set_residual(layout, residual)
+            self.db.execute(
+                "DELETE FROM record WHERE id <="
+                " (SELECT id FROM record ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (self.bounds.max_record,),
+            )
+        self.num_waiting -= 1
+        self.ends = ends
+        return True
 
     def useless(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
         """What has to go by now, and why, oldest first."""
@@ -283,8 +276,8 @@ class Outbox:
     def waiting(self) -> list[Waiting]:
         """Oldest first."""
         rows = self._all(
-            "SELECT boot, sequence, lineage, base_version, num_bytes, ? - made_s FROM produced"
-            " WHERE verdict IS NULL ORDER BY id",
+            "SELECT boot, sequence, lineage, base_version, num_bytes, ? - made_s FROM waiting"
+            " ORDER BY id",
             self.lived_s,
         )
         return [Waiting(*row) for row in rows]
@@ -292,7 +285,7 @@ class Outbox:
     def frame(self, boot: str, sequence: int) -> bytes | None:
         """None if it does not wait."""
         return self._one(
-            "SELECT frame FROM produced WHERE boot = ? AND sequence = ?", boot, sequence
+            "SELECT frame FROM waiting WHERE boot = ? AND sequence = ?", boot, sequence
         )
 
     def __len__(self) -> int:
@@ -304,42 +297,90 @@ class Outbox:
         What waits is on it, and the last `max_record` of known end.
         """
         rows = self._all(
-            "SELECT id, boot, sequence, verdict, COALESCE(reason, '') FROM produced"
-            " WHERE id > ? ORDER BY id",
+            "SELECT id, boot, sequence, verdict, reason FROM produced WHERE id > ? ORDER BY id",
             after,
         )
         return [Produced(*row) for row in rows]
 
-    def _ends(self) -> dict[str, int]:
-        rows = self._all("SELECT verdict, reason, number FROM ends ORDER BY verdict, reason")
-        return {f"{verdict} {reason}".rstrip(): number for verdict, reason, number in rows}
-
     def residual(self, layout: bytes) -> np.ndarray | None:
         """float32 [P] as it was left, or None if there is none for this layout."""
-        found = self._one("SELECT vector FROM residual WHERE layout = ?", layout)
-        return None if found is None else np.frombuffer(found, "<f4").astype(np.float32)
+        found = self._one("SELECT packed FROM residual WHERE layout = ?", layout)
+        try:
+            return None if found is None else residuals.unpacked(found)
+        except CodecError as damaged:
+            log.error("outbox %s: what packing left over is lost: %s", self.path, damaged)
+            return None
 
     def memory(self) -> Memory:
         """As it was left."""
-        packed = self._one("SELECT packed FROM memory")
-        return Memory() if packed is None else msgspec.msgpack.decode(packed, type=Memory)
+        return self._state("memory", Memory())
 
-    def held(self, layout: bytes) -> Held | None:
+    def held(self, layout: Layout) -> Held | None:
         """The version of this layout that the newest update was trained from, if its bits are still those."""
-        for lineage, version, sha256, stored in self._all(
-            "SELECT lineage, version, sha256, vector FROM held WHERE layout = ?", layout
-        ):
-            vector = np.frombuffer(stored, "<f4").astype(np.float32)
+        found = self._all(
+            "SELECT lineage, version, sha256, vector FROM held JOIN whole WHERE layout = ?",
+            layout.fingerprint,
+        )
+        for lineage, version, sha256, whole in found:
+            vector = np.frombuffer(whole, "<f4").astype(np.float32)
+            try:
+                for codec, body in self._all("SELECT codec, body FROM steps ORDER BY number"):
+                    vector = moved(vector, unpacked(codec, body, layout))
+            except (ReleaseError, ValueError) as damaged:
+                log.error("outbox %s: version %d is lost: %s", self.path, version, damaged)
+                return None
             if digest(vector) == sha256:
                 return Held(lineage, version, sha256, vector)
         return None
 
+    def _kept_trail(self) -> Trail:
+        held = self._all("SELECT lineage, version, sha256 FROM held")
+        steps = self._all("SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM steps")
+        lineage, version, sha256 = held[0] if held else ("", -1, b"")
+        return Trail(lineage, version, sha256, *steps[0])
+
+    def _set_held(self, layout: bytes, held: Held) -> Trail:
+        """Its difference to what is kept, if it is known by which steps it came; else whole."""
+        about = (held.lineage, held.version, held.sha256)
+        if about == (self.trail.lineage, self.trail.version, self.trail.sha256):
+            return self.trail
+        self.db.execute("INSERT OR REPLACE INTO held VALUES (1, ?, ?, ?, ?)", (layout, *about))
+        steps = held.since(self.trail.sha256)
+        num_bytes = self.trail.num_bytes + sum(len(step.body) for step in steps or ())
+        # A start reads them all again, so they may be as many bytes as what they spare.
+        if steps is None or num_bytes > held.vector.nbytes:
+            whole = held.vector.astype("<f4", copy=False).tobytes()
+            self.db.execute("DELETE FROM steps")
+            self.db.execute("INSERT OR REPLACE INTO whole VALUES (1, ?)", (whole,))
+            return Trail(*about, 0, 0)
+        numbered = enumerate(steps, start=self.trail.num_steps)
+        self.db.executemany(
+            "INSERT INTO steps VALUES (?, ?, ?)",
+            [(number, step.codec, step.body) for number, step in numbered],
+        )
+        return Trail(*about, self.trail.num_steps + len(steps), num_bytes)
+
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:
         if residual is not None:
-            self.db.execute(
-                "INSERT OR REPLACE INTO residual VALUES (1, ?, ?)",
-                (layout, residual.astype("<f4", copy=False).tobytes()),
-            )
+            # Not REPLACE, which looks for other pages before it frees these.
+            self.db.execute("DELETE FROM residual")
+            packed = residuals.packed(residual)
+            self.db.execute("INSERT INTO residual VALUES (1, ?, ?)", (layout, packed))
+
+    def _state(self, name: str, first: T) -> T:
+        """As it was left; `first` if it never was, or if what is there is no such thing."""
+        packed = self._one("SELECT value FROM state WHERE name = ?", name)
+        if packed is None:
+            return first
+        try:
+            return msgspec.msgpack.decode(packed, type=type(first))
+        except Exception as damaged:
+            log.error("outbox %s: %r is lost: %s", self.path, name, damaged)
+            return first
+
+    def _set_state(self, name: str, value: object) -> None:
+        packed = msgspec.msgpack.encode(value)
+        self.db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, packed))
 
     def _all(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self._errors():
@@ -356,7 +397,7 @@ class Outbox:
             self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self.db.execute("INSERT OR REPLACE INTO lived VALUES (1, ?)", (self.lived_s,))
+                self._set_state("lived", self.lived_s)
                 self.db.execute("COMMIT")
             except BaseException:
                 # SQLite has rolled back by itself after some errors, such as a full disk.

@@ -102,7 +102,7 @@ async def _live(settings: Settings) -> None:
         seed=settings.seed,
         signer=Signer.from_file(settings.fleet, settings.folder / "key.pem"),
     )
-    outbox = Outbox(settings.folder / "outbox.db")
+    outbox = Outbox(settings.folder / "outbox.db", watched=True)
     client_id = f"{settings.fleet}-{settings.name}"
     will = Will(identity.status_topic, identity.offline())
     async with transport.connect(

@@ -8,6 +8,7 @@ import numpy as np
 
 from fleetfl.messages import Update
 from fleetfl.releases import Held
+from fleetfl.vectors import Layout
 from vehicle_agent.outbox import (
     Config,
     Memory,
@@ -17,6 +18,7 @@ from vehicle_agent.outbox import (
     Produced,
     Verdict,
     Waiting,
+    counted,
     useless,
 )
 
@@ -76,8 +78,7 @@ class MemoryOutbox(Outbox):
     ) -> bool:
         if self._kept.pop((boot, sequence), None) is None:
             return False
-        end = f"{verdict} {reason}".rstrip()
-        self.ends[end] = self.ends.get(end, 0) + 1
+        self.ends = counted(self.ends, verdict, reason)
         self._set_residual(layout, residual)
         return True
 
@@ -108,8 +109,9 @@ class MemoryOutbox(Outbox):
     def memory(self) -> Memory:
         return self._memory
 
-    def held(self, layout: bytes) -> Held | None:
-        return self._held[1] if self._held and self._held[0] == layout else None
+    def held(self, layout: Layout) -> Held | None:
+        kept = self._held
+        return kept[1] if kept and kept[0] == layout.fingerprint else None
 
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:
         if residual is not None:

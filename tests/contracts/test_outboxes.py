@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from fleetfl.releases import Held
-from fleetfl.vectors import digest
+from fleetfl.vectors import Layout, digest
 from sim.fleet.outbox import MemoryOutbox
 from vehicle_agent.outbox import Config, Memory, Newest, Outbox
 
 pytestmark = pytest.mark.contracts
-LAYOUT, OTHER = b"layout-1", b"layout-2"
+MODEL, OTHER_MODEL = Layout.flat(3), Layout.flat(4)
+LAYOUT, OTHER = MODEL.fingerprint, OTHER_MODEL.fingerprint
 Put = Callable[..., None]
 
 
@@ -96,14 +97,14 @@ def test_residual_is_that_of_the_newest_change_and_of_one_layout(box: Outbox, pu
 
 
 def test_memory_and_the_version_held_are_those_of_the_newest_update(box: Outbox, put: Put) -> None:
-    assert (box.memory(), box.held(LAYOUT)) == (Memory(), None)
+    assert (box.memory(), box.held(MODEL)) == (Memory(), None)
     vector = np.float32([1, 2, 3])
     put("a", 0, memory=Memory(1, 6, [1.0]), held=Held("one", 7, digest(vector), vector))
     put("a", 1, memory=Memory(2, 12, [2.0]))
-    held = box.held(LAYOUT)
+    held = box.held(MODEL)
     assert held is not None
     assert (held.version, held.vector.tolist()) == (7, [1, 2, 3])
-    assert (box.memory(), box.held(OTHER)) == (Memory(2, 12, [2.0]), None)
+    assert (box.memory(), box.held(OTHER_MODEL)) == (Memory(2, 12, [2.0]), None)
 
 
 def test_what_is_not_kept_or_not_there_leaves_the_residual_as_it_was(box: Outbox, put: Put) -> None:

@@ -6,13 +6,19 @@ import pytest
 from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.vectors import Layout
 from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.residual import coarse
 
 pytestmark = pytest.mark.unit
 SIZE = 50
 
 
-def feedback(decay=1.0, keep=0.1):
-    return ErrorFeedback(TopSigns(keep=keep).build(Layout.flat(SIZE)), SIZE, decay=decay)
+def exact(residual):
+    return residual
+
+
+def feedback(decay=1.0, keep=0.1, rounded=exact):
+    codec = TopSigns(keep=keep).build(Layout.flat(SIZE))
+    return ErrorFeedback(codec, SIZE, decay=decay, rounded=rounded)
 
 
 def test_what_is_sent_and_what_is_left_add_up_to_what_was_learned():
@@ -54,3 +60,17 @@ def test_returned_body_is_as_if_nothing_had_been_packed():
     packed = wrapped.pack(delta)
     wrapped.residual = packed.residual
     np.testing.assert_allclose(wrapped.returned(packed.body), delta, atol=1e-6)
+
+
+def test_rounded_to_few_bits_nothing_that_was_learned_is_lost_in_the_mean():
+    """Beside values of 1 one of 0.02, less than a twelfth of a step, none of them sent: 300 times 0.02 is 6,
+    in steps of 0.25 or 0.5, so give or take 1.7 (root of 6 * 0.5). Rounded to the nearest it were 0.
+    """
+    wrapped, total = feedback(decay=0.0, keep=0.02, rounded=coarse), np.zeros(SIZE)
+    delta = np.ones(SIZE, np.float32)
+    delta[0], delta[7] = 100.0, 0.02
+    for _ in range(300):
+        delta[1:7] += 0.001  # draws are by the content
+        total += wrapped.pack(delta).residual
+    np.testing.assert_allclose(total[[8, 20, 49]], 300.0, rtol=0.1)
+    assert 1.0 < total[7] < 12.0

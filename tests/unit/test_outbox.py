@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fleetfl.releases import Held
-from fleetfl.vectors import digest
+from fleetfl.vectors import Layout, digest
 from vehicle_agent.outbox import (
     Config,
     Memory,
@@ -95,8 +95,9 @@ def test_the_record_keeps_the_newest_ends_and_all_that_waits(tmp_path, put):
 
 def test_what_training_goes_on_from_is_that_of_the_newest_update_over_a_restart(tmp_path, put):
     box = Outbox(tmp_path / "outbox.db")
-    layout, other = b"layout-1", b"layout-2"
-    assert (box.residual(layout), box.held(layout), box.memory()) == (None, None, Memory())
+    model, other_model = Layout.flat(3), Layout.flat(4)
+    layout, other = model.fingerprint, other_model.fingerprint
+    assert (box.residual(layout), box.held(model), box.memory()) == (None, None, Memory())
     vector = np.float32([1, 2, 3])
     held = Held("one", 7, digest(vector), vector)
     memory = Memory(2, 512, [1.0, 4.0])
@@ -106,12 +107,12 @@ def test_what_training_goes_on_from_is_that_of_the_newest_update_over_a_restart(
     box = Outbox(tmp_path / "outbox.db")
     np.testing.assert_array_equal(box.residual(layout), np.full(3, 0.1, np.float32))
     assert box.memory() == memory
-    found = box.held(layout)
+    found = box.held(model)
     assert (found.lineage, found.version, found.sha256) == ("one", 7, held.sha256)
     np.testing.assert_array_equal(found.vector, vector)
-    assert (box.residual(other), box.held(other)) == (None, None)
-    box.db.execute("UPDATE held SET vector = zeroblob(12)")
-    assert box.held(layout) is None
+    assert (box.residual(other), box.held(other_model)) == (None, None)
+    box.db.execute("UPDATE whole SET vector = zeroblob(12)")
+    assert box.held(model) is None
     box.close()
 
 
