@@ -111,16 +111,16 @@ def test_mistakes_are_one_line_that_names_the_field(arguments, says, tmp_path, e
     assert "Traceback" not in err
 
 
-def test_a_vehicles_key_stays_the_same_and_is_one_line(tmp_path):
+def test_a_vehicles_key_stays_the_same_and_is_one_line(tmp_path, ended):
     argv = ["vehicle", "key", "configs/vehicle.yaml", "--set", f"vehicle.state={tmp_path}"]
-    first, second = fleetfl(*argv), fleetfl(*argv)
-    assert (first.returncode, first.stderr) == (0, "")
+    first, (status, out, err) = fleetfl(*argv), ended(*argv)
+    assert (first.returncode, first.stderr) == (status, err) == (0, "")
     assert first.stdout.startswith("ssh-ed25519 AAAA")
     assert first.stdout.endswith(" drone-01\n")
-    assert first.stdout == second.stdout
+    assert first.stdout == out
 
 
-def test_codec_inspect_checks_the_signature_and_unpacks_the_body(tmp_path, make_update):
+def test_codec_inspect_checks_the_signature_and_unpacks_the_body(tmp_path, make_update, ended):
     layout = Layout((("w", (5,)),))
     write_adapter(tmp_path / "adapter.safetensors", layout, np.zeros(5, np.float32))
     signer = Signer("f", Ed25519PrivateKey.generate())
@@ -129,9 +129,9 @@ def test_codec_inspect_checks_the_signature_and_unpacks_the_body(tmp_path, make_
     (tmp_path / "frame.bin").write_bytes(wire.encode(update, signer))
     argv = ["codec", "inspect", str(tmp_path / "frame.bin"), "--keys", str(tmp_path / "keys")]
     argv += ["--fleet", "f", "--adapter", str(tmp_path / "adapter.safetensors")]
-    about = json.loads(fleetfl(*argv, "--json").stdout)
+    about = json.loads(ended(*argv, "--json")[1])
     assert (about["kind"], about["signature"], about["values"]["norm"]) == ("Update", "valid", 5)
-    said = fleetfl(*argv).stdout
+    _, said, _ = ended(*argv)
     assert 'signature       "valid"' in said
     assert "norm            5" in said
 
@@ -152,23 +152,23 @@ def test_an_unknown_option_is_a_usage_error():
     assert "--fast" in done.stderr
 
 
-def test_a_folder_with_other_peoples_files_is_left_alone(tmp_path):
+def test_a_folder_with_other_peoples_files_is_left_alone(tmp_path, ended):
     (tmp_path / "quickstart").mkdir()
     (tmp_path / "quickstart" / "thesis.tex").write_text("mine")
-    done = fleetfl("demo", "--set", f"sim.runs={tmp_path}")
-    assert done.returncode == 1
-    assert "thesis.tex" in done.stderr
+    status, _, err = ended("demo", "--set", f"sim.runs={tmp_path}")
+    assert status == 1
+    assert "thesis.tex" in err
     assert (tmp_path / "quickstart" / "thesis.tex").read_text() == "mine"
 
 
-def test_doctor_finds_this_installation_sound():
-    done = fleetfl("doctor")
-    assert done.returncode == 0
+def test_doctor_finds_this_installation_sound(ended):
+    status, out, _ = ended("doctor")
+    assert status == 0
     for part in ("core", "agent", "server", "sim", "fleet_vit weights"):
-        assert part in done.stdout
+        assert part in out
 
 
-def test_doctor_says_that_a_broker_does_not_answer(tmp_path):
+def test_doctor_says_that_a_broker_does_not_answer(tmp_path, ended):
     import socket
 
     with socket.socket() as bound:  # bound and not listening: nobody can answer
@@ -176,6 +176,6 @@ def test_doctor_says_that_a_broker_does_not_answer(tmp_path):
         port = bound.getsockname()[1]
         file = tmp_path / "f.yaml"
         file.write_text(f"transport: {{kind: mqtt, port: {port}}}\n")
-        done = fleetfl("doctor", str(file))
-    assert done.returncode == 1
-    assert str(port) in done.stdout
+        status, out, _ = ended("doctor", str(file))
+    assert status == 1
+    assert str(port) in out
