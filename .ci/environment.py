@@ -5,6 +5,7 @@ The lock is one file for every supported Python and platform: its lines carry ma
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -103,7 +104,8 @@ def install(venv: Path) -> None:
     exact = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
     subprocess.run([*pip, "install", *quiet, *exact, "--requirement", str(LOCK)], check=True)
     ours = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
-    subprocess.run([*pip, "install", *quiet, *ours], check=True)
+    still = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns of every editable install
+    subprocess.run([*pip, "install", *quiet, *ours], check=True, env=still)
     subprocess.run([*pip, "check"], check=True, stdout=subprocess.DEVNULL)
     status, differs = check(python)
     if status != SAME:

@@ -67,7 +67,7 @@ class TrainingPool:
         if not ray.is_initialized():
             own = self.address is None
             ray.init(
-                self.address,
+                self.address or "local",  # without one Ray joins whatever runs on this machine
                 num_cpus=(self.workers or os.cpu_count()) if own else None,
                 include_dashboard=False,
                 log_to_driver=False,

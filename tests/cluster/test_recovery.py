@@ -24,7 +24,7 @@ from fleetfl.messages import Snapshot, Status, Update
 from fleetfl.transport.mqtt import Config as Mqtt
 from tests.cluster.conftest import ROOT, running_server
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("recovery")]  # one server for all
 log = logging.getLogger(__name__)
 FLEET = "depot-7"
 SIGNER = Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -173,32 +173,67 @@ def recovery_s(server, event, killed, vehicle):
     return seconds
 
 
+class Lives:
+    """A server that is killed whole and started again on its folder; `server` is the one that runs."""
+
+    def __init__(self, folder, lives):
+        self.folder, self.lives = folder, lives
+        self.begin()
+
+    def begin(self):
+        server = running_server(self.folder, f"server.aggregator.goal={GOAL}")
+        self.server = self.lives.enter_context(server)
+
+    def begin_again(self):
+        kill_all_of(str(self.folder))
+        self.lives.close()
+        self.begin()
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recovery")
+    with pytest.MonkeyPatch.context() as patched, contextlib.ExitStack() as stack:
+        patched.setenv(RUN, str(folder))
+        yield Lives(folder, stack)
+
+
+def counted(server, vehicle):
+    """Sequences of a vehicle's updates that were counted."""
+    return [e["sequence"] for e in server.events("accepted") if e["vehicle"] == vehicle]
+
+
+def require_same_bits_without_faults(server):
+    """Gives what is served: the version of all that was counted."""
+    version = len(server.events("accepted")) // GOAL
+    expected, found = without_faults(server), served(server, version)
+    assert found.version == expected.version == version
+    assert found.sha256.hex() == expected.sha256.hex()
+    assert {e["lineage"] for e in server.events("aggregator_started")} == {found.lineage}
+    assert server.process.poll() is None
+    return found
+
+
 @pytest.mark.parametrize("event", ["aggregator_started", "gateway_started"])
-def test_a_killed_actor_loses_nothing_and_counts_nothing_twice(tmp_path, model_config, event):
+def test_a_killed_actor_loses_nothing_and_counts_nothing_twice(lives, model_config, event):
     """60 updates, some on their way at each of 3 kills; then the same rows without any fault."""
-    layout = model_config.build().layout
-    with running_server(tmp_path, f"server.aggregator.goal={GOAL}") as server:
-        vehicle = Vehicle(server, "v1")
+    server, name = lives.server, event.partition("_")[0]
+    vehicle = Vehicle(server, name)
+    sent = list(frames(model_config.build().layout, name, 60))
 
-        async def scenario():
-            sending = vehicle.drive(list(frames(layout, "v1", 60)), every_s=0.2)
-            _, killed = await asyncio.gather(sending, killing(server, event, 3, 1.5))
-            return killed
+    async def scenario():
+        sending = vehicle.drive(sent, every_s=0.2)
+        _, killed = await asyncio.gather(sending, killing(server, event, 3, 1.5))
+        return killed
 
-        killed = asyncio.run(scenario())
-        assert set(vehicle.receipts) == set(range(60))
-        assert {v for all_of in vehicle.receipts.values() for v in all_of} <= {
-            "accepted",
-            "duplicate",
-        }
-        counted = [e["sequence"] for e in server.events("accepted")]
-        assert sorted(counted) == list(range(60))
-        expected, found = without_faults(server), served(server, 60 // GOAL)
-        assert (found.version, found.sha256.hex()) == (expected.version, expected.sha256.hex())
-        assert {e["lineage"] for e in server.events("aggregator_started")} == {found.lineage}
-        assert server.process.poll() is None
-        # A figure, not a test (docs/results.md); shown by --log-cli-level=INFO
-        log.info("%s: %s", event, recovery_s(server, event, killed, vehicle))
+    killed = asyncio.run(scenario())
+    assert set(vehicle.receipts) == set(range(60))
+    verdicts = {verdict for all_of in vehicle.receipts.values() for verdict in all_of}
+    assert verdicts <= {"accepted", "duplicate"}
+    assert sorted(counted(server, name)) == list(range(60))
+    require_same_bits_without_faults(server)
+    # A figure, not a test (docs/results.md); shown by --log-cli-level=INFO
+    log.info("%s: %s", event, recovery_s(server, event, killed, vehicle))
 
 
 def kill_all_of(run):
@@ -209,19 +244,18 @@ def kill_all_of(run):
                 process.kill()
 
 
-def test_a_server_that_is_started_again_goes_on(tmp_path, model_config, monkeypatch):
-    """Killed whole, with all that it started; the second one has the lineage and version of the first."""
-    monkeypatch.setenv(RUN, str(tmp_path))
-    layout = model_config.build().layout
-    sent = list(frames(layout, "v1", 12))
-    with running_server(tmp_path, f"server.aggregator.goal={GOAL}") as server:
-        asyncio.run(Vehicle(server, "v1").drive(sent[:8], every_s=0))
-        before = served(server, 1)
-        kill_all_of(str(tmp_path))
-    with running_server(tmp_path, f"server.aggregator.goal={GOAL}") as server:
-        vehicle = Vehicle(server, "v1")
-        asyncio.run(vehicle.drive(sent, every_s=0))
-        assert {verdict for n in range(8) for verdict in vehicle.receipts[n]} == {"duplicate"}
-        expected, found = without_faults(server), served(server, 2)
-        assert (found.lineage, found.version) == (before.lineage, 2)
-        assert found.sha256 == expected.sha256
+def test_a_server_that_is_started_again_goes_on(lives, model_config):
+    """Killed whole, with all that it started; the second one has the lineage and version of the first.
+
+    8 updates and then 4: of those before the kill, 3 at least are not in any version yet.
+    """
+    sent = list(frames(model_config.build().layout, "v1", 12))
+    asyncio.run(Vehicle(lives.server, "v1").drive(sent[:8], every_s=0))
+    before = require_same_bits_without_faults(lives.server)
+    lives.begin_again()
+    vehicle = Vehicle(lives.server, "v1")
+    asyncio.run(vehicle.drive(sent, every_s=0))
+    assert {verdict for n in range(8) for verdict in vehicle.receipts[n]} == {"duplicate"}
+    assert sorted(counted(lives.server, "v1")) == list(range(12))
+    found = require_same_bits_without_faults(lives.server)
+    assert (found.lineage, found.version) == (before.lineage, before.version + 1)
