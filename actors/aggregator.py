@@ -182,6 +182,8 @@ class Aggregator:
                     pass
             except (JournalError, RegistryError, CheckpointError) as failed:
                 log.error("nothing is counted: %s", failed)  # until the disk is back
+            except Exception:  # the loop must live: gateways wait for what it counts
+                log.exception("nothing is counted")
             self.saving.if_due(self.counted, self._state)
 
     async def outcome(self, row: int) -> Outcome:
@@ -288,10 +290,14 @@ class Aggregator:
         version = self.coordinator.version
         try:
             key = OneKey(self.config.fleet, self.config.state / f"{SERVER}.pub")
-            wire.decode(kept.frame, key)
+            wire.decode(kept.frame, key, sender=SERVER)
         except (IdentityError, wire.WireError) as forged:
             return Outcome("refused", version, 0, detail=str(forged))
-        return self.coordinator.roll_back(rollback)
+        try:
+            return self.coordinator.roll_back(rollback)
+        except Exception as bug:  # as in `_judge`
+            log.exception("row %d of the journal cannot be judged", kept.row)
+            return Outcome("refused", version, 0, Refusal.BUG, f"{type(bug).__name__}: {bug}")
 
     def _pass_over(self, kept: Kept) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""

@@ -45,12 +45,19 @@ class Announcer:
     async def _announce(self) -> None:
         version = -1
         while True:
-            snapshot, releases = await self.announcement(version)
             try:
+                snapshot, releases = await self.announcement(version)
                 async with self.publishing:
                     sizes = await self._publish(snapshot, releases)
             except TransportError as broken:
-                log.warning("release %d not announced yet: %s", snapshot.version, broken)
+                log.warning("what came after release %d is not announced yet: %s", version, broken)
+                continue
+            except (
+                Exception
+            ) as odd:  # the loop must live: the next release may be one that can be sent
+                log.exception("what came after release %d is not announced", version)
+                self.events.write("announcement_failed", after=version, detail=str(odd)[:300])
+                await asyncio.sleep(self.look_s)
                 continue
             version = snapshot.version
             self.events.write("announced", version=version, **sizes)
@@ -61,7 +68,7 @@ class Announcer:
             try:
                 async with self.publishing:
                     await self._mend()
-            except TransportError as broken:
+            except Exception as broken:  # as above
                 log.warning("what is retained was not looked at: %s", broken)
 
     async def _mend(self) -> None:

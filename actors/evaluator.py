@@ -17,6 +17,8 @@ from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 1.0
+
 
 class Evaluator:
     """Plain class: `cluster.py` makes it remote. Raises HeldOutError or ModelError when built."""
@@ -42,17 +44,25 @@ class Evaluator:
     async def run(self) -> None:
         version = -1
         while True:
-            snapshot = await self.newer(version)
-            version = snapshot.version
-            params = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
-            self.model.load(params)
-            scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
-            accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))
-            self.version, self.accuracy = version, accuracy
-            self.events.write(
-                "evaluated", version=version, accuracy=accuracy, by_condition=by_condition
-            )
-            self._keep(snapshot, accuracy, by_condition)
+            try:
+                snapshot = await self.newer(version)
+                version = snapshot.version
+                await self._evaluate(snapshot)
+            except Exception as failed:  # the loop must live: the next version may be a sound one
+                log.exception("version %d, or what came after it, was not evaluated", version)
+                self.events.write("evaluation_failed", version=version, detail=str(failed)[:300])
+                await asyncio.sleep(AGAIN_S)
+
+    async def _evaluate(self, snapshot: Snapshot) -> None:
+        params = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
+        self.model.load(params)
+        scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
+        accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))
+        self.version, self.accuracy = snapshot.version, accuracy
+        self.events.write(
+            "evaluated", version=snapshot.version, accuracy=accuracy, by_condition=by_condition
+        )
+        self._keep(snapshot, accuracy, by_condition)
 
     def _keep(self, snapshot: Snapshot, accuracy: float, by_condition: dict[str, float]) -> None:
         scores = Scores(snapshot.sha256.hex(), accuracy, by_condition)

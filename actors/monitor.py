@@ -120,7 +120,7 @@ def is_ready(url: str, timeout_s: float = 2.0) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=timeout_s) as answer:
             return answer.status == 200
-    except OSError:
+    except Exception:  # no answer, or none that is HTTP
         return False
 
 
@@ -171,7 +171,12 @@ class _Handler(BaseHTTPRequestHandler):
         if page is None:
             self.send_error(404, f"expected one of {', '.join(pages)}")
             return
-        content, kind = page[0](), page[1]
+        try:
+            content, kind = page[0](), page[1]
+        except Exception as failed:  # a part that answers with nonsense
+            log.exception("no page for %s", self.path)
+            self.send_error(500, f"{type(failed).__name__}")
+            return
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))

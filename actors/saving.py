@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl.checkpoints import CheckpointError, Checkpoints
-from fleetfl.journal import Journal, JournalDamaged, JournalError
+from fleetfl.checkpoints import Checkpoints
+from fleetfl.journal import Journal, JournalDamaged
 from fleetfl.registrar import Registrar
-from fleetfl.registry import RegistryError
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ class Saving:
             self.keep(row, state)
             self.durable_at = time.monotonic()
             self.journal.trim(self.checkpoints.safe_row, self.config.journal)
-        except (CheckpointError, RegistryError, JournalError) as failed:
+        except Exception as failed:  # one of ours, or whatever a thread may raise unheard
             # Nothing is lost: the rows stay, and the next one covers them too.
             log.error("no checkpoint at row %d: %s", row, failed)
             self.row = -1

@@ -74,7 +74,7 @@ class Checkpoints:
         return int(paths[0].stem) if len(paths) == KEPT else 0
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("*.checkpoint"))
+        return sorted(p for p in self.folder.glob("*.checkpoint") if p.stem.isdecimal())
 
 
 def _state(path: Path) -> Any:
@@ -85,7 +85,12 @@ def _state(path: Path) -> Any:
     content = memoryview(whole)[36:]
     if whole[:4] != MAGIC or whole[4:36] != sha256(content).digest():
         raise CheckpointError(f"checkpoint {path} of {len(whole)} bytes is damaged")
-    return _decoder.decode(content)
+    try:
+        return _decoder.decode(content)
+    except Exception as odd:  # whole, and of no version that this one reads
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read: {type(odd).__name__}: {odd}"
+        ) from odd
 
 
 def _packed(value: Any) -> msgspec.msgpack.Ext:

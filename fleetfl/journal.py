@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from pydantic import Field
@@ -23,6 +25,8 @@ from fleetfl import FleetflError
 from fleetfl.config import Section
 from fleetfl.messages import Rollback, Update
 
+BATCH_BYTES = 16 * 2**20
+"""Frames that are read or committed at a time, where one alone is not larger."""
 BUSY_S = 30.0
 """How long a commit waits for those of other gateways."""
 
@@ -125,11 +129,12 @@ class Journal:
     async def _commit_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self.waiting:
-            batch, self.waiting = self.waiting, []
+            size = _fitting([len(entry[-1]) for entry, _ in self.waiting])
+            batch, self.waiting = self.waiting[:size], self.waiting[size:]
             entries = [entry for entry, _ in batch]
             try:
                 places = await loop.run_in_executor(self.one_thread, self._commit, entries)
-            except JournalError as failed:
+            except Exception as failed:  # whatever it is: those who wait must hear of it
                 for _, future in batch:
                     if not future.done():
                         future.set_exception(failed)
@@ -159,15 +164,23 @@ class Journal:
         return Place(self.writer.execute(same, entry[:3]).fetchone()[0], is_new=False)
 
     def rows(self, after: int, limit: int) -> list[Kept]:
-        """Up to `limit` rows past row `after`, in their order. Raises JournalError."""
+        """Up to `limit` rows past row `after`, in their order; fewer of large ones, but one at least.
+
+        Raises JournalError.
+        """
+        found, num_bytes = [], 0
         with self._failures():
-            found = self.reader.execute(
+            for row in self.reader.execute(
                 "SELECT row, vehicle, boot, sequence, checksum, CAST(frame AS BLOB), kept_at"
                 " FROM updates WHERE row > ? ORDER BY row LIMIT ?",
                 (after, limit),
-            ).fetchall()
+            ):
+                found.append(row)
+                num_bytes += len(row[5])
+                if num_bytes >= BATCH_BYTES:
+                    break
         return [
-            Kept(row, frame, checksum == _checksum((vehicle, boot, sequence), frame), kept_at)
+            Kept(row, frame, _is_whole(checksum, (vehicle, boot, sequence), frame), kept_at)
             for row, vehicle, boot, sequence, checksum, frame, kept_at in found
         ]
 
@@ -338,6 +351,20 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _fitting(sizes: list[int]) -> int:
+    """How many of the first ones are BATCH_BYTES together; one at least, if there is one."""
+    within = sum(total <= BATCH_BYTES for total in accumulate(sizes))
+    return max(within, min(1, len(sizes)))
+
+
+def _is_whole(checksum: Any, name: tuple[Any, Any, Any], frame: Any) -> bool:
+    """What damage has made of a row may be of any type."""
+    try:
+        return checksum == _checksum(name, frame)
+    except Exception:
+        return False
 
 
 def _checksum(name: tuple[str, str, int], frame: bytes) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fleetfl import topics, wire
+from fleetfl.bounds import max_frame_bytes
 from fleetfl.chunks import Assembler
-from fleetfl.messages import Release, Snapshot
+from fleetfl.messages import SERVER, Release, Snapshot
 from fleetfl.releases import Follower, Held, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
@@ -43,6 +44,7 @@ class Adoption:
         self.fleet, self.transport, self.server_key = fleet, transport, server_key
         self.fetch_s, self.retry_s, self.tell = fetch_s, retry_s, tell
         self.follower = Follower(layout)
+        self.max_frame_bytes = max_frame_bytes(layout)
         self.num_bytes = 0
         """Of release and snapshot frames received."""
         self.max_staleness = -1
@@ -80,8 +82,7 @@ class Adoption:
                     continue
                 except StopAsyncIteration:
                     return
-                assert release is not None
-                reached = await self._reach(release)
+                reached = release is None or await self._reach(release)
 
     def _payload(self, packet: Packet) -> bytes:
         packet.ack()
@@ -90,7 +91,7 @@ class Adoption:
 
     def _message(self, frame: bytes, kind: type[News]) -> News:
         """Raises WireError for anything else, or if the server has not signed it."""
-        message = wire.decode(frame, self.server_key)
+        message = wire.decode(frame, self.server_key, sender=SERVER)
         if not isinstance(message, kind):
             raise wire.WireError(f"a {type(message).__name__}, expected a {kind.__name__}")
         return message
@@ -106,6 +107,10 @@ class Adoption:
         except TransportError as broken:
             self.tell(f"version {release.version} is out of reach: {broken}")
             return False
+        except Exception as odd:  # the loop must live: the next release may be a sound one
+            log.exception("release %d was not followed", release.version)
+            self.tell(f"release dropped: {type(odd).__name__}: {odd}")
+            return True
         self.tell("")
         self.max_staleness = release.max_staleness
         self.came.set()
@@ -147,7 +152,8 @@ class Adoption:
         Raises WireError for anything else, TransportError after `fetch_s`.
         """
         # Among the chunks there may be some that older frames left.
-        assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
+        assembler = Assembler(max_open_per_sender=16, max_frame_bytes=self.max_frame_bytes)
+        clock = asyncio.get_running_loop().time
 
         async def frame() -> bytes:
             async with self.transport.subscribe(topic_filter, qos=0) as packets:

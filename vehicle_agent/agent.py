@@ -22,6 +22,7 @@ from fleetfl.releases import Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
+from vehicle_agent import sendable
 from vehicle_agent.adoption import Adoption
 from vehicle_agent.books import Books, Work
 from vehicle_agent.delivery import Delivery
@@ -181,7 +182,11 @@ class Agent:
             body=summed.body,
         )
         memory = self._remembered(frames)
-        await self._once_there_is_room(lambda: self.books.keep_as_is(update, memory, base))
+        try:
+            await self._once_there_is_room(lambda: self.books.keep_as_is(update, memory, base))
+        except wire.UnsendableError as unfit:
+            self._tell("sums", f"no sums: {unfit}")
+            return
         self._kept(memory)
         log.info("sums of %d frames, %d bytes", summed.num_examples, len(summed.body))
         end = asyncio.get_running_loop().time() + self.config.sums_wait_s
@@ -263,14 +268,17 @@ class Agent:
     def _update(self, base: Held, frames: Frames, **more: Any) -> Update:
         """The next one of this boot."""
         given = {"body": b"", **more}
+        for name in ("num_examples", "local_steps"):
+            given[name] = sendable.positive(given[name])
+        given["loss"] = sendable.number(given["loss"])
         return Update(
             vehicle=self.identity.vehicle,
             boot=self.identity.boot,
             sequence=self.sequence,
             base_version=base.version,
             layout=self.layout.fingerprint,
-            captured_from=int(frames.captured_from),
-            captured_to=int(frames.captured_to),
+            captured_from=sendable.second(frames.captured_from),
+            captured_to=sendable.second(frames.captured_to),
             lineage=base.lineage,
             **given,
         )
@@ -286,11 +294,11 @@ class Agent:
 
     async def report(self, state: Literal["online", "offline"], *, timeout_s: float = 30.0) -> None:
         """Publish the vehicle's status, retained; a link that is down is only logged."""
-        frame = self.identity.frame(self.status(state))
         topic = self.identity.status_topic
         try:
+            frame = self.identity.frame(self.status(state))
             await self.transport.publish(topic, frame, retain=True, timeout_s=timeout_s)
-        except TransportError as broken:
+        except (TransportError, wire.UnsendableError) as broken:
             log.warning("status not sent: %s", broken)
 
     def status(self, state: Literal["online", "offline"] = "online") -> Status:
@@ -303,9 +311,9 @@ class Agent:
             bytes_up=self.delivery.num_bytes,
             bytes_down=self.adoption.num_bytes,
             waiting=len(self.outbox),
-            note=self.note[:MAX_NOTE],
+            note=sendable.text(self.note, MAX_NOTE),
             key=self.identity.key,
-            ends=dict(self.outbox.ends),
+            ends=sendable.counts(self.outbox.ends),
         )
 
     @property

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from fleetfl import wire
-from fleetfl.codecs import CodecConfig, CodecError
+from fleetfl.codecs import CodecConfig
 from fleetfl.messages import UNDONE, Update
 from fleetfl.releases import Held
 from fleetfl.vectors import Layout
@@ -94,14 +94,19 @@ class Books:
         frame = self.outbox.frame(*name)
         if frame is None:
             return None
-        update = wire.decode(frame)
-        assert isinstance(update, Update), "the outbox holds nothing else"
+        try:
+            update = wire.decode(frame)
+        except wire.WireError as odd:  # an older version's, or a disk's own work
+            log.warning("what %s held cannot return: %s", name, odd)
+            return None
+        if not isinstance(update, Update):
+            return None
         # Packed for another model, or by another codec before a change of settings, it cannot return.
         if (update.layout, update.codec) != (self.layout.fingerprint, self.codec_kind):
             return None
         try:
             return self.feedback.returned(update.body)
-        except CodecError as unfit:
+        except Exception as unfit:  # the codec may be anybody's
             log.warning("what %s held cannot return: %s", name, unfit)
             return None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fleetfl import wire
 from fleetfl.chunks import split
-from fleetfl.messages import SIGNATURE, Receipt
+from fleetfl.messages import SERVER, SIGNATURE, UNDONE, Receipt
 from fleetfl.tasks import together
 from fleetfl.transport import Packet, PacketRefused, Transport, TransportError
 from vehicle_agent.books import Books
@@ -24,6 +24,8 @@ PATIENT_TRIES = 2
 SILENT_TRIES = 3
 """Publishes without a receipt before that is said."""
 LONGEST_DOUBLING = 6
+PASSING = ("stale", UNDONE, "declined", "step", "earlier")
+"""Reasons of a refusal that are no fault of the vehicle's: the next update may well be counted."""
 
 
 @dataclass
@@ -78,6 +80,10 @@ class Delivery:
                 pause_s = await self._round(clock)
             except OutboxError as unreadable:
                 self.tell(str(unreadable))
+                pause_s = self.resend_s
+            except Exception as odd:  # the loop must live
+                log.exception("updates were not sent")
+                self.tell(f"updates were not sent: {type(odd).__name__}: {odd}")
                 pause_s = self.resend_s
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.books.came.wait(), max(pause_s, 0.1))
@@ -157,12 +163,15 @@ class Delivery:
     async def _take_receipts(self) -> None:
         async with self.transport.subscribe(self.receipt_topic) as packets:
             async for packet in packets:
-                await self._take(packet)
+                packet.ack()
+                try:
+                    await self._take(packet)
+                except Exception:  # as above
+                    log.exception("a receipt was not taken")
 
     async def _take(self, packet: Packet) -> None:
-        packet.ack()
         try:
-            receipt = wire.decode(packet.payload, self.server_key)
+            receipt = wire.decode(packet.payload, self.server_key, sender=SERVER)
         except wire.WireError as noise:
             log.warning("receipt dropped: %s", noise)
             return
@@ -178,7 +187,7 @@ class Delivery:
             self.tell(str(full))  # the update goes again, and gets a receipt again
             return
         if was_waiting:
-            self.tell("")
+            self._tell_end(receipt)
             log.info(
                 "%s seq=%d staleness=%d %s",
                 receipt.verdict,
@@ -187,3 +196,12 @@ class Delivery:
                 receipt.reason,
             )
         self.books.came.set()
+
+    def _tell_end(self, receipt: Receipt) -> None:
+        """A refusal that would come again, whatever is learned next, hinders."""
+        if receipt.verdict != "refused" or receipt.reason in PASSING:
+            self.tell("")
+        elif receipt.detail:
+            self.tell(f"the server refuses updates ({receipt.reason}): {receipt.detail}")
+        else:
+            self.tell(f"the server refuses updates: {receipt.reason}")

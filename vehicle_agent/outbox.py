@@ -306,8 +306,9 @@ class Outbox:
         """float32 [P] as it was left, or None if there is none for this layout."""
         found = self._one("SELECT packed FROM residual WHERE layout = ?", layout)
         try:
-            return None if found is None else residuals.unpacked(found)
-        except CodecError as damaged:
+            left = None if found is None else residuals.unpacked(found)
+            return None if left is None or not np.isfinite(left).all() else left
+        except Exception as damaged:  # whatever a worn disk made of it
             log.error("outbox %s: what packing left over is lost: %s", self.path, damaged)
             return None
 
@@ -322,15 +323,16 @@ class Outbox:
             layout.fingerprint,
         )
         for lineage, version, sha256, whole in found:
-            vector = np.frombuffer(whole, "<f4").astype(np.float32)
+            steps = self._all("SELECT codec, body FROM steps ORDER BY number")
             try:
-                for codec, body in self._all("SELECT codec, body FROM steps ORDER BY number"):
+                vector = np.frombuffer(whole, "<f4").astype(np.float32)
+                for codec, body in steps:
                     vector = moved(vector, unpacked(codec, body, layout))
-            except (ReleaseError, ValueError) as damaged:
-                log.error("outbox %s: version %d is lost: %s", self.path, version, damaged)
+                if digest(vector) == sha256:
+                    return Held(lineage, int(version), sha256, vector)
+            except Exception as damaged:  # as above
+                log.error("outbox %s: version %s is lost: %s", self.path, version, damaged)
                 return None
-            if digest(vector) == sha256:
-                return Held(lineage, version, sha256, vector)
         return None
 
     def _kept_trail(self) -> Trail:

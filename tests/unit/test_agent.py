@@ -133,7 +133,11 @@ OTHER = Layout((("v", (4,)),))
     ("topic", "frame", "says"),
     [
         ("release", b"junk", "release dropped: frame starts with b'junk'"),
-        ("release", wire.encode(Status("v1", "b", "online", 0, 0, 0, 0, "")), "a Status, expected"),
+        (
+            "release",
+            wire.encode(Status("v1", "b", "online", 0, 0, 0, 0, "")),
+            "a Status that names",
+        ),
         (
             "release",
             wire.encode(server_at(1, layout=OTHER).since(0)[0]),

@@ -4,95 +4,21 @@ import asyncio
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from actors.gateway import Gateway
 from fleetfl import topics, wire
 from fleetfl.chunks import Assembler, split
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome, Refusal
-from fleetfl.identity import Keyring, OneKey, Signer
-from fleetfl.journal import Journal, JournalDamaged, JournalError
+from fleetfl.identity import Keyring, OneKey
+from fleetfl.journal import JournalDamaged, JournalError
 from fleetfl.messages import Receipt, Rollback, Status
 from fleetfl.releases import Published
-from fleetfl.telemetry import EventLog, EventReader
-from fleetfl.transport import memory
 from fleetfl.vectors import Layout
+from tests.gateway_at_work import FLEET, Scene, accept, signer, update_topic
 
 pytestmark = pytest.mark.unit
-FLEET = "f"
-LAYOUT = Layout((("w", (5,)),))
-
-
-class Scene:
-    """A gateway, a vehicle's link, and what `submit` is to answer."""
-
-    def __init__(self, tmp_path, submit, *, max_payload_bytes=1_000_000, **identity):
-        self.broker, self.submit = memory.Broker(), submit
-        self.max_payload_bytes, self.identity = max_payload_bytes, identity
-        self.path = tmp_path / "events.jsonl"
-        self.journal = Journal(tmp_path / "journal.sqlite")
-        self.published = Published(np.zeros(5, np.float32), LAYOUT, Int8(), lineage="one")
-
-    async def play(self, packets, *, max_in_flight=3, wait_s=0.05):
-        """Publish (topic, frame) pairs; gives the receipts of v1."""
-
-        async def announcement(than):
-            while self.published.version <= than:
-                await asyncio.sleep(0.005)
-            return self.published.whole(), self.published.since(than)
-
-        async def outcome(row):
-            (kept,) = self.journal.rows(row - 1, 1)
-            return await self.submit(wire.decode(kept.frame), len(kept.frame))
-
-        async with (
-            self.broker.connect(
-                "gateway", clean_session=False, max_payload_bytes=self.max_payload_bytes
-            ) as link,
-            self.broker.connect("v1") as vehicle,
-            vehicle.subscribe(topics.receipt(FLEET, "v1")) as receipts,
-        ):
-            events = EventLog(self.path)
-            gateway = Gateway(
-                FLEET,
-                0,
-                transport=link,
-                journal=self.journal,
-                outcome=outcome,
-                announcement=announcement,
-                events=events,
-                max_in_flight=max_in_flight,
-                retry_s=0.01,
-                **self.identity,
-            )
-            task = asyncio.create_task(gateway.run())
-            await asyncio.sleep(0.02)
-            for topic, frame in packets:
-                await vehicle.publish(topic, frame)
-            await asyncio.sleep(wait_s)
-            while gateway.under_way and gateway.is_keeping:  # a busy machine needs longer
-                await asyncio.sleep(0.01)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            events.close()
-            got = []
-            while True:
-                try:
-                    packet = await asyncio.wait_for(receipts.__anext__(), 0.02)
-                except asyncio.TimeoutError:
-                    return got
-                packet.ack()
-                got.append(wire.decode(packet.payload))
-
-    def events(self, kind):
-        return [e for e in EventReader(self.path).read() if e["event"] == kind]
-
-
-def update_topic(vehicle="v1"):
-    return topics.update(FLEET, vehicle, 1)
 
 
 def test_outcomes_become_receipts(tmp_path, make_update):
@@ -284,18 +210,10 @@ def test_a_whole_version_has_its_slot_in_the_ring(tmp_path):
     assert "release/0/0" not in kept
 
 
-def signer(number):
-    return Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32))
-
-
 def introduction(one, boot="b"):
     """Topic and frame of a status that carries the key of its signer."""
     status = Status("v1", boot, "online", -1, 0, 0, 0, "", one.public)
     return topics.status(FLEET, "v1", 1), wire.encode(status, one)
-
-
-async def accept(update, size):
-    return Outcome("accepted", 5, 2)
 
 
 def test_updates_that_their_vehicle_did_not_sign_are_refused_and_told_so(tmp_path, make_update):
