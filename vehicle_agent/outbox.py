@@ -20,9 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fleetfl import FleetflError
-from fleetfl.codecs import CodecError
 from fleetfl.messages import Update
-from fleetfl.releases import Held, ReleaseError, moved, unpacked
+from fleetfl.releases import Held, moved, unpacked
 from fleetfl.vectors import Layout, digest
 from vehicle_agent import outbox_file
 from vehicle_agent import residual as residuals

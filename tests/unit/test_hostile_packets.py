@@ -28,9 +28,9 @@ from tests.agent_at_work import (
     server_at,
     until,
 )
+from tests.gateway_at_work import FLEET, LAYOUT, Scene, accept, signer, update_topic
 from vehicle_agent.outbox import Memory
 from vehicle_agent.sensors import Frames
-from tests.gateway_at_work import FLEET, LAYOUT, Scene, accept, signer, update_topic
 
 pytestmark = pytest.mark.unit
 MESSAGES = [
