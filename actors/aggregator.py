@@ -20,13 +20,14 @@ from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
-from fleetfl.coordinator import Coordinator, Outcome, Refusal, judged
+from fleetfl.coordinator import Coordinator
 from fleetfl.heap import keep_freed
 from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
 from fleetfl.journal_repair import repair
 from fleetfl.ledger import Contribution
 from fleetfl.messages import SERVER, Release, Rollback, Snapshot, Update
+from fleetfl.outcome import Outcome, Refusal, judged
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named
@@ -63,6 +64,7 @@ class Aggregator:
             release_codec=config.release,
             lineage=new_lineage(),
             max_staleness=config.max_staleness,
+            clip=config.clip,
             head=config.closed_form,
         )
         log_path = config.state / "events.jsonl"

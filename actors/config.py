@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.influence import Config as ClipConfig
 from fleetfl.closed_form import Config as ClosedFormConfig
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
@@ -104,6 +105,8 @@ class ServerConfig(FleetConfig):
     closed_form: ClosedFormConfig | None = None
     """Begin with a head solved from sums over the vehicles' features (`vehicle.agent.sums_of_frames`); None
     takes no sums."""
+    clip: ClipConfig | None = ClipConfig()
+    """Bounds what one vehicle's update may change; null counts updates of any length that makes sense."""
     max_staleness: int = Field(default=50, ge=0)
     """Versions; an update based on an older one is refused."""
     max_in_flight: int = Field(default=128, ge=1)

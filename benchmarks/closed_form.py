@@ -96,6 +96,7 @@ class Bench:
             server.optimizer.build(layout.size),
             release_codec=server.release,
             max_staleness=server.max_staleness,
+            clip=server.clip,
         )
         fleet = LockstepFleet(
             self.sim.fleet,

@@ -169,7 +169,7 @@ async def seconds_in(
     events.close()
     await aggregator.saving.ended()
     aggregator.journal.close()
-    accepted = sum(len(seen) for seen in aggregator.coordinator.ledger.seen.values())
+    accepted = aggregator.coordinator.bounds.number
     assert accepted == len(prepared), f"{accepted} of {len(prepared)} were counted"
     return took
 

@@ -10,12 +10,14 @@ analysis: its scores are log likelihoods, so classes that the fleet seldom meets
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import zstandard
 from pydantic import Field
 
+from fleetfl import FleetflError
 from fleetfl.codecs import CodecError
 from fleetfl.config import Section
 from fleetfl.vectors import Layout, digest
@@ -26,6 +28,14 @@ WEIGHT, BIAS = "head.weight", "head.bias"
 FRACTION_BITS = 4
 MOST = 2**44
 """Of one number: a thousand such vehicles still add up in 64 bits."""
+FAIR = 2
+"""Times the median vehicle's examples, and its sum of squares: sums beyond are scaled down to that."""
+MOST_LOGIT = 1e4
+"""At a class's mean. A head that says more is scaled down, which changes no order."""
+
+
+class OlderSums(FleetflError, ValueError):
+    """Sums from before those that are held of the same vehicle, such as a repeat of what was replaced."""
 
 
 class Config(Section):
@@ -63,6 +73,21 @@ class FeatureSums:
 
     def plus(self, other: "FeatureSums", times: int = 1) -> "FeatureSums":
         return FeatureSums(self.gram + times * other.gram, self.cross + times * other.cross)
+
+    def times(self, num: int, den: int) -> "FeatureSums":
+        """num / den of each number, rounded down: in whole numbers, so that all have the same bits."""
+
+        def part(numbers: np.ndarray) -> np.ndarray:
+            return (numbers.astype(object) * num // den).astype(np.int64)
+
+        return FeatureSums(part(self.gram), part(self.cross))
+
+    def square(self) -> np.ndarray:
+        """sum(f f') whole, float64 [D, D], not in units."""
+        size = len(self.cross)
+        gram = np.zeros((size, size))
+        gram[np.triu_indices(size)] = self.gram * 2.0**-FRACTION_BITS
+        return gram + np.triu(gram, 1).T
 
     @property
     def num_examples(self) -> int:
@@ -150,6 +175,28 @@ def features_of(vector: np.ndarray, layout: Layout) -> bytes:
     return digest(np.concatenate([np.zeros(0, np.float32), *rest]))[:8]
 
 
+def require_consistent(sums: FeatureSums) -> None:
+    """Raises CodecError for sums that no frames can have, up to what rounding to 1/16 leaves.
+
+    The features of all classes add up to those of all frames; what is left of their squares when the
+    classes' means are taken off is a sum of squares, so no direction's is negative. That bounds each
+    product by its two squares as well.
+    """
+    unit, (size, num_classes) = 2.0**-FRACTION_BITS, sums.cross.shape
+    counts = sums.cross[-1]
+    if (counts & ((1 << FRACTION_BITS) - 1)).any() or sums.cross[:, counts == 0].any():
+        raise CodecError("sums of classes with no or with broken numbers of examples")
+    gram = sums.square()
+    of_all = np.rint(gram[:, -1] / unit)
+    if np.abs(sums.cross.sum(axis=1) - of_all).max() > num_classes + 1:
+        raise CodecError("sums of the classes do not add up to the sum of all examples")
+    means, within = _within(gram, sums.cross * unit)
+    longest = float(np.sqrt((means**2).sum(axis=1).max(initial=0)))
+    slack = unit * (size + num_classes * np.sqrt(size) * longest) + 1e-9 * np.trace(gram)
+    if not _is_positive(within + slack * np.eye(size - 1)):
+        raise CodecError("sums of squares are smaller than those of the classes' means")
+
+
 def discriminant(sums: FeatureSums, *, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
     """Weight float64 [C, D - 1] and bias [C] of linear discriminant analysis, all classes equally likely.
 
@@ -157,24 +204,45 @@ def discriminant(sums: FeatureSums, *, shrinkage: float) -> tuple[np.ndarray, np
     """
     unit = 2.0**-FRACTION_BITS
     cross = sums.cross * unit
-    size = len(cross)
-    gram = np.zeros((size, size))
-    gram[np.triu_indices(size)] = sums.gram * unit
-    gram += np.triu(gram, 1).T
-    counts = cross[-1]
+    size, counts = len(cross), cross[-1]
     seen = counts > 0
     if not seen.any():
         raise ValueError("sums of no frames")
-    means = (cross[:-1, seen] / counts[seen]).T
-    within = (gram[:-1, :-1] - (means.T * counts[seen]) @ means) / counts.sum()
-    within += np.eye(size - 1) * shrinkage * max(np.trace(within) / (size - 1), unit)
+    means, within = _within(sums.square(), cross)
+    within /= counts.sum()
+    least = shrinkage * max(np.trace(within) / (size - 1), unit)
+    within += np.eye(size - 1) * least
+    if not _is_positive(within - np.eye(size - 1) * (least / 2)):
+        # Rounding, or somebody's art, has left less than nothing in some direction.
+        values, directions = np.linalg.eigh(within)
+        within = (directions * np.maximum(values, least)) @ directions.T
     solved = np.linalg.solve(within, means.T).T
     scores = -0.5 * (solved * means).sum(axis=1)
     weight, bias = np.zeros((len(counts), size - 1)), np.zeros(len(counts))
     # What all classes have in common changes no probability.
     weight[seen] = solved - solved.mean(axis=0)
     bias[seen] = scores - scores.mean()
-    return weight, bias
+    most = np.abs(means @ weight.T + bias).max()
+    if not np.isfinite(most):
+        raise ValueError("sums whose head is not finite")
+    excess = max(1.0, most / MOST_LOGIT)
+    return weight / excess, bias / excess
+
+
+def _within(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of the classes seen, float64 [S, D - 1], and the squares about them, [D - 1, D - 1]."""
+    counts = cross[-1]
+    seen = counts > 0
+    means = (cross[:-1, seen] / counts[seen]).T
+    return means, gram[:-1, :-1] - (means.T * counts[seen]) @ means
+
+
+def _is_positive(matrix: np.ndarray) -> bool:
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 class ClosedFormHead:
@@ -187,20 +255,52 @@ class ClosedFormHead:
         self.total = FeatureSums.zero(layout)
         self.bodies: dict[str, tuple[int, bytes]] = {}
         """What each vehicle's part of the total came from, so that it can be taken out again."""
+        self.weights: dict[str, tuple[int, int]] = {}
+        """Each vehicle's number of examples, and sum of all features' squares in units."""
+        self.captured: dict[str, int] = {}
+        """When the newest frame of each vehicle's sums was taken, UTC seconds."""
         self.is_released = False
+
+    def count(
+        self, vehicle: str, body: bytes, num_examples: int, *, captured_to: int, params: np.ndarray
+    ) -> np.ndarray | None:
+        """Take these sums in; gives the vector with the head, float32 [P], if it is due for `params`.
+
+        Raises OlderSums or CodecError, and changes nothing: also if no head can be solved with them.
+        """
+        if captured_to < self.captured.get(vehicle, 0):
+            raise OlderSums(f"newer sums of {vehicle} are held")
+        before = (dict(self.bodies), dict(self.weights), self.total)
+        self.put(vehicle, body, num_examples)
+        solved = None
+        if self.is_due and self.fits(params):
+            try:
+                solved = self.solved(params)
+            except Exception as unfit:
+                self.bodies, self.weights, self.total = before
+                raise CodecError(f"no head can be solved with these sums: {unfit}") from unfit
+        self.captured[vehicle] = captured_to
+        return solved
 
     def put(self, vehicle: str, body: bytes, num_examples: int) -> None:
         """Raises CodecError, and changes nothing, for a body that is none of ours."""
         sums = self._unpacked(num_examples, body)
+        require_consistent(sums)
+        self._put(vehicle, body, num_examples, sums)
+
+    def _put(self, vehicle: str, body: bytes, num_examples: int, sums: FeatureSums) -> None:
         self.forget(vehicle)
         self.bodies[vehicle] = (num_examples, body)
         self.total = self.total.plus(sums)
+        diagonal = np.cumsum([0, *range(len(sums.cross), 1, -1)])
+        self.weights[vehicle] = (num_examples, sum(map(int, sums.gram[diagonal])))
 
     def forget(self, vehicle: str) -> bool:
         """Be as if it had never sent anything; False if it has not."""
         known = self.bodies.pop(vehicle, None)
         if known is None:
             return False
+        del self.weights[vehicle]
         self.total = self.total.plus(self._unpacked(*known), times=-1)
         return True
 
@@ -215,24 +315,44 @@ class ClosedFormHead:
 
     def solved(self, vector: np.ndarray) -> np.ndarray:
         """The vector, float32 [P], with this head in place of its own. Raises ValueError without sums."""
-        weight, bias = discriminant(self.total, shrinkage=self.config.shrinkage)
+        weight, bias = discriminant(self.fair_total(), shrinkage=self.config.shrinkage)
         tensors = dict(self.layout.unflatten(vector))
         tensors[WEIGHT] = (self.config.scale * weight).astype(np.float32)
         tensors[BIAS] = (self.config.scale * bias).astype(np.float32)
         return self.layout.flatten(tensors)
+
+    def fair_total(self) -> FeatureSums:
+        """The total, with no vehicle in it for more than FAIR times the one in the middle."""
+        total = self.total
+        middle = (len(self.weights) - 1) // 2
+        limits = [FAIR * sorted(kind)[middle] for kind in zip(*self.weights.values(), strict=True)]
+        for vehicle, weights in self.weights.items():
+            shares = [(limit, max(1, w)) for limit, w in zip(limits, weights, strict=True)]
+            num, den = min(shares, key=lambda share: Fraction(*share))
+            if num < den:
+                sums = self._unpacked(*self.bodies[vehicle])
+                total = total.plus(sums, times=-1).plus(sums.times(num, den))
+        return total
 
     def _unpacked(self, num_examples: int, body: bytes) -> FeatureSums:
         return unpacked(body, self.layout, features=self.features, num_examples=num_examples)
 
     def snapshot(self) -> dict[str, Any]:
         bodies = [[vehicle, *known] for vehicle, known in self.bodies.items()]
-        return {"features": self.features, "bodies": bodies, "is_released": self.is_released}
+        return {
+            "features": self.features,
+            "bodies": bodies,
+            "captured": dict(self.captured),
+            "is_released": self.is_released,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.features, self.is_released = state["features"], state["is_released"]
-        self.bodies, self.total = {}, FeatureSums.zero(self.layout)
+        self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
+        self.captured = dict(state.get("captured", {}))
         for vehicle, num_examples, body in state["bodies"]:
-            self.put(vehicle, body, num_examples)
+            # An older release has counted some that would be refused now; those stay, within their weight.
+            self._put(vehicle, body, num_examples, self._unpacked(num_examples, body))
 
 
 def _whole(sums: np.ndarray) -> np.ndarray:

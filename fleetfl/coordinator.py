@@ -3,71 +3,25 @@
 `actors/aggregator.py` wraps one Coordinator in a Ray actor; tests and the simulator call it bare.
 """
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from fleetfl import closed_form
+from fleetfl import closed_form, influence
 from fleetfl.aggregators import Aggregator, Declined, Step
+from fleetfl.influence import Bounds, norm_of
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.ledger import Contribution, Ledger
-from fleetfl.messages import UNDONE, Rollback, Update
+from fleetfl.messages import Ban, Rollback, Update
+from fleetfl.outcome import Outcome, Refusal
 from fleetfl.releases import Published, ReleaseError, whole
 from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
 
-
-class Refusal(str, Enum):
-    """Why an update was not counted."""
-
-    LAYOUT = "layout"  # another adapter than ours
-    LINEAGE = "lineage"  # based on another server's versions, or those from before a new beginning
-    FUTURE = "future"  # based on a version that was never released
-    STALE = "stale"  # older than max_staleness versions
-    UNDONE = UNDONE  # trained from a version that was rolled back
-    BODY = "body"  # not what its codec packs
-    NOT_FINITE = "not_finite"
-    DECLINED = "declined"  # the aggregator has no use for it: its round has ended, for instance
-    STEP = "step"  # the step that it completed has no finite result; all of that step is dropped
-    EARLIER = "earlier"  # refused before; why is no longer known
-    BUG = "bug"  # judging it failed on our side
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one update."""
-
-    verdict: Literal["accepted", "duplicate", "refused"]
-    version: int
-    """The server's version after it."""
-    staleness: int = 0
-    """Versions between its base and its use."""
-    reason: Refusal | None = None
-    detail: str = ""
-    """The value that was refused and what was expected, in words."""
-    released: bool = False
-    """It filled the buffer: `version` is new."""
-
-
-def judged(
-    update: Update, outcome: Outcome, *, num_bytes: int, row: int
-) -> tuple[str, dict[str, Any]]:
-    """The event that tells it, name and fields. `num_bytes` is the size of the update's frame."""
-    seen: dict[str, Any] = {
-        "vehicle": update.vehicle,
-        "boot": update.boot,
-        "sequence": update.sequence,
-        "base": update.base_version,
-        "staleness": outcome.staleness,
-        "bytes": num_bytes,
-        "row": row,
-    }
-    if outcome.reason is not None:
-        return "refused", {**seen, "reason": outcome.reason.value, "detail": outcome.detail}
-    return outcome.verdict, {**seen, "loss": update.loss, "num_examples": update.num_examples}
+STRIKES = 3
+"""Vehicles with which a step may fail before the step itself is dropped."""
+DEFAULT_CLIP = influence.Config()
 
 
 class Coordinator:
@@ -87,7 +41,9 @@ class Coordinator:
         lineage: str = "",
         max_staleness: int = 50,
         head: closed_form.Config | None = None,
+        clip: influence.Config | None = DEFAULT_CLIP,
     ) -> None:
+        """`clip` bounds what a single update changes; None counts every length that makes sense."""
         if params.shape != (layout.size,):
             raise ValueError(f"params of shape {params.shape}, layout says ({layout.size},)")
         self.params = params.astype(np.float32)
@@ -99,16 +55,21 @@ class Coordinator:
         self.beginning = (aggregator.snapshot(), optimizer.snapshot())
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
+        self.bounds = Bounds(clip, self.params, turn=getattr(aggregator, "turn", 1))
         self.head = head and closed_form.ClosedFormHead(head, layout, self.params)
         """Takes the sums; None refuses them."""
         self.undone: list[tuple[int, int]] = []
         """First and last of the versions that each rollback undid."""
-        self.in_head: list[Contribution] = []
-        """Sums that came before the head was released."""
+        self.banned: dict[str, str] = {}
+        """Vehicles that nothing is taken from, and why."""
+        self.in_head: dict[str, Contribution] = {}
+        """Each vehicle's newest sums, until the head is released."""
         self.pending: list[Contribution] = []
         """Counted since the newest release."""
         self.made_of: tuple[Contribution, ...] = ()
         """What the newest release was made of, if it was released by `submit`."""
+        self.strikes: list[str] = []
+        """Vehicles whose updates could not complete a step, since the newest release."""
 
     @property
     def version(self) -> int:
@@ -125,57 +86,115 @@ class Coordinator:
         return self._count_delta(update, staleness)
 
     def _count_delta(self, update: Update, staleness: int) -> Outcome:
-        delta = self._delta(update, staleness)
-        if isinstance(delta, Outcome):
-            return delta
+        misplaced = self._misplaced(update, staleness)
+        if misplaced is not None:
+            return self._refused(staleness, *misplaced)
+        delta = self._delta(update)
+        if isinstance(delta, tuple):
+            return self._refused(staleness, *delta)
+        outcome = self._fold(update, delta)
+        if outcome.verdict == "accepted":
+            self._note(update)
+        return outcome
+
+    def _fold(self, update: Update, delta: np.ndarray) -> Outcome:
+        """Give it to the aggregator, and release the step if that makes one.
+
+        Where the step fails, everything is as it was before this update.
+        """
+        staleness = self.version - update.base_version
+        believed = self.bounds.believed(update.vehicle, norm_of(delta), update.num_examples)
+        if believed.share < 1:
+            delta = delta * np.float32(believed.share)
+        before = self._state_before_a_step()
         try:
             step = self.aggregator.add(
                 delta,
                 vehicle=update.vehicle,
-                num_examples=update.num_examples,
+                num_examples=believed.num_examples,
                 staleness=staleness,
             )
+            if step is not None:
+                self._release(step)
         except Declined as why:
-            return Outcome("refused", self.version, staleness, Refusal.DECLINED, str(why))
+            return self._refused(staleness, Refusal.DECLINED, str(why))
+        except Exception as failed:
+            return self._struck(update.vehicle, staleness, failed, before)
+        self.bounds.counted(update.vehicle, believed)
         name = (update.vehicle, update.boot, update.sequence)
-        self.ledger.add(*name)
-        self.pending.append(Contribution(*name, staleness, update.num_examples))
+        self.pending.append(Contribution(*name, staleness, believed.num_examples))
         if step is None:
-            return Outcome("accepted", self.version, staleness)
+            return Outcome("accepted", self.version, staleness, share=believed.share)
         self.made_of, self.pending = tuple(self.pending), []
-        try:
-            self._release(step)
-        except ReleaseError as unfit:
-            return Outcome("refused", self.version, staleness, Refusal.STEP, str(unfit))
-        return Outcome("accepted", self.version, staleness, released=True)
+        return Outcome("accepted", self.version, staleness, share=believed.share, released=True)
+
+    def _state_before_a_step(self) -> dict[str, Any] | None:
+        """The aggregator's, if the next update may complete a step; else None."""
+        goal = getattr(self.aggregator, "goal", 1)
+        return self.aggregator.snapshot() if self.aggregator.buffered + 1 >= goal else None
+
+    def _struck(
+        self, vehicle: str, staleness: int, failed: Exception, before: dict[str, Any] | None
+    ) -> Outcome:
+        """Without the update that completed a step which failed, the rest stays for the next one.
+
+        If steps fail whoever completes them, it is the buffer that is unfit.
+        """
+        detail = (
+            str(failed)
+            if isinstance(failed, ReleaseError)
+            else f"{type(failed).__name__}: {failed}"
+        )
+        if before is not None:
+            self.aggregator.restore(before)
+        if vehicle not in self.strikes:
+            self.strikes.append(vehicle)
+        if len(self.strikes) >= STRIKES:
+            detail += f"; {len(self.pending)} updates of this step are dropped: it fails with each"
+            self._begin_anew()
+        return self._refused(staleness, Refusal.STEP, detail)
+
+    def _begin_anew(self) -> None:
+        """Aggregator and optimizer as they were at first; nothing is buffered."""
+        aggregator, optimizer = self.beginning
+        self.aggregator.restore(aggregator)
+        self.optimizer.restore(optimizer)
+        self.aggregator.released(self.published.vector)
+        self.pending, self.strikes = [], []
 
     def _count_sums(self, update: Update, staleness: int) -> Outcome:
         """Sums for the closed-form head; it is released once, before any step has changed the features."""
-
-        def refused(reason: Refusal, detail: str) -> Outcome:
-            return Outcome("refused", self.version, staleness, reason, detail)
-
         # Sums do not age: what they are sums of is in the body.
         misplaced = self._misplaced(update, min(staleness, 0))
         if misplaced is not None:
-            return refused(*misplaced)
-        if self.head is None:
-            return refused(
-                Refusal.DECLINED, "no sums are taken here: server.closed_form is not set"
-            )
+            return self._refused(staleness, *misplaced)
+        head = self.head
+        if head is None:
+            detail = "no sums are taken here: server.closed_form is not set"
+            return self._refused(staleness, Refusal.DECLINED, detail)
         try:
-            self.head.put(update.vehicle, update.body, update.num_examples)
+            solved = head.count(
+                update.vehicle,
+                update.body,
+                update.num_examples,
+                captured_to=update.captured_to,
+                params=self.params,
+            )
+        except closed_form.OlderSums as why:
+            return self._refused(staleness, Refusal.DECLINED, str(why))
         except CodecError as unfit:
-            return refused(Refusal.BODY, str(unfit))
-        name = (update.vehicle, update.boot, update.sequence)
-        self.ledger.add(*name)
-        self.in_head.append(Contribution(*name, staleness, update.num_examples))
-        if not self.head.is_due or not self.head.fits(self.params):
+            return self._refused(staleness, Refusal.BODY, str(unfit))
+        self._note(update)
+        if not head.is_released:
+            name = (update.vehicle, update.boot, update.sequence)
+            self.in_head[update.vehicle] = Contribution(*name, staleness, update.num_examples)
+        if solved is None:
             return Outcome("accepted", self.version, staleness)
-        self.params, self.head.is_released = self.head.solved(self.params), True
-        self.made_of, self.in_head = tuple(self.in_head), []
+        self.params, head.is_released = solved, True
+        self.made_of, self.in_head = tuple(self.in_head.values()), {}
         self.published.replace(self.params)
         self.aggregator.released(self.params)
+        self._released()
         return Outcome("accepted", self.version, staleness, released=True)
 
     def roll_back(self, rollback: Rollback) -> Outcome:
@@ -186,56 +205,93 @@ class Coordinator:
         before = self.version
         if rollback.layout != self.layout.fingerprint:
             found, expected = rollback.layout.hex(), self.layout.fingerprint.hex()
-            detail = f"layout {found}, expected {expected}"
-            return Outcome("refused", before, 0, Refusal.LAYOUT, detail)
+            return self._refused(0, Refusal.LAYOUT, f"layout {found}, expected {expected}")
         try:
             vector = whole(rollback, self.layout)
+            self._require_sense(vector)
         except ReleaseError as unfit:
-            return Outcome("refused", before, 0, Refusal.BODY, str(unfit))
+            return self._refused(0, Refusal.BODY, str(unfit))
         is_ours = rollback.lineage == self.published.lineage
         self.undone.append((rollback.version + 1 if is_ours else 0, before))
         self.undone = [each for each in self.undone if before - each[1] <= self.max_staleness]
-        self.params, self.pending, self.made_of = vector, [], ()
+        self.params, self.made_of = vector, ()
         self.published.replace(vector)
-        aggregator, optimizer = self.beginning
-        self.aggregator.restore(aggregator)
-        self.optimizer.restore(optimizer)
-        self.aggregator.released(vector)
+        self._begin_anew()
+        self._released()
         return Outcome("accepted", self.version, self.version - rollback.version, released=True)
+
+    def ban(self, ban: Ban) -> Outcome:
+        """Take nothing more of a vehicle from here on, or take from it again.
+
+        Its sums and what the aggregator keeps of it are taken out. What is in the buffer, a
+        share of one update at most, is in a sum of floats already and stays.
+        """
+        self.banned.pop(ban.name, None)
+        if ban.is_banned:
+            self.banned[ban.name] = ban.reason
+            self.bounds.forget(ban.name)
+            self.in_head.pop(ban.name, None)
+            getattr(self.aggregator, "forget", lambda vehicle: None)(ban.name)
+            if self.head is not None:
+                self.head.forget(ban.name)
+        return Outcome("accepted", self.version)
 
     def _release(self, step: Step) -> None:
         """Raises ReleaseError, with params, optimizer and version as they were."""
         before = self.optimizer.snapshot()
-        with np.errstate(over="ignore", invalid="ignore"):
-            params = self.optimizer.apply(self.params, step)
         try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                params = self.optimizer.apply(self.params, step)
+            self._require_sense(params)
             self.published.advance(params)
-        except ReleaseError:
+        except Exception:
             self.optimizer.restore(before)
             raise
         self.params = params
         self.aggregator.released(self.published.vector)
+        self.strikes = []
+        self._released()
 
-    def _delta(self, update: Update, staleness: int) -> np.ndarray | Outcome:
-        def refused(reason: Refusal, detail: str) -> Outcome:
-            return Outcome("refused", self.version, staleness, reason, detail)
+    def _released(self) -> None:
+        self.ledger.forget_before(self.version - self.max_staleness)
 
-        misplaced = self._misplaced(update, staleness)
-        if misplaced is not None:
-            return refused(*misplaced)
+    def _require_sense(self, params: np.ndarray) -> None:
+        """Raises ReleaseError for a vector, float32 [P], that no model of ours can have."""
+        norm = norm_of(params)
+        if not norm <= self.bounds.most:
+            finite = np.isfinite(params)
+            at = int(np.argmin(finite))
+            found = f"norm {norm:.3g}" if finite.all() else f"{params[at]} as value {at}"
+            raise ReleaseError(
+                f"version {self.version + 1}: {found}, expected a norm of at most {self.bounds.most:.3g}"
+            )
+
+    def _note(self, update: Update) -> None:
+        self.ledger.add(update.vehicle, update.boot, update.sequence, update.base_version)
+
+    def _refused(self, staleness: int, reason: Refusal, detail: str) -> Outcome:
+        return Outcome("refused", self.version, staleness, reason, detail)
+
+    def _delta(self, update: Update) -> np.ndarray | tuple[Refusal, str]:
+        """What it says, float32 [P], or why that is none."""
         try:
             delta = decoder(update.codec, self.layout).decode(update.body)
         except CodecError as broken:
-            return refused(Refusal.BODY, str(broken))
+            return Refusal.BODY, str(broken)
+        norm = norm_of(delta)
+        if norm <= self.bounds.most:
+            return delta
         finite = np.isfinite(delta)
         if not finite.all():
             at = int(np.argmin(finite))
-            return refused(Refusal.NOT_FINITE, f"value {at} of {delta.size} is {delta[at]}")
-        return delta
+            return Refusal.NOT_FINITE, f"value {at} of {delta.size} is {delta[at]}"
+        return Refusal.SIZE, f"norm {norm:.3g}, expected at most {self.bounds.most:.3g}"
 
     def _misplaced(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
         """Why a difference to its base is of no use here, whatever its values are."""
         base = update.base_version
+        if update.vehicle in self.banned:
+            return Refusal.BANNED, self.banned[update.vehicle] or "no reason was given"
         if update.layout != self.layout.fingerprint:
             expected = self.layout.fingerprint.hex()
             return Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}"
@@ -243,14 +299,21 @@ class Coordinator:
             return Refusal.LINEAGE, f"lineage {update.lineage}, expected {self.published.lineage}"
         if staleness < 0:
             return Refusal.FUTURE, f"base version {base}, newest is {self.version}"
+        return self._outdated(update, staleness)
+
+    def _outdated(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
+        base = update.base_version
         if staleness > self.max_staleness:
             return Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}"
+        if update.codec != closed_form.KIND and base < self.ledger.floor:
+            return Refusal.STALE, f"base version {base}, none before {self.ledger.floor} is counted"
         if any(first <= base <= last for first, last in self.undone):
             return Refusal.UNDONE, f"base version {base} was rolled back"
         return None
 
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on, bit for bit, as if never stopped."""
+        in_head = self.in_head.values()
         return {
             "params": self.params.copy(),
             "published": self.published.snapshot(),
@@ -258,19 +321,27 @@ class Coordinator:
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
             "undone": self.undone,
+            "banned": dict(self.banned),
+            "bounds": self.bounds.snapshot(),
+            "strikes": [*self.strikes],
             "pending": [msgspec.structs.astuple(each) for each in self.pending],
-            "in_head": [msgspec.structs.astuple(each) for each in self.in_head],
+            "in_head": [msgspec.structs.astuple(each) for each in in_head],
             "head": None if self.head is None else self.head.snapshot(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Also from an older release, which knew of no bounds and bans."""
         self.params = state["params"].copy()
         self.published.restore(state["published"])
-        self.ledger.restore(state["ledger"])
+        self.ledger.restore(state["ledger"], version=self.version)
         self.aggregator.restore(state["aggregator"])
         self.optimizer.restore(state["optimizer"])
         self.undone = [(first, last) for first, last in state["undone"]]
+        self.banned = dict(state.get("banned", {}))
+        if "bounds" in state:
+            self.bounds.restore(state["bounds"])
+        self.strikes = list(state.get("strikes", ()))
         self.pending = [Contribution(*each) for each in state["pending"]]
-        self.in_head = [Contribution(*each) for each in state["in_head"]]
+        self.in_head = {each[0]: Contribution(*each) for each in state["in_head"]}
         if self.head is not None and state["head"] is not None:
             self.head.restore(state["head"])

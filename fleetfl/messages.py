@@ -174,4 +174,21 @@ class Rollback(Message, frozen=True, tag=6):
     """In the words of whoever asked."""
 
 
-AnyMessage = Update | Release | Snapshot | Receipt | Status | Rollback
+class Ban(Message, frozen=True, tag=7):
+    """Request to take nothing more of a vehicle, or to take from it again. Only a server's journal has it."""
+
+    vehicle: ClassVar[str] = ""
+    sequence: ClassVar[int] = 0
+    """In the journal (vehicle, boot, sequence) names the request, and no vehicle has that name."""
+
+    boot: Short
+    """Drawn for each."""
+    name: Name
+    """The vehicle's."""
+    is_banned: bool
+    """False lifts an earlier ban."""
+    reason: Annotated[str, Meta(max_length=MAX_NOTE)] = ""
+    """In the words of whoever asked."""
+
+
+AnyMessage = Update | Release | Snapshot | Receipt | Status | Rollback | Ban

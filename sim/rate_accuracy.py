@@ -144,6 +144,7 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         release_codec=contestant.release,
         lineage=new_lineage(),
         max_staleness=server.max_staleness,
+        clip=server.clip,
     )
     fleet = LockstepFleet(
         sim.fleet,

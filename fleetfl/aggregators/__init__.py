@@ -42,6 +42,23 @@ class Aggregator(Protocol):
         """Updates folded in since the last step: none, where every arrival makes one."""
         return 0
 
+    @property
+    def goal(self) -> int:
+        """Updates that make a step; 1 where every arrival may make one."""
+        return 1
+
+    @property
+    def turn(self) -> int:
+        """Updates of which no vehicle gives more than its share (`fleetfl/influence.py`).
+
+        0 where the aggregator looks itself after who counts how often.
+        """
+        return self.goal
+
+    def forget(self, vehicle: str) -> None:
+        """Drop what is kept of this vehicle past the next step. Few keep anything."""
+        return
+
     def released(self, vector: np.ndarray) -> None:
         """Told of each version as everyone has it, float32 [P], version 0 included. Few need it."""
         return

@@ -94,6 +94,10 @@ class Accord(Aggregator):
         """The most of the former."""
 
     @property
+    def goal(self) -> int:
+        return self.config.goal
+
+    @property
     def buffered(self) -> int:
         return len(self.staleness)
 
@@ -150,6 +154,11 @@ class Accord(Aggregator):
         step = Step(self.total, tuple(self.staleness))
         self.total, self.staleness = None, []
         return step
+
+    def forget(self, vehicle: str) -> None:
+        kept = [each for each in self.window if each[0] != vehicle]
+        self.window = deque(kept, WINDOW)
+        self.last.pop(vehicle, None)
 
     def released(self, vector: np.ndarray) -> None:
         self.released_at.append(self.arrived)

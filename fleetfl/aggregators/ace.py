@@ -58,6 +58,10 @@ class ACE(Aggregator):
             self.cache.drop(vehicle)
             del self.bases[vehicle]
 
+    def forget(self, vehicle: str) -> None:
+        self.cache.drop(vehicle)
+        self.bases.pop(vehicle, None)
+
     def released(self, vector: np.ndarray) -> None:
         self.version += 1
 

@@ -44,6 +44,10 @@ class CA2FL(Aggregator):
         self.staleness: list[int] = []
 
     @property
+    def goal(self) -> int:
+        return self.config.goal
+
+    @property
     def buffered(self) -> int:
         return len(self.staleness)
 
@@ -69,6 +73,10 @@ class CA2FL(Aggregator):
         self.correction = np.zeros(self.size, np.float64)
         self.reported, self.staleness = {}, []
         return step
+
+    def forget(self, vehicle: str) -> None:
+        self.cache.drop(vehicle)
+        self.reported.pop(vehicle, None)
 
     def snapshot(self) -> dict[str, Any]:
         return {

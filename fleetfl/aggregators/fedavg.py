@@ -44,6 +44,14 @@ class FedAvg(Aggregator):
         """Vehicles that this round has heard of."""
 
     @property
+    def goal(self) -> int:
+        return self.buffer.goal
+
+    @property
+    def turn(self) -> int:
+        return 0
+
+    @property
     def buffered(self) -> int:
         return self.buffer.buffered
 

@@ -53,6 +53,10 @@ class FedBuff(Aggregator):
         """Of all that is buffered."""
 
     @property
+    def goal(self) -> int:
+        return self.config.goal
+
+    @property
     def buffered(self) -> int:
         return len(self.staleness)
 

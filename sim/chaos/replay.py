@@ -33,6 +33,7 @@ def replay(config: ServerConfig, lineage: str) -> Replay:
         release_codec=config.release,
         lineage=lineage,
         max_staleness=config.max_staleness,
+        clip=config.clip,
     )
     counted: set[Name] = set()
     digests = {(0, coordinator.published.sha256.hex())}

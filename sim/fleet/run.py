@@ -210,6 +210,7 @@ class VirtualRun:
             release_codec=server.release,
             lineage="virtual",
             max_staleness=server.max_staleness,
+            clip=server.clip,
         )
 
     def _vehicles(self) -> list[VirtualVehicle]:

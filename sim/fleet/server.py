@@ -5,9 +5,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from actors.gateway import Gateway
-from fleetfl.coordinator import Coordinator, Outcome, judged
+from fleetfl.coordinator import Coordinator
 from fleetfl.journal import Place
 from fleetfl.messages import Release, Snapshot, Update
+from fleetfl.outcome import Outcome, judged
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport
 

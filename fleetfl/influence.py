@@ -1,0 +1,185 @@
+"""How far one vehicle may move the model: no farther than a few times what the fleet's updates usually do.
+
+*A single update.* Its norm is held against the median of the newest norms that were counted, one a vehicle.
+Who is beyond `factor` times that is scaled down to it and counted: a direction may be right where a length is
+not. What is remembered is the norm after that, so the median can grow by no more than `factor` while half of
+the fleet reports, and no vehicle alone can move it, whenever and however often it reports. Before QUORUM
+vehicles are known there is no median that one of them does not own: the bound is then a share of the first
+vector's norm.
+
+*Many updates of one vehicle.* Together they may be no longer than the vehicle's share of a step: the bound,
+times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share comes
+back only as others report. So a buffer filled by one vehicle moves the model as far as one update may, and a
+flood moves it no farther; where one vehicle is alone, all that it sends counts.
+
+Norms are summed in float32 in an order that depends on no processor, so that a replay clips by the same bits.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from fleetfl.config import Section
+
+QUORUM = 3
+"""Vehicles from which on one of them alone is not in the middle."""
+BLOCK = 1 << 18
+"""Values squared at a time."""
+LANE = 2048
+"""Sums that are carried side by side."""
+LEAST_RMS = 0.01
+"""Of the values of a first vector: one of zeros says nothing of how far an update may go."""
+STILL = 1e-3
+"""Of the first vector's norm: shorter updates are never clipped, or a fleet that has converged could not
+learn again."""
+SENSE = 1e3
+"""Times the first vector's norm, or the norm of ones: nothing beyond is a model or an update."""
+LATELY = 64
+"""Updates counted. A vehicle that gave none of so many no longer has a share."""
+LEAST_TURN = 4
+"""Updates that are shared where every arrival makes a step."""
+FIRST_EXAMPLES = 1024
+"""Believed of an update before QUORUM vehicles are known."""
+
+
+class Config(Section):
+    """Bounds on one vehicle's influence."""
+
+    factor: float = Field(default=2.0, gt=1, le=100)
+    """Updates longer than so many times the median norm are scaled down to that. Smaller is safer, and
+    clips more of an honest fleet's longest updates."""
+    window: int = Field(default=128, ge=QUORUM, le=100_000)
+    """Vehicles whose newest norm is remembered: those heard of last."""
+    start: float = Field(default=0.2, gt=0)
+    """Until three vehicles are known, an update is no longer than this share of the first vector's norm."""
+
+
+@dataclass(frozen=True)
+class Believed:
+    """What is counted of an update."""
+
+    share: float
+    """Its delta is multiplied by this; 1 where it is within its bounds."""
+    norm: float
+    """Its length, at most the bound."""
+    num_examples: int
+    used: float
+    """What its vehicle has used of its share with it, in bounds."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A vehicle's newest update that was counted."""
+
+    norm: float
+    num_examples: int
+    number: int
+    """It was the so manieth."""
+    used: float
+
+
+class Bounds:
+    """Remembers for each of the vehicles heard of last what was counted of its newest update."""
+
+    def __init__(self, config: Config | None, params: np.ndarray, *, turn: int) -> None:
+        """`params`, float32 [P], is the first vector; `turn` the updates of a step, 0 where the aggregator
+        looks itself after who counts how often. Without `config` only examples are bounded.
+        """
+        self.clips, self.config = config is not None, config or Config()
+        self.turn = max(LEAST_TURN, turn) if turn else 0
+        root = math.sqrt(params.size)
+        first = norm_of(params)
+        self.scale = max(first, LEAST_RMS * root)
+        self.most = SENSE * max(first, root)
+        """No update and no model is longer."""
+        self.number = 0
+        """Updates counted."""
+        self.newest: OrderedDict[str, Known] = OrderedDict()
+        """The vehicle heard of last is last."""
+
+    def believed(self, vehicle: str, norm: float, num_examples: int) -> Believed:
+        """What to count of an update of this norm that claims so many examples."""
+        usual, examples = self._medians()
+        if not self.clips:
+            return Believed(1.0, norm, self._examples(num_examples, examples, 1.0), 0.0)
+        bound = self._bound(usual)
+        length = min(norm, bound)
+        free, used = self._left(vehicle)
+        counted = min(length, free * bound)
+        share = counted / norm if counted < norm else 1.0
+        # Where updates are weighed by examples, length times weight is what a vehicle moves.
+        longer = max(1.0, length / usual) if usual > 0 else 1.0
+        believed = self._examples(num_examples, examples, longer)
+        return Believed(share, length, believed, used + counted / bound)
+
+    def counted(self, vehicle: str, believed: Believed) -> None:
+        """Remember it."""
+        self.number += 1
+        self.newest.pop(vehicle, None)
+        self.newest[vehicle] = Known(
+            believed.norm, believed.num_examples, self.number, believed.used
+        )
+        while len(self.newest) > self.config.window:
+            self.newest.popitem(last=False)
+
+    def forget(self, vehicle: str) -> None:
+        self.newest.pop(vehicle, None)
+
+    def _bound(self, usual: float) -> float:
+        if len(self.newest) < QUORUM:
+            return self.config.start * self.scale
+        return max(self.config.factor * usual, STILL * self.scale)
+
+    def _examples(self, claimed: int, usual: int, longer: float) -> int:
+        if len(self.newest) < QUORUM:
+            return min(claimed, FIRST_EXAMPLES)
+        return min(claimed, max(1, int(self.config.factor * usual / longer)))
+
+    def _left(self, vehicle: str) -> tuple[float, float]:
+        """What is left of a vehicle's share, and what it has used, in bounds."""
+        lately = sum(1 for each in self.newest.values() if each.number > self.number - LATELY)
+        known = self.newest.get(vehicle)
+        lately += known is None or known.number <= self.number - LATELY
+        if not self.turn or lately == 1:
+            return math.inf, 0.0
+        share = -(-self.turn // lately)
+        if known is None:
+            return share, 0.0
+        used = max(0.0, known.used - (self.number - known.number) * share / self.turn)
+        return max(0.0, share - used), used
+
+    def _medians(self) -> tuple[float, int]:
+        """Of norms and examples; the lower one of two in the middle, of which one may be made up."""
+        if not self.newest:
+            return 0.0, 0
+        middle = (len(self.newest) - 1) // 2
+        norms = sorted(each.norm for each in self.newest.values())
+        examples = sorted(each.num_examples for each in self.newest.values())
+        return norms[middle], examples[middle]
+
+    def snapshot(self) -> dict[str, Any]:
+        newest = [(vehicle, *astuple(known)) for vehicle, known in self.newest.items()]
+        return {"scale": self.scale, "most": self.most, "number": self.number, "newest": newest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.scale, self.most, self.number = state["scale"], state["most"], state["number"]
+        self.newest = OrderedDict((name, Known(*known)) for name, *known in state["newest"])
+
+
+def norm_of(vector: np.ndarray) -> float:
+    """Of a vector float32 [P]; infinite if it has values beyond 1e19, whose squares float32 cannot hold."""
+    scratch = np.empty(min(vector.size, BLOCK) + LANE, np.float32)
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for start in range(0, vector.size, BLOCK):
+            part = vector[start : start + BLOCK]
+            whole = -(-part.size // LANE) * LANE
+            scratch[part.size : whole] = 0
+            np.multiply(part, part, out=scratch[: part.size])
+            lanes = np.add.reduce(scratch[:whole].reshape(-1, LANE), axis=0)
+            total += float(np.add.reduce(lanes))
+    return math.sqrt(total) if math.isfinite(total) else math.inf
