@@ -11,12 +11,12 @@ import os
 import time
 from typing import Any
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from actors.config import ServerConfig
 from actors.metrics import Metrics
 from actors.saving import Saving
-from fleetfl import wire
+from fleetfl import ban, wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
@@ -26,7 +26,7 @@ from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
 from fleetfl.journal_repair import repair
 from fleetfl.ledger import Contribution
-from fleetfl.messages import SERVER, Release, Rollback, Snapshot, Update
+from fleetfl.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.outcome import Outcome, Refusal, judged
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
@@ -78,6 +78,8 @@ class Aggregator:
         self.counted = 0
         """The last row that was."""
         self.outcomes: dict[int, Outcome] = {}
+        self.refused: dict[int, str] = {}
+        """Why, of the last rows that were; in the checkpoint, unlike `outcomes`."""
         self.changed = asyncio.Condition()
         self.snapshot = self.coordinator.published.whole()
         from_row = self._resume()
@@ -114,6 +116,8 @@ class Aggregator:
                 f"{ours.hex()}; to begin anew: --set server.resume=false"
             )
         self.coordinator.restore(state["coordinator"])
+        self.refused = dict(state.get("refused", {}))
+        ban.write_down(self.config.state, self.coordinator.banned)
         self.snapshot = self.coordinator.published.whole()
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
         self._register(time.time(), row=self.counted, parent=None)
@@ -229,6 +233,9 @@ class Aggregator:
             elif isinstance(message, Rollback):
                 self._roll_back(kept, message)
                 self.counted = kept.row
+            elif isinstance(message, Ban):
+                self._ban(kept, message)
+                self.counted = kept.row
             else:
                 self._judge(kept, message)
                 self.counted = kept.row
@@ -244,6 +251,10 @@ class Aggregator:
         self.outcomes[kept.row] = outcome
         if len(self.outcomes) > REMEMBERED:
             del self.outcomes[next(iter(self.outcomes))]
+        if outcome.reason is not None:
+            self.refused[kept.row] = outcome.reason.value
+            if len(self.refused) > REMEMBERED:
+                del self.refused[next(iter(self.refused))]
         if outcome.released:
             self.snapshot = self.coordinator.published.whole()
             parent = named(self.snapshot.lineage, self.snapshot.version - 1)
@@ -289,17 +300,41 @@ class Aggregator:
             self.events.write("rollback_refused", **told, detail=outcome.detail)
 
     def _rolled_back(self, kept: Kept, rollback: Rollback) -> Outcome:
-        version = self.coordinator.version
-        try:
-            key = OneKey(self.config.fleet, self.config.state / f"{SERVER}.pub")
-            wire.decode(kept.frame, key, sender=SERVER)
-        except (IdentityError, wire.WireError) as forged:
-            return Outcome("refused", version, 0, detail=str(forged))
+        forged = self._forged(kept)
+        if forged:
+            return Outcome("refused", self.coordinator.version, 0, detail=forged)
         try:
             return self.coordinator.roll_back(rollback)
         except Exception as bug:  # as in `_judge`
             log.exception("row %d of the journal cannot be judged", kept.row)
+            version = self.coordinator.version
             return Outcome("refused", version, 0, Refusal.BUG, f"{type(bug).__name__}: {bug}")
+
+    def _forged(self, kept: Kept) -> str:
+        """Why this row was not written by whoever holds the server's key; empty if it was."""
+        try:
+            key = OneKey(self.config.fleet, self.config.state / f"{SERVER}.pub")
+            wire.decode(kept.frame, key, sender=SERVER)
+        except (IdentityError, wire.WireError) as forged:
+            return str(forged)
+        return ""
+
+    def _ban(self, kept: Kept, asked: Ban) -> None:
+        """As whoever holds the server's key has asked for in this row."""
+        forged = self._forged(kept)
+        if not forged:
+            self.coordinator.ban(asked)
+            ban.write_down(self.config.state, self.coordinator.banned)
+        if kept.row <= self.told:
+            return
+        about = {"row": kept.row, "vehicle": asked.name}
+        if forged:
+            log.error("row %d: %s is NOT banned: %s", kept.row, asked.name, forged)
+            self.events.write(ban.REFUSED, **about, detail=forged)
+            return
+        event = ban.DONE if asked.is_banned else ban.LIFTED
+        log.warning("row %d: %s %s: %s", kept.row, event, asked.name, asked.reason)
+        self.events.write(event, **about, why=asked.reason)
 
     def _pass_over(self, kept: Kept) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""
@@ -328,7 +363,12 @@ class Aggregator:
             if update is None:  # its name has to be free for when it comes again
                 self.journal.drop(row)
             if isinstance(update, Update):
-                if self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence):
+                if row in self.refused:
+                    why = f"refused before: {self.refused[row]}"
+                    return Outcome("refused", version, 0, Refusal.EARLIER, why)
+                known = self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence)
+                # What is so old that the ledger has forgotten it was counted: it was not refused.
+                if known or update.base_version < self.coordinator.ledger.floor:
                     return Outcome("duplicate", version, version - update.base_version)
                 return Outcome("refused", version, 0, Refusal.EARLIER, "refused before")
         raise JournalError(f"journal {self.journal.path} has no row {row}")
@@ -364,6 +404,7 @@ class Aggregator:
         return {
             "layout": self.coordinator.layout.fingerprint,
             "coordinator": self.coordinator.snapshot(),
+            "refused": dict(self.refused),
         }
 
     def _tell_release(self) -> None:
@@ -417,14 +458,19 @@ class Aggregator:
 
     async def measured(self) -> list[Metric]:
         """What it counts and measures."""
-        return self.metrics.collected()
+        banned = GaugeMetricFamily(
+            "fleetfl_banned_vehicle", "1 for each vehicle that is banned.", labels=["vehicle"]
+        )
+        for vehicle in self.coordinator.banned:
+            banned.add_metric([vehicle], 1)
+        return [*self.metrics.collected(), banned]
 
     async def ping(self) -> int:
         """The newest version: the actor is up."""
         return self.coordinator.version
 
 
-def _message(kept: Kept) -> Update | Rollback | None:
+def _message(kept: Kept) -> Update | Rollback | Ban | None:
     """None if the row is damaged, or of a format that is no longer read."""
     if not kept.is_whole:
         return None
@@ -432,4 +478,4 @@ def _message(kept: Kept) -> Update | Rollback | None:
         message = wire.open_frame(kept.frame).message
     except wire.WireError:
         return None
-    return message if isinstance(message, Update | Rollback) else None
+    return message if isinstance(message, Update | Rollback | Ban) else None

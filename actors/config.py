@@ -7,13 +7,13 @@ from pydantic import Field
 
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.influence import Config as ClipConfig
 from fleetfl.closed_form import Config as ClosedFormConfig
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import KeysConfig
+from fleetfl.influence import Config as ClipConfig
 from fleetfl.journal import Config as JournalConfig
 from fleetfl.journal import path_in
 from fleetfl.limits import Config as LimitsConfig

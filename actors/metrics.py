@@ -36,6 +36,12 @@ class Metrics:
         return self.histogram("fleetfl_update_staleness_versions", about, STALENESS)
 
     @functools.cached_property
+    def clipped(self) -> Counter:
+        return self.counter(
+            "fleetfl_clipped_updates", "Accepted updates that were longer than their bound."
+        )
+
+    @functools.cached_property
     def kept(self) -> Counter:
         return self.counter("fleetfl_kept_updates", "Given to the journal, also repeats.")
 
@@ -51,6 +57,8 @@ class Metrics:
             self.update_bytes.inc(fields["bytes"])
         if event == "accepted":
             self.staleness.observe(fields["staleness"])
+            if "clipped_to" in fields:
+                self.clipped.inc()
 
     def committed(self, updates: int, seconds: float) -> None:
         """As the journal tells it."""

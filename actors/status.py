@@ -99,7 +99,8 @@ def summary(now: Look, before: Look | None = None) -> dict[str, Any]:
 def _vehicle(about: dict[str, Any], now: Look) -> dict[str, Any]:
     newest = now.value("fleetfl_version", part="aggregator")
     held = about["version"]
-    return {**about, "behind": newest - held if held >= 0 else math.nan}
+    banned = about["vehicle"] in now.by("vehicle", "fleetfl_banned_vehicle")
+    return {**about, "banned": banned, "behind": newest - held if held >= 0 else math.nan}
 
 
 def _endpoint(parts: Iterable[str], now: Look) -> dict[str, Any]:
@@ -160,6 +161,7 @@ def _aggregator(now: Look, before: Look | None) -> dict[str, Any]:
         "checkpoint_age_s": value("checkpoint_age_seconds"),
         "checkpoints_failed": _events("checkpoint_failed", "aggregator", now),
         "event_lines_missing": value("event_lines_missing"),
+        "banned": sorted(now.by("vehicle", "fleetfl_banned_vehicle")),
     }
 
 

@@ -56,6 +56,8 @@ def _aggregator(about: Mapping[str, Any]) -> str:
         + _alarm(about["checkpoints_failed"], "checkpoints failed")
         + _alarm(about["event_lines_missing"], "lines missing in events.jsonl"),
     ]
+    if about["banned"]:
+        lines.append(f"banned: {escape(', '.join(about['banned']))}")
     return "\n".join(lines)
 
 
@@ -85,7 +87,8 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
         online = about["state"] == "online"
         table.add_row(
             about["vehicle"],
-            "[green]online[/]" if online else "[red]offline[/]",
+            ("[green]online[/]" if online else "[red]offline[/]")
+            + (" [red]BANNED[/]" if about["banned"] else ""),
             _number(about["version"]) if about["version"] >= 0 else "-",
             _number(about["behind"]),
             str(about["waiting"]),

@@ -30,6 +30,8 @@ MOST = 2**44
 """Of one number: a thousand such vehicles still add up in 64 bits."""
 FAIR = 2
 """Times the median vehicle's examples, and its sum of squares: sums beyond are scaled down to that."""
+EXAMPLES_ROUNDED = 64
+"""Whose sums may be off by one rounding; sums of more are of little weight where they are off by more."""
 MOST_LOGIT = 1e4
 """At a class's mean. A head that says more is scaled down, which changes no order."""
 
@@ -188,11 +190,13 @@ def require_consistent(sums: FeatureSums) -> None:
         raise CodecError("sums of classes with no or with broken numbers of examples")
     gram = sums.square()
     of_all = np.rint(gram[:, -1] / unit)
-    if np.abs(sums.cross.sum(axis=1) - of_all).max() > num_classes + 1:
+    # Each sum was rounded once, however many examples it is of; who multiplies them multiplies that too.
+    rounded = unit * max(1.0, counts.sum() / (EXAMPLES_ROUNDED << FRACTION_BITS))
+    if np.abs(sums.cross.sum(axis=1) - of_all).max() > (num_classes + 1) * rounded / unit:
         raise CodecError("sums of the classes do not add up to the sum of all examples")
     means, within = _within(gram, sums.cross * unit)
     longest = float(np.sqrt((means**2).sum(axis=1).max(initial=0)))
-    slack = unit * (size + num_classes * np.sqrt(size) * longest) + 1e-9 * np.trace(gram)
+    slack = rounded * (size + num_classes * np.sqrt(size) * longest) + 1e-9 * np.trace(gram)
     if not _is_positive(within + slack * np.eye(size - 1)):
         raise CodecError("sums of squares are smaller than those of the classes' means")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from fleetfl import closed_form, influence
 from fleetfl.aggregators import Aggregator, Declined, Step
-from fleetfl.influence import Bounds, norm_of
 from fleetfl.codecs import CodecConfig, CodecError, decoder
+from fleetfl.influence import Bounds, norm_of
 from fleetfl.ledger import Contribution, Ledger
 from fleetfl.messages import Ban, Rollback, Update
 from fleetfl.outcome import Outcome, Refusal

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
-from fleetfl.messages import Rollback, Update
+from fleetfl.messages import Ban, Rollback, Update
 
 BATCH_BYTES = 16 * 2**20
 """Frames that are read or committed at a time, where one alone is not larger."""
@@ -112,7 +112,7 @@ class Journal:
     def reader(self) -> sqlite3.Connection:
         return self.to_read.opened()
 
-    async def append(self, update: Update | Rollback, frame: bytes) -> Place:
+    async def append(self, update: Update | Rollback | Ban, frame: bytes) -> Place:
         """The update's place, once it is on disk; a repeat gets the row that it has already.
 
         What is appended while a commit is under way shares the next one, and its fsync.

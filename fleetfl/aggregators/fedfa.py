@@ -36,6 +36,10 @@ class FedFa(Aggregator):
         self.config, self.size = config, size
         self.newest: deque[np.ndarray] = deque(maxlen=config.window)
 
+    @property
+    def turn(self) -> int:
+        return self.config.window
+
     def add(self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int) -> Step:
         require_fit(delta, self.size)
         self.newest.append(delta)

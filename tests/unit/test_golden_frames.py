@@ -24,7 +24,7 @@ from fleetfl import chunks, closed_form, wire
 from fleetfl.codecs import decoder
 from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described
-from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
 from fleetfl.vectors import Layout, digest
 
@@ -75,6 +75,10 @@ def snapshot() -> bytes:
 def rollback() -> bytes:
     fields = ("Zk3_x0Aa9Qw", "4f2ac01d", 40, LAYOUT.fingerprint, digest(vector()))
     return wire.encode(Rollback(*fields, "float32", packed("float32"), "worse in fog"), SIGNER)
+
+
+def ban() -> bytes:
+    return wire.encode(Ban("Zk3_x0Aa9Qw", "drone-01", True, "sends noise"), SIGNER)
 
 
 def feature_sums() -> bytes:
@@ -135,6 +139,7 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "release": release,
     "snapshot": snapshot,
     "rollback": rollback,
+    "ban": ban,
     "receipt": receipt,
     "receipt-detail": receipt_detail,
     "status": status,

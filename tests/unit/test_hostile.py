@@ -1,4 +1,4 @@
-"""One vehicle among eight sends what it wants; the fleet learns all the same. A small model, real judgement."""
+"""One vehicle among eight sends what it wants, and the fleet learns all the same. A small model."""
 
 import importlib
 

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from fleetfl import wire
 from fleetfl.identity import Signer
-from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status
+from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status
 
 pytestmark = pytest.mark.unit
 MESSAGES = [
     Release("4f2a", 3, 2, b"layout-8", bytes(32), "int8", b"\0\1"),
     Snapshot("4f2a", 3, b"layout-8", bytes(32), "float32", b"\0\1"),
+    Ban("x", "drone-01", True, "fog"),
     Rollback("x", "4f2a", 2, b"layout-8", bytes(32), "float32", b"\0\1", "fog"),
     Receipt("v1", "b", 7, "refused", "stale", 9, 12),
     Status("v1", "b", "offline", -1, 0, 0, 0, ""),

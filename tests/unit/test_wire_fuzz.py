@@ -20,7 +20,7 @@ from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
 from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described, lines
-from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
@@ -55,6 +55,7 @@ MESSAGES = [
     *(update(kind, body) for kind, body in BODIES.items()),
     Release("4f2a", 3, 2, LAYOUT.fingerprint, bytes(32), "int8", BODIES["int8"]),
     Snapshot("4f2a", 3, LAYOUT.fingerprint, bytes(32), "float32", BODIES["float32"]),
+    Ban("x", "drone-01", True, "fog"),
     Rollback("x", "4f2a", 2, LAYOUT.fingerprint, bytes(32), "float32", BODIES["float32"], "fog"),
     Receipt("v1", "b", 7, "refused", "stale", 9, 12),
     Status("v1", "b", "online", 3, 10, 20, 1, "cold", SIGNER.public),

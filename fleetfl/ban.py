@@ -1,0 +1,52 @@
+"""Ban a vehicle, or lift its ban: a signed row in the server's journal (`requests.py`).
+
+Taking its key file away bans nobody where keys are noted at the first use: the name is back with another key.
+A ban holds for the name, whatever key it comes with.
+"""
+
+import json
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from fleetfl import requests
+from fleetfl.durable import write_whole
+from fleetfl.messages import MAX_NOTE, Ban
+
+log = logging.getLogger(__name__)
+
+DONE, LIFTED, REFUSED = "vehicle_banned", "ban_lifted", "ban_refused"
+"""Events."""
+
+
+async def ask(state: Path, name: str, *, reason: str = "", is_banned: bool = True) -> int:
+    """The row of the journal that asks for it, on disk.
+
+    Raises as `requests.append`, and UnsendableError for a name that no vehicle can have.
+    """
+    boot = secrets.token_urlsafe(8)
+    return await requests.append(state, Ban(boot, name, is_banned, reason[:MAX_NOTE]))
+
+
+def in_force(state: Path) -> dict[str, str]:
+    """Banned vehicles and why, as the server has last written them down for people."""
+    try:
+        found = json.loads(_view(state).read_bytes())
+    except Exception:  # no ban was ever asked for; the server's memory is in its checkpoints
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_down(state: Path, banned: Mapping[str, str]) -> None:
+    """For people: nothing is read back from it by a server."""
+    if not banned and not _view(state).exists():
+        return
+    try:
+        write_whole(_view(state), json.dumps(dict(banned), indent=2).encode())
+    except OSError as failed:
+        log.error("%s is not written: %s", _view(state), failed)
+
+
+def _view(state: Path) -> Path:
+    return state / "bans.json"

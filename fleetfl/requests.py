@@ -1,0 +1,53 @@
+"""Ask a server for something: a signed row in its journal, which it counts in its turn like an update.
+
+What was asked for holds from that row on, in every replay too. A server that does not run at the moment does
+it when it is started.
+"""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from fleetfl import wire
+from fleetfl.identity import Signer
+from fleetfl.journal import Journal, path_in
+from fleetfl.messages import Ban, Rollback
+from fleetfl.registry import Registry, RegistryError
+from fleetfl.telemetry import EventReader
+
+
+async def append(state: Path, request: Rollback | Ban) -> int:
+    """The row of the journal that asks for it, on disk.
+
+    Raises RegistryError for a folder that is not a server's; JournalError or IdentityError for one that
+    cannot be used.
+    """
+    registry = Registry.of_server(state)
+    record = next(e.record for e in reversed(registry.required()) if e.record is not None)
+    journal, key = path_in(state), state / "key.pem"
+    for path in (journal, key):
+        if not path.is_file():
+            raise RegistryError(f"{path} is missing: {state} is not the state folder of a server")
+    signer = Signer.from_file(registry.config(record.config)["fleet"], key)
+    with contextlib.closing(Journal(journal)) as kept:
+        return (await kept.append(request, wire.encode(request, signer))).row
+
+
+def answer(
+    state: Path, row: int, *, done: str, refused: str, patience_s: float
+) -> dict[str, Any] | None:
+    """The event `done` that tells what a server did with that row; None if none has in that time.
+
+    Raises RegistryError if there is the event `refused` of it.
+    """
+    reader, deadline = EventReader(state / "events.jsonl"), time.monotonic() + patience_s
+    while True:
+        for event in reader.read():
+            if event.get("row") == row and event["event"] == done:
+                return event
+            if event.get("row") == row and event["event"] == refused:
+                raise RegistryError(f"the server refused: {event['detail']}")
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.1)

@@ -1,0 +1,181 @@
+"""One vehicle's closed-form statistics are lies: refused if no frames have them, else of bounded weight."""
+
+import numpy as np
+import pytest
+
+from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.closed_form import FRACTION_BITS, Config, FeatureSums, features_of
+from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.server_optimizers.sgd import Config as SGD
+from fleetfl.vectors import Layout
+
+pytestmark = pytest.mark.unit
+WIDTH, CLASSES, FRAMES = 8, 3, 200
+LAYOUT = Layout((("head.bias", (CLASSES,)), ("head.weight", (CLASSES, WIDTH)), ("w", (4,))))
+VECTOR = np.ones(LAYOUT.size, np.float32)
+FEATURES = features_of(VECTOR, LAYOUT)
+CENTRES = np.random.default_rng(1).normal(size=(CLASSES, WIDTH)) * 2
+
+
+def frames(seed, num=FRAMES):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, num)
+    return CENTRES[labels] + rng.normal(size=(num, WIDTH)), labels
+
+
+def sums(seed=0, num=FRAMES, shift=0):
+    features, labels = frames(seed, num)
+    return FeatureSums.of(features, (labels + shift) % CLASSES, CLASSES)
+
+
+def accuracy(vector):
+    tensors = LAYOUT.unflatten(vector)
+    features, labels = frames(99, 3000)
+    logits = features @ tensors["head.weight"].T + tensors["head.bias"]
+    assert np.abs(logits).max() < 1e6
+    return (logits.argmax(axis=1) == labels).mean()
+
+
+@pytest.fixture
+def submit(make_update):
+    def one(server, vehicle, statistics, num=None, **fields):
+        update = make_update(
+            vehicle=vehicle,
+            num_examples=num or statistics.num_examples,
+            codec="feature_sums",
+            body=statistics.packed(FEATURES),
+            layout=LAYOUT.fingerprint,
+            **fields,
+        )
+        return server.submit(update)
+
+    return one
+
+
+def server(vehicles=8):
+    return Coordinator(
+        VECTOR,
+        LAYOUT,
+        FedBuff().build(LAYOUT.size),
+        SGD().build(LAYOUT.size),
+        release_codec=Int8(),
+        head=Config(vehicles=vehicles),
+    )
+
+
+def run(submit, lie=None, first=False):
+    coordinator = server()
+    names = [f"v{n}" for n in range(7)]
+    for seed, name in enumerate(["mallory", *names] if first else [*names, "mallory"]):
+        statistics = lie if lie is not None and name == "mallory" else sums(seed)
+        assert submit(coordinator, name, statistics).verdict == "accepted"
+    assert coordinator.version == 1
+    return accuracy(coordinator.published.vector)
+
+
+def scaled(found, times):
+    return FeatureSums(found.gram * times, found.cross * times)
+
+
+def spread():
+    """Features thousands of times as long as any backbone's, to drown those of the others."""
+    features, labels = frames(50)
+    return FeatureSums.of(features * 2.0**12, (labels + 1) % CLASSES, CLASSES)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    "lie", [sums(50, shift=1), scaled(sums(50, 600, shift=1), 2**20), spread()]
+)
+def test_labels_rotated_whatever_they_claim_to_weigh_cost_three_points_at_most(submit, lie, first):
+    assert run(submit, lie, first) >= run(submit) - 0.03
+
+
+def raised(gram=(), cross=(), by=1 << FRACTION_BITS):
+    """Honest sums with some numbers raised; indices of the gram's triangle, and of the cross."""
+    found = sums(7)
+    gram_values, cross_values = found.gram.copy(), found.cross.copy()
+    for at in gram:
+        gram_values[at] += by
+    for at in cross:
+        cross_values[at] += by
+    return FeatureSums(gram_values, cross_values)
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        (raised(gram=[0], by=-(10**6)), "smaller than"),
+        (raised(gram=[1], by=10**7), "smaller than"),
+        (raised(cross=[(0, 0)], by=2000), "do not add up"),
+        (raised(cross=[(WIDTH, 0)]), "add up"),
+        (raised(gram=[-1], by=16), "add up"),
+        (raised(cross=[(WIDTH, 0), (WIDTH, 0), (WIDTH, 1)], by=-8), "add up"),
+        (FeatureSums(sums(7).gram, np.roll(sums(7).cross, 1, axis=0)), "add up"),
+    ],
+)
+def test_statistics_that_no_frames_have_are_refused_and_change_nothing(submit, lie, says):
+    coordinator = server(vehicles=1)
+    outcome = submit(coordinator, "mallory", lie, num=FRAMES)
+    assert (outcome.verdict, outcome.reason) == ("refused", Refusal.BODY)
+    assert says in outcome.detail
+    assert (coordinator.version, coordinator.head.bodies, coordinator.in_head) == (0, {}, {})
+    assert submit(coordinator, "good", sums(1)).released
+
+
+def singular(cls, mean, square):
+    """A hundred frames of one class, all alike in one feature, whose square is a little too small."""
+    num = 100 << FRACTION_BITS
+    gram = np.zeros((WIDTH + 1, WIDTH + 1), np.int64)
+    cross = np.zeros((WIDTH + 1, CLASSES), np.int64)
+    gram[-1, -1] = cross[-1, cls] = num
+    cross[0, cls] = gram[0, -1] = mean * num
+    gram[0, 0] = square
+    return FeatureSums(gram[np.triu_indices(WIDTH + 1)], cross)
+
+
+def test_two_who_conspire_to_leave_less_than_nothing_stop_no_server(submit):
+    """(b) and (c) of the case: the within-class square is -6/16 in all, as much as the shrinkage adds."""
+    coordinator = server(vehicles=2)
+    mean = 2**16
+    for name, lie in (
+        ("m1", singular(0, mean, (100 * mean * mean << FRACTION_BITS) - 6)),
+        ("m2", singular(1, 0, 0)),
+    ):
+        outcome = submit(coordinator, name, lie)
+        assert outcome.verdict == "accepted"
+    assert np.isfinite(coordinator.published.vector).all()
+    again = server(vehicles=2)
+    again.restore(coordinator.snapshot())
+    assert again.published.sha256 == coordinator.published.sha256
+
+
+def test_statistics_that_come_again_after_newer_ones_are_not_taken_back(submit):
+    """The ledger may have forgotten them: it is the time of their newest frame that tells."""
+    coordinator = server(vehicles=2)
+    old = {"captured_from": 100, "captured_to": 200}
+    assert submit(coordinator, "v1", sums(1), **old).verdict == "accepted"
+    newer = {"captured_from": 300, "captured_to": 400}
+    assert submit(coordinator, "v1", sums(2), boot="c", **newer).verdict == "accepted"
+    coordinator.ledger.forget_before(100)
+    outcome = submit(coordinator, "v1", sums(1), **old)
+    assert (outcome.verdict, outcome.reason) == ("refused", Refusal.DECLINED)
+    assert coordinator.head.total.num_examples == FRAMES
+
+
+def test_a_banned_vehicle_leaves_the_sums_to_the_bit(submit):
+    from fleetfl.messages import Ban
+
+    banned, never = server(vehicles=3), server(vehicles=3)
+    for coordinator, names in ((banned, ("v1", "mallory", "v2")), (never, ("v1", "v2"))):
+        for name in names:
+            if name == "mallory":
+                submit(coordinator, name, sums(50, shift=1))
+                coordinator.ban(Ban("x", "mallory", True, "lies"))
+            else:
+                submit(coordinator, name, sums(int(name[1:])))
+    for coordinator in (banned, never):
+        assert submit(coordinator, "v3", sums(3)).released
+    assert banned.published.sha256 == never.published.sha256
+    assert submit(banned, "mallory", sums(51), sequence=9).reason is Refusal.BANNED
