@@ -28,6 +28,8 @@ test-newest:
 	.ci/system-packages
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[dev]"
+	@echo "versions that differ from requirements.lock:"
+	@.venv-newest/bin/python .ci/environment.py differs || true
 	$(call PYTEST,.venv-newest) --deselect tests/unit/test_lock.py::test_every_installed_version_is_the_locks
 
 chaos: setup

@@ -74,7 +74,7 @@ def described(differs: Differences) -> str:
 
 def check(python: Path) -> tuple[int, Differences]:
     """Exit status and findings of `differs` in that environment; it may be unable to run at all."""
-    argv = [str(python), str(Path(__file__)), "differs"]
+    argv = [str(python), str(Path(__file__)), "differs", "--json"]
     try:
         done = subprocess.run(argv, check=False, capture_output=True, text=True)
     except OSError:
@@ -106,7 +106,11 @@ def install(venv: Path) -> None:
     ours = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
     still = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns of every editable install
     subprocess.run([*pip, "install", *quiet, *ours], check=True, env=still)
-    subprocess.run([*pip, "check"], check=True, stdout=subprocess.DEVNULL)
+    agreed = subprocess.run([*pip, "check"], check=False, capture_output=True, text=True)
+    if agreed.returncode:
+        sys.exit(
+            f"requirements.lock is older than pyproject.toml, `make lock` renews it:\n{agreed.stdout}"
+        )
     status, differs = check(python)
     if status != SAME:
         sys.exit(f"{venv} is not what the lock says:\n{described(differs)}")
@@ -148,18 +152,23 @@ def renew(venv: Path) -> None:
     print("\n".join(lines) or "nothing changed: every version is the newest that the ranges admit")
 
 
+def compare(*, as_json: bool) -> int:
+    """Print where this environment differs from the lock; gives the exit status."""
+    differs = differences(for_this_python(LOCK.read_text()), installed())
+    print(json.dumps(differs) if as_json else described(differs) or "  none")
+    return DIFFERENT if differs else SAME
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["install", "renew", "differs"])
     parser.add_argument("venv", nargs="?", type=Path, help="the folder of the environment")
+    parser.add_argument("--json", action="store_true", help="of what differs in this environment")
     asked = parser.parse_args()
     if asked.command == "differs":
-        differs = differences(for_this_python(LOCK.read_text()), installed())
-        print(json.dumps(differs))
-        sys.exit(DIFFERENT if differs else SAME)
-    venv = asked.venv.absolute()
+        sys.exit(compare(as_json=asked.json))
     try:
-        install(venv) if asked.command == "install" else renew(venv)
+        {"install": install, "renew": renew}[asked.command](asked.venv.absolute())
     except subprocess.CalledProcessError as error:
         sys.exit(f"{asked.command} failed: {' '.join(map(str, error.cmd[:6]))} ...")
 
