@@ -89,21 +89,21 @@ class Coordinator:
         misplaced = self._misplaced(update, staleness)
         if misplaced is not None:
             return self._refused(staleness, *misplaced)
-        delta = self._delta(update)
-        if isinstance(delta, tuple):
-            return self._refused(staleness, *delta)
-        outcome = self._fold(update, delta)
+        found = self._delta(update, staleness)
+        if isinstance(found, Outcome):
+            return found
+        outcome = self._fold(update, *found)
         if outcome.verdict == "accepted":
             self._note(update)
         return outcome
 
-    def _fold(self, update: Update, delta: np.ndarray) -> Outcome:
+    def _fold(self, update: Update, delta: np.ndarray, norm: float) -> Outcome:
         """Give it to the aggregator, and release the step if that makes one.
 
         Where the step fails, everything is as it was before this update.
         """
         staleness = self.version - update.base_version
-        believed = self.bounds.believed(update.vehicle, norm_of(delta), update.num_examples)
+        believed = self.bounds.believed(update.vehicle, norm, update.num_examples)
         if believed.share < 1:
             delta = delta * np.float32(believed.share)
         before = self._state_before_a_step()
@@ -272,20 +272,22 @@ class Coordinator:
     def _refused(self, staleness: int, reason: Refusal, detail: str) -> Outcome:
         return Outcome("refused", self.version, staleness, reason, detail)
 
-    def _delta(self, update: Update) -> np.ndarray | tuple[Refusal, str]:
-        """What it says, float32 [P], or why that is none."""
+    def _delta(self, update: Update, staleness: int) -> tuple[np.ndarray, float] | Outcome:
+        """What it says, float32 [P], and the norm of that."""
         try:
             delta = decoder(update.codec, self.layout).decode(update.body)
         except CodecError as broken:
-            return Refusal.BODY, str(broken)
+            return self._refused(staleness, Refusal.BODY, str(broken))
         norm = norm_of(delta)
         if norm <= self.bounds.most:
-            return delta
+            return delta, norm
         finite = np.isfinite(delta)
         if not finite.all():
             at = int(np.argmin(finite))
-            return Refusal.NOT_FINITE, f"value {at} of {delta.size} is {delta[at]}"
-        return Refusal.SIZE, f"norm {norm:.3g}, expected at most {self.bounds.most:.3g}"
+            detail = f"value {at} of {delta.size} is {delta[at]}"
+            return self._refused(staleness, Refusal.NOT_FINITE, detail)
+        detail = f"norm {norm:.3g}, expected at most {self.bounds.most:.3g}"
+        return self._refused(staleness, Refusal.SIZE, detail)
 
     def _misplaced(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
         """Why a difference to its base is of no use here, whatever its values are."""

@@ -141,7 +141,11 @@ class Bounds:
 
     def _left(self, vehicle: str) -> tuple[float, float]:
         """What is left of a vehicle's share, and what it has used, in bounds."""
-        lately = sum(1 for each in self.newest.values() if each.number > self.number - LATELY)
+        lately = 0
+        for each in reversed(self.newest.values()):
+            if each.number <= self.number - LATELY:
+                break
+            lately += 1
         known = self.newest.get(vehicle)
         lately += known is None or known.number <= self.number - LATELY
         if not self.turn or lately == 1:

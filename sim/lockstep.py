@@ -14,6 +14,7 @@ from fleetfl.codecs import CodecConfig
 from fleetfl.coordinator import Coordinator
 from fleetfl.identity import Signer
 from fleetfl.messages import Update
+from fleetfl.outcome import Outcome
 from fleetfl.transport import mqtt_publish_bytes
 from sim.arrivals import arrivals
 from vehicle_agent.feedback import ErrorFeedback
@@ -72,10 +73,27 @@ class LockstepFleet:
             each(number + 1)
 
     def _deliver(self, vehicle: int, number: int, version: int, start: np.ndarray) -> None:
+        update = self._made(vehicle, number, version, start)
+        frame = wire.encode(update, self.signer)
+        arrived = wire.decode(frame)
+        assert isinstance(arrived, Update)
+        outcome = self.coordinator.submit(arrived)
+        self._judged(vehicle, update, outcome)
+        topic = topics.update(self.fleet, update.vehicle, 1)
+        self.traffic.bodies.append(len(update.body))
+        self.traffic.frames.append(len(frame))
+        self.traffic.packets.append(mqtt_publish_bytes(topic, len(frame)))
+        if outcome.released:
+            release = wire.encode(self.coordinator.published.recent[-1], self.signer)
+            topic = topics.release(self.fleet)
+            self.traffic.releases.append(mqtt_publish_bytes(topic, len(release)))
+
+    def _made(self, vehicle: int, number: int, version: int, start: np.ndarray) -> Update:
+        """What the vehicle sends after a training from `start`."""
         trainer = self.trainers[vehicle]
         frames = self.sensors[vehicle].read(trainer.config.num_examples)
         trained = trainer.train(start, frames, seed=self.seed * 1_000_003 + number)
-        update = Update(
+        return Update(
             vehicle=f"v{vehicle:02d}",
             boot="lockstep",
             sequence=number,
@@ -90,20 +108,10 @@ class LockstepFleet:
             body=self._packed(vehicle, trained.delta),
             lineage=self.coordinator.published.lineage,
         )
-        frame = wire.encode(update, self.signer)
-        arrived = wire.decode(frame)
-        assert isinstance(arrived, Update)
-        outcome = self.coordinator.submit(arrived)
+
+    def _judged(self, vehicle: int, update: Update, outcome: Outcome) -> None:
         if outcome.verdict != "accepted":
-            raise RuntimeError(f"update {number} was {outcome.verdict}: {outcome.detail}")
-        topic = topics.update(self.fleet, update.vehicle, 1)
-        self.traffic.bodies.append(len(update.body))
-        self.traffic.frames.append(len(frame))
-        self.traffic.packets.append(mqtt_publish_bytes(topic, len(frame)))
-        if outcome.released:
-            release = wire.encode(self.coordinator.published.recent[-1], self.signer)
-            topic = topics.release(self.fleet)
-            self.traffic.releases.append(mqtt_publish_bytes(topic, len(release)))
+            raise RuntimeError(f"update {update.sequence} was {outcome.verdict}: {outcome.detail}")
 
     def _packed(self, vehicle: int, delta: np.ndarray) -> bytes:
         feedback = self.feedback[vehicle]
