@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCK, PROJECT = ROOT / "requirements.lock", ROOT / "pyproject.toml"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 PINNED = re.compile(
     r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)(?: *; *(?P<marker>[^\\]+))?"
 )
@@ -137,7 +138,8 @@ def _versions(lock: str) -> dict[str, str]:
 def renew(venv: Path) -> None:
     """Resolve the ranges of pyproject.toml again, by metadata alone, and print what changed.
 
-    uv resolves for all Pythons and platforms at once, which pip cannot; it installs nothing.
+    uv resolves for all Pythons and platforms at once, which pip cannot; it installs nothing. Then each
+    Python has to find a wheel of everything.
     """
     if not (venv / "bin" / "uv").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
@@ -145,9 +147,13 @@ def renew(venv: Path) -> None:
         subprocess.run([*pip, "uv>=0.9"], check=True)
     before = LOCK.read_text() if LOCK.exists() else ""
     uv = [str(venv / "bin" / "uv"), "pip", "compile", "pyproject.toml", "--quiet", "--upgrade"]
-    what = ["--extra", "dev", "--group", "build", "--universal", "--python-version", "3.10"]
+    what = ["--extra", "dev", "--group", "build", "--universal", "--python-version", PYTHONS[0]]
     how = ["--generate-hashes", "--no-annotate", "--custom-compile-command", "make lock"]
     subprocess.run([*uv, *what, *how, "--output-file", LOCK.name], check=True, cwd=ROOT)
+    alone = [uv[0], "pip", "compile", LOCK.name, "--quiet", "--no-deps", "--only-binary", ":all:"]
+    for version in PYTHONS:
+        machine = ["--python-version", version, "--python-platform", "x86_64-manylinux_2_28"]
+        subprocess.run([*alone, *machine], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     lines = changed(before, LOCK.read_text())
     print("\n".join(lines) or "nothing changed: every version is the newest that the ranges admit")
 
