@@ -77,6 +77,8 @@ class Aggregator:
         self.saving = Saving(config, self.journal, self.registrar, self.events)
         self.counted = 0
         """The last row that was."""
+        self.older_rows = 0
+        """Rows up to this one were kept by an older version, whose updates tell shapes alone; 0 if none."""
         self.outcomes: dict[int, Outcome] = {}
         self.refused: dict[int, str] = {}
         """Why, of the last rows that were; in the checkpoint, unlike `outcomes`."""
@@ -109,12 +111,8 @@ class Aggregator:
             self.events.write("checkpoint_damaged", detail=damage)
         self.counted, state = found
         self.saving.row = self.counted
-        ours = self.coordinator.layout.fingerprint
-        if state["layout"] != ours:
-            raise CheckpointError(
-                f"{checkpoints.folder} has layout {state['layout'].hex()}, the `model` settings ask for "
-                f"{ours.hex()}; to begin anew: --set server.resume=false"
-            )
+        is_older = self._is_of_an_older_version(state)
+        self.older_rows = state.get("older_rows", 0)
         self.coordinator.restore(state["coordinator"])
         self.refused = dict(state.get("refused", {}))
         ban.write_down(self.config.state, self.coordinator.banned)
@@ -122,7 +120,36 @@ class Aggregator:
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
         self._register(time.time(), row=self.counted, parent=None)
         self._require_all_rows()
+        if is_older:
+            self.older_rows = max(self.counted, self.journal.newest_row())
+            self.coordinator.last_without_meaning = 2**53
+            self._end_older_rows()
+            self.saving.keep(self.counted, self._state())
         return self.counted
+
+    def _is_of_an_older_version(self, state: dict[str, Any]) -> bool:
+        """Whether the checkpoint does not tell what values mean. Raises CheckpointError for another model."""
+        ours, folder = self.coordinator.layout, self.saving.checkpoints.folder
+        unlike = ours.objection(state["layout"], state.get("parts", b""), ours="the settings'")
+        if not unlike:
+            return False
+        if "parts" not in state and state["layout"] == ours.plain.fingerprint:
+            log.warning(
+                "%s is of an older version, that did not note classes, backbone and adapter: taken to be "
+                "those of the `model` settings",
+                folder,
+            )
+            return True
+        raise CheckpointError(f"{folder}: {unlike}; to begin anew: --set server.resume=false")
+
+    def _end_older_rows(self) -> None:
+        """Past the rows that an older version kept, no update counts that says nothing of its meaning.
+
+        But for those that were trained from a version released by then.
+        """
+        if self.older_rows and self.counted >= self.older_rows:
+            self.coordinator.last_without_meaning = self.coordinator.version
+            self.older_rows = 0
 
     def _require_all_rows(self) -> None:
         """Say so loudly if rows are gone that were counted, and give no number again that one had."""
@@ -239,6 +266,7 @@ class Aggregator:
             else:
                 self._judge(kept, message)
                 self.counted = kept.row
+            self._end_older_rows()
         return len(rows)
 
     def _judge(self, kept: Kept, update: Update) -> None:
@@ -403,6 +431,8 @@ class Aggregator:
     def _state(self) -> dict[str, Any]:
         return {
             "layout": self.coordinator.layout.fingerprint,
+            "parts": self.coordinator.layout.parts,
+            "older_rows": self.older_rows,
             "coordinator": self.coordinator.snapshot(),
             "refused": dict(self.refused),
         }

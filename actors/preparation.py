@@ -1,19 +1,24 @@
 """What is settled before any actor starts: release 0 and the keys on disk, ports that are free."""
 
 import contextlib
+import logging
 import multiprocessing
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
-from fleetfl.adapter_file import read_adapter, write_adapter
+from fleetfl.adapter_file import read_adapter, says_meaning, write_adapter
 from fleetfl.identity import Signer
 from fleetfl.messages import SERVER
 from fleetfl.ports import free_ports
+from fleetfl.vectors import Layout
+
+log = logging.getLogger(__name__)
 
 
 def set_aside(config: ServerConfig) -> None:
@@ -34,21 +39,41 @@ def set_aside(config: ServerConfig) -> None:
 def with_initial(config: ServerConfig) -> ServerConfig:
     """The settings with release 0 on disk. Raises AdapterFileError, ModelError or ServerError."""
     path = None if config.initial is None else config.initial.absolute()
-    if path is not None and config.http is None and config.held_out is None:
+    runs_model = config.http is not None or config.held_out is not None
+    if path is not None and not runs_model and says_meaning(path):
         # Nothing of ours runs the model, and building it to compare takes torch and seconds.
         return config.model_copy(update={"initial": path})
     model = config.model.build(seed=config.seed)
     if path is None:
         path = config.state / "initial.safetensors"
         write_adapter(path, model.layout, model.vector())
-    layout, _ = read_adapter(path)
-    if layout != model.layout:
-        raise ServerError(
-            f"{path} has layout {layout.fingerprint.hex()} ({layout.size} values), the `model` settings "
-            f"ask for {model.layout.fingerprint.hex()} ({model.layout.size} values)"
-        )
+    else:
+        path = _meant(path, model.layout, config, must_fit=runs_model)
     held_out = None if config.held_out is None else config.held_out.absolute()
     return config.model_copy(update={"initial": path, "held_out": held_out})
+
+
+def _meant(path: Path, layout: Layout, config: ServerConfig, *, must_fit: bool) -> Path:
+    """The adapter file, or one with the same values that says what they mean: an older version's does not.
+
+    Raises ServerError if it is of another model, unless it need not fit.
+    """
+    found, vector = read_adapter(path)
+    unlike = found.difference(layout)
+    if unlike and not must_fit:
+        log.warning("%s does not fit the `model` settings: %s", path, unlike)
+        return path
+    if unlike:
+        raise ServerError(f"{path} does not fit the `model` settings, it differs in {unlike}")
+    if found == layout:
+        return path
+    log.warning(
+        "%s does not say what its values mean, as older versions' files: taken to be of the `model` settings",
+        path,
+    )
+    meant = config.state / "initial.safetensors"
+    write_adapter(meant, layout, vector)
+    return meant
 
 
 @contextlib.contextmanager

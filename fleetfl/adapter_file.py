@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fleetfl import FleetflError
@@ -19,6 +19,10 @@ class AdapterFileError(FleetflError, ValueError):
     """A file that holds no adapter; names it and what was expected."""
 
 
+MEANING = "meaning"
+"""The header's entry for `Layout.meaning`. Files of older versions have none."""
+
+
 def write_adapter(path: Path, layout: Layout, vector: np.ndarray, **about: object) -> None:
     """Write `adapter_bytes`, whole or not at all. Raises OSError."""
     write_durably(path, adapter_bytes(layout, vector, **about))
@@ -27,21 +31,44 @@ def write_adapter(path: Path, layout: Layout, vector: np.ndarray, **about: objec
 def adapter_bytes(layout: Layout, vector: np.ndarray, **about: object) -> bytes:
     """float32 [P] as named tensors; `about` (version, scores, ...) goes into the header as JSON.
 
-    safetensors writes its keys in an order drawn by chance, so a file whose bytes matter has one.
+    The meaning of the values stands beside it. The same arguments give the same bytes.
     """
     tensors = {name: np.ascontiguousarray(t) for name, t in layout.unflatten(vector).items()}
-    return save(tensors, metadata={k: json.dumps(v) for k, v in about.items()})
+    meaning = {name: json.loads(value) for name, value in layout.meaning}
+    entries = {MEANING: meaning, **about}
+    return _in_order(save(tensors, metadata={k: json.dumps(v) for k, v in entries.items()}))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its header's keys sorted: safetensors draws their order by chance."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors begin at a multiple of 8
+    return len(ordered).to_bytes(8, "little") + ordered + content[8 + size :]
 
 
 def read_adapter(path: Path) -> tuple[Layout, np.ndarray]:
-    """Layout and vector, float32 [P]. Raises AdapterFileError for a missing, damaged or odd file."""
+    """Layout and vector, float32 [P]. Raises AdapterFileError for a missing, damaged or odd file.
+
+    The layout of an older version's file has no meaning.
+    """
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata() or {}
     for name, tensor in tensors.items():
         if tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise AdapterFileError(f"adapter file {path}: {name} is not finite float32")
-    layout = Layout.of(tensors)
-    return layout, layout.flatten(tensors)
+    try:
+        layout = Layout.of(tensors, json.loads(about.get(MEANING, "{}")))
+        return layout, layout.flatten(tensors)
+    except Exception as odd:
+        raise AdapterFileError(f"adapter file {path} has an odd meaning: {odd}") from odd
+
+
+def says_meaning(path: Path) -> bool:
+    """Whether the file tells what its values mean, be it nothing; older versions' files do not."""
+    return MEANING in read_about(path)
 
 
 def read_about(path: Path) -> dict[str, str]:
@@ -57,5 +84,5 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "numpy") as file:
             yield file
-    except (SafetensorError, OSError) as broken:
+    except Exception as broken:
         raise AdapterFileError(f"adapter file {path} cannot be read: {broken}") from broken

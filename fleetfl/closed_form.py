@@ -11,6 +11,7 @@ analysis: its scores are log likelihoods, so classes that the fleet seldom meets
 
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -171,10 +172,12 @@ def head_shape(layout: Layout) -> tuple[int, int]:
 
 
 def features_of(vector: np.ndarray, layout: Layout) -> bytes:
-    """8 bytes that name the features: all of the vector but its head decides them."""
+    """8 bytes that name the features: all of the vector but its head, and the frozen model, decide them."""
     tensors = layout.unflatten(vector)
     rest = [tensors[name].ravel() for name in sorted(tensors) if name not in (WEIGHT, BIAS)]
-    return digest(np.concatenate([np.zeros(0, np.float32), *rest]))[:8]
+    values = digest(np.concatenate([np.zeros(0, np.float32), *rest]))
+    model = layout.means("backbone", "weights", "image_size", "preprocessing", "adapter")
+    return (sha256(values + model).digest() if model else values)[:8]
 
 
 def require_consistent(sums: FeatureSums) -> None:
@@ -256,6 +259,8 @@ class ClosedFormHead:
         """`vector`, float32 [P], decides the features. Raises ValueError for a layout without a head."""
         self.config, self.layout = config, layout
         self.features = features_of(vector, layout)
+        self.features_without_meaning = features_of(vector, layout.plain)
+        """Their name in older versions."""
         self.total = FeatureSums.zero(layout)
         self.bodies: dict[str, tuple[int, bytes]] = {}
         """What each vehicle's part of the total came from, so that it can be taken out again."""
@@ -298,6 +303,11 @@ class ClosedFormHead:
         self.total = self.total.plus(sums)
         diagonal = np.cumsum([0, *range(len(sums.cross), 1, -1)])
         self.weights[vehicle] = (num_examples, sum(map(int, sums.gram[diagonal])))
+
+    def renamed(self, body: bytes) -> bytes:
+        """A body of an older version under the name that these features have now; others as they are."""
+        is_older = features_in(body) == self.features_without_meaning
+        return self.features + body[len(self.features) :] if is_older else body
 
     def forget(self, vehicle: str) -> bool:
         """Be as if it had never sent anything; False if it has not."""
@@ -351,10 +361,13 @@ class ClosedFormHead:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.features, self.is_released = state["features"], state["is_released"]
+        self.is_released = state["is_released"]
+        if state["features"] != self.features_without_meaning:
+            self.features = state["features"]
         self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
         self.captured = dict(state.get("captured", {}))
-        for vehicle, num_examples, body in state["bodies"]:
+        for vehicle, num_examples, before in state["bodies"]:
+            body = self.renamed(before)
             # An older release has counted some that would be refused now; those stay, within their weight.
             self._put(vehicle, body, num_examples, self._unpacked(num_examples, body))
 

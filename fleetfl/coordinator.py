@@ -62,6 +62,8 @@ class Coordinator:
         """First and last of the versions that each rollback undid."""
         self.banned: dict[str, str] = {}
         """Vehicles that nothing is taken from, and why."""
+        self.last_without_meaning = -1
+        """The newest version that an older fleetfl released, whose layouts told shapes alone."""
         self.in_head: dict[str, Contribution] = {}
         """Each vehicle's newest sums, until the head is released."""
         self.pending: list[Contribution] = []
@@ -172,10 +174,11 @@ class Coordinator:
         if head is None:
             detail = "no sums are taken here: server.closed_form is not set"
             return self._refused(staleness, Refusal.DECLINED, detail)
+        is_older = update.layout == self.layout.plain.fingerprint
         try:
             solved = head.count(
                 update.vehicle,
-                update.body,
+                head.renamed(update.body) if is_older else update.body,
                 update.num_examples,
                 captured_to=update.captured_to,
                 params=self.params,
@@ -203,9 +206,10 @@ class Coordinator:
         what is buffered, the optimizer's state, and what is still to come from the versions undone.
         """
         before = self.version
-        if rollback.layout != self.layout.fingerprint:
-            found, expected = rollback.layout.hex(), self.layout.fingerprint.hex()
-            return self._refused(0, Refusal.LAYOUT, f"layout {found}, expected {expected}")
+        if rollback.layout != self.layout.plain.fingerprint:  # as in releases of an older version
+            unlike = self.layout.objection(rollback.layout, b"", ours="the server's")
+            if unlike:
+                return self._refused(0, Refusal.LAYOUT, unlike)
         try:
             vector = whole(rollback, self.layout)
             self._require_sense(vector)
@@ -294,9 +298,9 @@ class Coordinator:
         base = update.base_version
         if update.vehicle in self.banned:
             return Refusal.BANNED, self.banned[update.vehicle] or "no reason was given"
-        if update.layout != self.layout.fingerprint:
-            expected = self.layout.fingerprint.hex()
-            return Refusal.LAYOUT, f"layout {update.layout.hex()}, expected {expected}"
+        unlike = self.layout.objection(update.layout, update.parts, ours="the server's")
+        if unlike and not self._is_of_an_older_version(update):
+            return Refusal.LAYOUT, unlike
         if update.lineage and not self.published.knows(update.lineage):
             return Refusal.LINEAGE, f"lineage {update.lineage}, expected {self.published.lineage}"
         if staleness < 0:
@@ -313,6 +317,14 @@ class Coordinator:
             return Refusal.UNDONE, f"base version {base} was rolled back"
         return None
 
+    def _is_of_an_older_version(self, update: Update) -> bool:
+        """It says nothing of what its values mean, nor did the release that it was trained from."""
+        return (
+            not update.parts
+            and update.layout == self.layout.plain.fingerprint
+            and update.base_version <= self.last_without_meaning
+        )
+
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on, bit for bit, as if never stopped."""
         in_head = self.in_head.values()
@@ -326,6 +338,7 @@ class Coordinator:
             "banned": dict(self.banned),
             "bounds": self.bounds.snapshot(),
             "strikes": [*self.strikes],
+            "last_without_meaning": self.last_without_meaning,
             "pending": [msgspec.structs.astuple(each) for each in self.pending],
             "in_head": [msgspec.structs.astuple(each) for each in in_head],
             "head": None if self.head is None else self.head.snapshot(),
@@ -343,6 +356,7 @@ class Coordinator:
         if "bounds" in state:
             self.bounds.restore(state["bounds"])
         self.strikes = list(state.get("strikes", ()))
+        self.last_without_meaning = state.get("last_without_meaning", -1)
         self.pending = [Contribution(*each) for each in state["pending"]]
         self.in_head = {each[0]: Contribution(*each) for each in state["in_head"]}
         if self.head is not None and state["head"] is not None:

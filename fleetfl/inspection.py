@@ -72,9 +72,10 @@ def _signature(opened: Opened, keys: Verifier | None) -> str:
 
 
 def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
-    if message.layout != layout.fingerprint:
-        found, expected = message.layout.hex(), layout.fingerprint.hex()
-        raise WireError(f"layout {found}, the adapter file has {expected}")
+    parts = getattr(message, "parts", b"")
+    unlike = layout.objection(message.layout, parts, ours="the adapter file's")
+    if unlike and message.layout != layout.plain.fingerprint:  # an older version's fits as well
+        raise WireError(unlike)
     if message.codec == closed_form.KIND:
         return _sums(message, body, layout)
     vector = decoder(message.codec, layout).decode(body).astype(np.float64)

@@ -38,12 +38,10 @@ def changes(layout: Layout, a: np.ndarray, b: np.ndarray) -> list[Change]:
 
 
 def require_same(a: Layout, b: Layout) -> None:
-    """Raises DiffError for releases of two layouts."""
-    if a != b:
-        raise DiffError(
-            f"layout {a.fingerprint.hex()} ({a.size} values) against {b.fingerprint.hex()} "
-            f"({b.size} values): releases of two models cannot be compared"
-        )
+    """Raises DiffError, naming what differs, for releases of two models."""
+    unlike = a.difference(b)
+    if unlike:
+        raise DiffError(f"releases of two models cannot be compared: they differ in {unlike}")
 
 
 def _change(name: str, a: np.ndarray, b: np.ndarray) -> Change:

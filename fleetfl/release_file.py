@@ -13,7 +13,13 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
-from fleetfl.adapter_file import AdapterFileError, adapter_bytes, read_about, read_adapter
+from fleetfl.adapter_file import (
+    MEANING,
+    AdapterFileError,
+    adapter_bytes,
+    read_about,
+    read_adapter,
+)
 from fleetfl.durable import write_durably
 from fleetfl.ledger import Contribution
 from fleetfl.vectors import Layout, digest
@@ -89,10 +95,13 @@ def read_release(path: Path) -> tuple[Record, Layout, np.ndarray]:
 def read_record(path: Path) -> Record:
     """The record alone; the tensors are not looked at. Raises ReleaseFileError as above."""
     try:
-        about = json.loads(read_about(path)["fleetfl"])
+        header = read_about(path)
+        if header.keys() - {"fleetfl", MEANING}:
+            raise ValueError(f"entries {sorted(header)}")
+        about = json.loads(header["fleetfl"])
         content, expected = about["record"], about["sha256"]
         record = msgspec.convert(content, Record)
-    except (AdapterFileError, KeyError, TypeError, ValueError) as odd:
+    except Exception as odd:
         raise ReleaseFileError(f"release {path} has no record that can be read: {odd}") from odd
     if (found := _digest(content)) != expected:
         raise ReleaseFileError(f"release {path} is DAMAGED: record {found}, not {expected}")

@@ -125,6 +125,7 @@ class Published:
             sha256=self.sha256,
             codec="float32",
             body=decoder("float32", self.layout).encode(self.vector),
+            parts=self.layout.parts,
         )
 
     def since(self, version: int) -> list[Release]:
@@ -154,6 +155,7 @@ class Published:
             codec=codec,
             body=body,
             max_staleness=self.max_staleness,
+            parts=self.layout.parts,
         )
 
     def snapshot(self) -> dict[str, Any]:
@@ -277,8 +279,6 @@ class Follower:
         self.held = Held(news.lineage, news.version, news.sha256, vector)
 
     def _require_layout(self, news: Release | Snapshot) -> None:
-        if news.layout != self.layout.fingerprint:
-            raise ReleaseError(
-                f"layout {news.layout.hex()} where this vehicle's model has "
-                f"{self.layout.fingerprint.hex()}: their `model` settings differ"
-            )
+        unlike = self.layout.objection(news.layout, news.parts, ours="this vehicle's")
+        if unlike:
+            raise ReleaseError(f"{unlike}: the server's `model` settings are other ones")

@@ -169,6 +169,7 @@ def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
         sequence=1000,
         base_version=1000,
         layout=layout.fingerprint,
+        parts=layout.parts,
         num_examples=320,
         local_steps=10,
         captured_from=now,
@@ -176,6 +177,8 @@ def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
         loss=0.5,
         codec=codec,
         body=body,
+        lineage="10-a1b2c3",
+        base_sha256=bytes(8),
     )
     return wire.encode(update, signer)
 

@@ -99,6 +99,7 @@ class LockstepFleet:
             sequence=number,
             base_version=version,
             layout=self.layout.fingerprint,
+            parts=self.layout.parts,
             num_examples=trained.num_examples,
             local_steps=trained.local_steps,
             captured_from=int(frames.captured_from),

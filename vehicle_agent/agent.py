@@ -277,6 +277,7 @@ class Agent:
             sequence=self.sequence,
             base_version=base.version,
             layout=self.layout.fingerprint,
+            parts=self.layout.parts,
             captured_from=sendable.second(frames.captured_from),
             captured_to=sendable.second(frames.captured_to),
             lineage=base.lineage,

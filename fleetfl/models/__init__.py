@@ -49,7 +49,14 @@ class ModelConfig(BaseModel):
 
             if threads is not None:
                 torch.set_num_threads(threads)
-            return AdaptedModel(self, seed=seed)
+            try:
+                return AdaptedModel(self, seed=seed)
+            except ModelError:
+                raise
+            except Exception as failed:  # whatever libraries make of a model that they cannot make
+                kind = self.backbone.kind_name
+                text = str(failed).strip() or type(failed).__name__
+                raise ModelError(f"{kind} cannot be made: {text.splitlines()[0]:.200}") from failed
 
 
 class ModelError(FleetflError, ValueError):

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,37 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from fleetfl.models import ModelConfig, ModelError
+from fleetfl.models.backbones import Backbone
+from fleetfl.models.checkpoint import weights_sha256
 from fleetfl.models.kept_patches import KeptPatches
 from fleetfl.models.low_rank import LowRankLinear
 from fleetfl.models.stacked import Linear
 from fleetfl.vectors import Layout
+
+RESIZED = "bilinear"
+"""Pictures are stretched to the model's square, antialiased."""
+
+
+def meaning_of(config: ModelConfig, backbone: Backbone) -> dict[str, Any]:
+    """What the values of adapter and head mean only together with, by `vectors.PARTS`, plain values.
+
+    The precision of the arithmetic is no part of it: it changes results by rounding only.
+    """
+    architecture = backbone.architecture
+    if architecture is None:
+        architecture = config.backbone.model_dump(mode="json")
+    return {
+        "classes": list(config.classes),
+        "backbone": dict(architecture),
+        "weights": backbone.weights_sha256 or weights_sha256(backbone.module.state_dict()),
+        "image_size": backbone.image_size,
+        "preprocessing": {
+            "mean": [float(value) for value in backbone.mean],
+            "std": [float(value) for value in backbone.std],
+            "resize": RESIZED,
+        },
+        "adapter": config.adapter.meaning(),
+    }
 
 
 class AdaptedModel(nn.Module):
@@ -24,6 +52,7 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.config = config
         backbone = config.backbone.build()
+        meaning = meaning_of(config, backbone)  # before the adapter is in it
         self.backbone, self.image_size = backbone.module.eval(), backbone.image_size
         self.backbone.requires_grad_(False)
         config.adapter.attach(self.backbone, torch.Generator().manual_seed(seed))
@@ -34,7 +63,8 @@ class AdaptedModel(nn.Module):
         self.std = torch.tensor(backbone.std)[:, None, None] * 255
         self.dtype = chosen_dtype(config.precision)
         self.trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
-        self.layout = Layout.of({n: p.detach().numpy() for n, p in self.trainable.items()})
+        tensors = {name: p.detach().numpy() for name, p in self.trainable.items()}
+        self.layout = Layout.of(tensors, meaning)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, H, W, 3] -> logits, float32 [B, C]."""
@@ -45,7 +75,7 @@ class AdaptedModel(nn.Module):
         pixels = images.permute(0, 3, 1, 2).float()
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
-            pixels = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+            pixels = functional.interpolate(pixels, size, mode=RESIZED, antialias=True)
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             return self.backbone((pixels - self.mean) / self.std).float()
 

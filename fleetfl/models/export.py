@@ -22,10 +22,9 @@ def write_merged(
     The header's `fleetfl` says beside the record how pictures go in and what comes out.
     """
     model = ModelConfig.model_validate(settings["model"]).build(seed=settings["seed"])
-    if model.layout != layout:
-        raise ModelError(
-            f"{record.name} has layout {record.layout}, its settings make {model.layout.fingerprint.hex()}"
-        )
+    unlike = layout.difference(model.layout)
+    if unlike:
+        raise ModelError(f"{record.name} is not of the model that its settings make: {unlike}")
     model.load(vector)
     about = {
         "record": msgspec.to_builtins(record),

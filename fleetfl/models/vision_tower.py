@@ -1,9 +1,39 @@
 """A transformers vision model as a plain module: pixels in, one feature vector an image out."""
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
+from transformers.utils import logging as their_logging
+
+from fleetfl.models import ModelError
+from fleetfl.models.checkpoint import is_head, named, one_line
+
+TOWERS = {
+    "clip": "CLIPVisionModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip": "SiglipVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+}
+"""Model types whose checkpoint holds a text tower beside the one we want; others are taken whole."""
+
+WITHOUT_INFLUENCE = frozenset(
+    {
+        "transformers_version",
+        "_name_or_path",
+        "architectures",
+        "dtype",
+        "torch_dtype",
+        "return_dict",
+    }
+    | {"chunk_size_feed_forward", "problem_type", "initializer_range", "initializer_factor"}
+    | {"image_size", "projection_dim", "encoder_stride", "use_mask_token", "use_cache"}
+)
+"""Settings of an architecture that change no feature, or that are a part of the meaning of their own."""
 
 
 class VisionTower(nn.Module):
@@ -17,3 +47,89 @@ class VisionTower(nn.Module):
         out = self.tower(pixel_values=pixels)
         pooled = getattr(out, "pooler_output", None)
         return out.last_hidden_state[:, 0] if pooled is None else pooled
+
+
+def loaded(name: str, *, pooler: bool) -> tuple[VisionTower, Any, dict[str, Any]]:
+    """The tower in float32, its settings, and those of its picture processor.
+
+    Raises ModelError for what cannot be loaded, and names weights that the checkpoint lacks.
+    """
+    source = f"transformers model {name!r}"
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{source} cannot be made: the folder has no config.json")
+    offline = {"local_files_only": True} if folder.is_dir() else {}
+    with _quiet():
+        try:
+            settings: Any = transformers.AutoConfig.from_pretrained(name, **offline)
+            loader: Any = getattr(transformers, TOWERS.get(settings.model_type, "AutoModel"))
+            # In float32 whatever the folder says: halves are widened, exactly.
+            tower, found = loader.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, **offline
+            )
+            processor: Any = transformers.AutoImageProcessor.from_pretrained(name, **offline)
+            pictures = processor.to_dict()
+        except Exception as failed:
+            raise ModelError(f"{source} cannot be made: {one_line(failed)}") from failed
+    _require_whole(tower, found, source, pooler=pooler)
+    return VisionTower(tower.float()), getattr(settings, "vision_config", settings), pictures
+
+
+def computed(settings: Any) -> dict[str, Any]:
+    """Of an architecture's settings those that decide what is computed with its weights, plain values.
+
+    What is empty or false is left out, so that a setting that a later transformers adds changes nothing.
+    """
+    return {
+        name: value
+        for name, value in settings.to_dict().items()
+        if name not in WITHOUT_INFLUENCE
+        and "dropout" not in name
+        and not name.startswith(("output_", "out_", "decoder_", "drop_path"))
+        and (isinstance(value, str | int | float) or _are_numbers(value))
+        and value is not False
+    }
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+
+
+def _require_whole(tower: Any, found: dict[str, Any], source: str, *, pooler: bool) -> None:
+    """Raises ModelError unless every weight came from the checkpoint."""
+    lacking = {str(key) for key in found["missing_keys"]}
+    if not pooler:
+        if getattr(tower, "pooler", None) is None:
+            raise ModelError(
+                f"{source} has no pooler that could be left out, expected pooler: true"
+            )
+        tower.pooler = None
+        lacking = {key for key in lacking if not key.startswith("pooler.")}
+    extra = {str(key) for key in found["unexpected_keys"]}
+    extra = {key for key in extra if not is_head(key) and (pooler or not key.startswith("pooler."))}
+    unlike = [str(each) for each in (*found["mismatched_keys"], *found.get("error_msgs", ()))]
+    told = [
+        *([f"it lacks {named(sorted(lacking))}"] if lacking else []),
+        *([f"there is no place for {named(sorted(extra))}"] if extra else []),
+        *([f"other shapes: {named(unlike)}"] if unlike else []),
+    ]
+    if not told:
+        return
+    is_poolers = pooler and lacking and all(key.startswith("pooler.") for key in lacking)
+    advice = " (with `pooler: false` the first token is taken)" if is_poolers else ""
+    kind = type(tower).__name__
+    raise ModelError(f"{source} does not fit {kind}: {'; '.join(told)}{advice}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside, transformers prints neither bars nor tables: what matters in them is our error."""
+    level, had_bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
+    their_logging.set_verbosity_error()
+    their_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        their_logging.set_verbosity(level)
+        if had_bars:
+            their_logging.enable_progress_bar()

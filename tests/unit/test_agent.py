@@ -141,14 +141,14 @@ OTHER = Layout((("v", (4,)),))
         (
             "release",
             wire.encode(server_at(1, layout=OTHER).since(0)[0]),
-            "this vehicle's model has",
+            "model differs in tensors (this vehicle's: 1 of 4 values)",
         ),
         (
             "snapshot/0",
             wire.encode(replace(server_at(1).whole(), sha256=bytes(32))),
             "expected 0000",
         ),
-        ("snapshot/0", wire.encode(server_at(1, layout=OTHER).whole()), "this vehicle's model has"),
+        ("snapshot/0", wire.encode(server_at(1, layout=OTHER).whole()), "model differs in tensors"),
         ("snapshot/0", b"junk", "release dropped: frame starts with b'junk'"),
     ],
 )

@@ -22,7 +22,7 @@ def test_row_by_hand():
     )
     assert row["codec"] == "float32 level=0"
     assert row["num_values"] == 1000
-    assert 4001 + 64 < row["frame_bytes"] < 4001 + 64 + 80
+    assert 4001 + 64 < row["frame_bytes"] < 4001 + 64 + 100
     assert row["mqtt_bytes"] == row["frame_bytes"] + 13
     assert row["bits_per_value"] == pytest.approx(8 * row["mqtt_bytes"] / 1000, abs=1e-4)
     assert row["encode_values_per_s"] > 1e6

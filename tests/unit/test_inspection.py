@@ -63,7 +63,7 @@ def test_signatures_are_checked_with_keys(update, tmp_path):
 
 
 def test_another_layout_or_a_broken_body_is_an_error(update, make_update):
-    with pytest.raises(wire.WireError, match="the adapter file has"):
+    with pytest.raises(wire.WireError, match="the adapter file's"):
         described(wire.encode(update), layout=Layout.flat(4))
     broken = make_update(layout=LAYOUT.fingerprint, body=b"junk")
     with pytest.raises(CodecError, match=r"body starts with b.j"):

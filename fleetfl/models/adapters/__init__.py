@@ -1,6 +1,6 @@
 """Adapters: small trainable modules put into a frozen backbone."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import SerializeAsAny
 
@@ -19,6 +19,13 @@ class AdapterConfig(PluginConfig):
         Raises ModelError if the backbone has no place for them.
         """
         raise NotImplementedError
+
+    def meaning(self) -> dict[str, Any]:
+        """What the trained values mean only together with, plain values: all settings, unless overridden.
+
+        Vehicles and server with other ones refuse each other's values.
+        """
+        return self.model_dump(mode="json")
 
 
 AnyAdapter = Annotated[SerializeAsAny[AdapterConfig], chosen_from("fleetfl.models.adapters")]

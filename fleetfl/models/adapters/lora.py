@@ -4,7 +4,7 @@ Our own few lines, not `peft`: one vector of named tensors is all that we need o
 then installs neither peft nor accelerate.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ class Config(AdapterConfig):
     """The low-rank product is scaled by alpha / rank."""
     targets: tuple[str, ...] = Field(default=("qkv",), min_length=1)
     """Last names of the linear layers to adapt; in timm's ViTs: qkv, proj, fc1, fc2."""
+
+    def meaning(self) -> dict[str, Any]:
+        return {**super().meaning(), "targets": sorted(set(self.targets))}
 
     def attach(self, backbone: "torch.nn.Module", generator: "torch.Generator") -> None:
         from torch import nn  # heavy: only where a model is made

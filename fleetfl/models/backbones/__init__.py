@@ -1,7 +1,8 @@
 """Backbones: images in, one feature vector an image out. Their weights are frozen."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import SerializeAsAny
 
@@ -22,6 +23,11 @@ class Backbone:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     """Of each colour on the scale 0 to 1, subtracted and divided by."""
+    weights_sha256: str = ""
+    """Of the frozen weights (`weights_sha256`) before anything was resampled, which processors round
+    differently; where it is empty the module's own are taken."""
+    architecture: Mapping[str, Any] | None = None
+    """What is computed with those weights, plain values; where it is None all settings are taken."""
 
 
 class BackboneConfig(PluginConfig):

@@ -16,14 +16,24 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "fleet_vit.fp16.safetensors"
 
 class Config(BackboneConfig):
     kind: Literal["fleet_vit"] = "fleet_vit"
+    checkpoint: Path | None = None
+    """Local weights in place of the shipped ones, such as `fleetfl model export --merged` writes."""
 
     def build(self) -> Backbone:
         from fleetfl.models.checkpoint import load_into  # torch: only where a model is made
 
         module = architecture()
-        load_into(module, WEIGHTS)
+        loaded = load_into(module, self.checkpoint or WEIGHTS)
         half = (0.5, 0.5, 0.5)
-        return Backbone(module, module.num_features, 64, mean=half, std=half)
+        return Backbone(
+            module,
+            module.num_features,
+            64,
+            mean=half,
+            std=half,
+            weights_sha256=loaded,
+            architecture={"kind": self.kind},
+        )
 
 
 def architecture() -> "VisionTransformer":

@@ -1,20 +1,9 @@
 """The vision tower of a transformers model: CLIP, SigLIP, DINOv2, ViT, from the hub or a local folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from fleetfl.models.backbones import Backbone, BackboneConfig
-
-if TYPE_CHECKING:
-    from torch import nn
-
-TOWERS = {
-    "clip": "CLIPVisionModel",
-    "clip_vision_model": "CLIPVisionModel",
-    "siglip": "SiglipVisionModel",
-    "siglip_vision_model": "SiglipVisionModel",
-}
-"""Model types whose checkpoint holds a text tower beside the one we want; others are taken whole."""
 
 
 class Config(BackboneConfig):
@@ -22,30 +11,35 @@ class Config(BackboneConfig):
     name: str
     """The hub's name, such as `openai/clip-vit-base-patch32`, or a folder that `save_pretrained` wrote.
 
-    LoRA's targets are then called q_proj, k_proj, v_proj, out_proj, fc1, fc2 (CLIP, SigLIP) or query,
-    key, value, dense (ViT, DINOv2)."""
+    LoRA's targets are then called q_proj, k_proj, v_proj, out_proj, fc1, fc2 (CLIP, SigLIP); other models
+    name their layers as the installed transformers does, which an unknown target is answered with."""
+    checkpoint: Path | None = None
+    """Local weights in place of the model's own, such as `fleetfl model export --merged` writes."""
+    pooler: bool = True
+    """Whether features are the pooler's output; false takes the first token's, for a model whose checkpoint
+    has no pooler."""
 
     def build(self) -> Backbone:
-        import transformers  # heavy, and not on every vehicle
+        from fleetfl.models.checkpoint import (  # heavy, not on every vehicle
+            load_into,
+            weights_sha256,
+        )
+        from fleetfl.models.picture_processor import pictures_of
+        from fleetfl.models.probe import num_features
+        from fleetfl.models.vision_tower import computed, loaded
 
-        from fleetfl.models import ModelError
-        from fleetfl.models.vision_tower import VisionTower
-
-        offline = {"local_files_only": True} if Path(self.name).is_dir() else {}
-        try:
-            settings: Any = transformers.AutoConfig.from_pretrained(self.name, **offline)
-            loader: Any = getattr(transformers, TOWERS.get(settings.model_type, "AutoModel"))
-            tower: nn.Module = loader.from_pretrained(self.name, **offline)
-            images: Any = transformers.AutoImageProcessor.from_pretrained(self.name, **offline)
-        except (OSError, ValueError) as failed:
-            raise ModelError(
-                f"transformers model {self.name!r} cannot be made: {failed}"
-            ) from failed
-        vision = getattr(settings, "vision_config", settings)
+        module, settings, processor = loaded(self.name, pooler=self.pooler)
+        source = f"transformers model {self.name!r}"
+        size = getattr(settings, "image_size", None)
+        pictures = pictures_of(processor, size if isinstance(size, int) else None, source)
+        if self.checkpoint is not None:
+            load_into(module, self.checkpoint)
         return Backbone(
-            VisionTower(tower),
-            vision.hidden_size,
-            vision.image_size,
-            mean=tuple(images.image_mean),
-            std=tuple(images.image_std),
+            module,
+            num_features(module, pictures.size, source),
+            pictures.size,
+            mean=pictures.mean,
+            std=pictures.std,
+            weights_sha256=weights_sha256(module.state_dict()),
+            architecture={"kind": self.kind, "pooler": self.pooler, **computed(settings)},
         )

@@ -1,11 +1,14 @@
 """Any ViT that timm knows by name, from the model hub or from a local checkpoint."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from fleetfl.models.backbones import Backbone, BackboneConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Config(BackboneConfig):
@@ -13,7 +16,9 @@ class Config(BackboneConfig):
     name: str
     """timm's name, such as `vit_small_patch14_dinov2`."""
     checkpoint: Path | None = None
-    """Local weights in timm's names (safetensors or torch); without it, the hub's pre-trained ones."""
+    """Local weights in timm's names (safetensors or torch), also with a classification head or inside a
+    training script's checkpoint, or what `fleetfl model export --merged` wrote; without it, the hub's
+    pre-trained ones."""
     image_size: int | None = Field(default=None, ge=16)
     """Pixels; None for the size it was trained with. Position embeddings are resampled to fit."""
 
@@ -22,21 +27,51 @@ class Config(BackboneConfig):
         from timm.data.config import resolve_model_data_config
 
         from fleetfl.models import ModelError
-        from fleetfl.models.checkpoint import load_into
+        from fleetfl.models.checkpoint import load_into, put_into
+        from fleetfl.models.probe import num_features
 
         if not timm.is_model(self.name):
             near = timm.list_models(f"*{self.name.split('.')[0][:12]}*")[:5]
             raise ModelError(f"timm knows no model {self.name!r}; near it: {near}")
         options: dict[str, Any] = {} if self.image_size is None else {"img_size": self.image_size}
-        try:
-            module: Any = timm.create_model(
-                self.name, pretrained=self.checkpoint is None, num_classes=0, **options
-            )
-        except (OSError, RuntimeError, TypeError) as failed:
-            # OSError: the hub cannot be reached; the others: a name that is no ViT, or a bad size.
-            raise ModelError(f"{self.name} cannot be made: {failed}") from failed
         if self.checkpoint is not None:
-            load_into(module, self.checkpoint)
+            module = self._made(pretrained=False, **options)
+            sha256 = load_into(module, self.checkpoint)
+        else:
+            # At its own size first, so that what is resampled is known as it came.
+            module = self._made(pretrained=True)
+            weights = module.state_dict()
+            if options:
+                module = self._made(pretrained=False, **options)
+            sha256 = put_into(module, weights, f"timm model {self.name}")
         data = resolve_model_data_config(module)
-        size = self.image_size or data["input_size"][-1]
-        return Backbone(module, module.num_features, size, mean=data["mean"], std=data["std"])
+        sides = {self.image_size} if self.image_size else set(data["input_size"][1:])
+        if len(sides) != 1:
+            raise ModelError(
+                f"timm model {self.name} takes {data['input_size']}, expected a square"
+            )
+        size = int(sides.pop())
+        about: dict[str, Any] = getattr(module, "pretrained_cfg", {})
+        return Backbone(
+            module,
+            num_features(module, size, f"timm model {self.name}"),
+            size,
+            mean=data["mean"],
+            std=data["std"],
+            weights_sha256=sha256,
+            architecture={
+                "kind": self.kind,
+                "name": about.get("architecture") or self.name.split(".")[0],
+            },
+        )
+
+    def _made(self, *, pretrained: bool, **options: Any) -> "nn.Module":
+        import timm
+
+        from fleetfl.models import ModelError
+        from fleetfl.models.checkpoint import one_line
+
+        try:
+            return timm.create_model(self.name, pretrained=pretrained, num_classes=0, **options)
+        except Exception as failed:  # the hub cannot be reached, the name is no ViT, a bad size
+            raise ModelError(f"{self.name} cannot be made: {one_line(failed)}") from failed
