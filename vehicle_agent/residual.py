@@ -28,7 +28,7 @@ def coarse(residual: np.ndarray) -> np.ndarray:
     finest = max(rms / STEPS_A_RMS, 2.0 * largest / MOST)
     if not 2.0**-120 < finest < 2.0**120:
         return residual  # zeros, or what no float32 step divides
-    step = 2.0 ** np.floor(np.log2(finest))
+    step = float(np.ldexp(0.5, np.frexp(finest)[1]))
     draws = np.random.Generator(np.random.PCG64(zlib.crc32(wide.tobytes()))).random(wide.size)
     return (np.floor(wide / step + draws) * step).astype(np.float32)
 
