@@ -131,7 +131,7 @@ def _delta(seed: int) -> np.ndarray:
     return (1e-3 * np.random.default_rng(seed).normal(size=LAYOUT.size)).astype(np.float32)
 
 
-def settings(folder: Path) -> ServerConfig:
+def settings(folder: Path, goal: int) -> ServerConfig:
     return ServerConfig.model_validate(
         {
             "fleet": FLEET,
@@ -139,7 +139,7 @@ def settings(folder: Path) -> ServerConfig:
             "transport": {"kind": "memory"},
             "state": folder,
             "initial": folder / "zero.safetensors",
-            "aggregator": {"kind": "fedbuff", "goal": GOAL},
+            "aggregator": {"kind": "fedbuff", "goal": goal},
             "release": {"kind": "int8"},
             "checkpoint_s": CHECKPOINT_S,
         }
@@ -224,22 +224,24 @@ def seen(day: int, server: Aggregator, gateway_metrics: Metrics) -> Day:
         registry_kb=sizes["registry"],
         keys_kb=sizes["keys"],
         other_kb=round(kilobytes(state) - sum(sizes.values()), 1),
-        boots_known=len(server.coordinator.ledger.seen),
+        boots_known=len(server.coordinator.ledger.entries),
         series=len(series),
     )
 
 
-async def lived(*given: Any) -> list[Day]:
-    """After each day of so many vehicles, days and updates a vehicle and day, in this folder."""
+async def lived(
+    folder: Path, vehicles: int, days: int, updates: int, *, goal: int = GOAL
+) -> list[Day]:
+    """The server in this folder after each of so many days; `updates` are those of a vehicle and day."""
     with clock_that_jumps():
-        return await _lived(*given)
+        return await _lived(settings(folder, goal), vehicles, days, updates)
 
 
-async def _lived(folder: Path, vehicles: int, days: int, updates: int) -> list[Day]:
-    write_adapter(folder / "zero.safetensors", LAYOUT, np.zeros(LAYOUT.size, np.float32))
+async def _lived(config: ServerConfig, vehicles: int, days: int, updates: int) -> list[Day]:
+    write_adapter(config.state / "zero.safetensors", LAYOUT, np.zeros(LAYOUT.size, np.float32))
     dice, broker, found = random.Random(0), Broker(), []
     fleet = [Vehicle(number, random.Random(number)) for number in range(vehicles)]
-    async with serving(settings(folder), broker) as (server, metrics):
+    async with serving(config, broker) as (server, metrics):
         for day in range(1, days + 1):
             end_s = FIRST_S + day * DAY_S
             dice.shuffle(fleet)

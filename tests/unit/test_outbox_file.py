@@ -32,10 +32,10 @@ class History:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         start = self.noise(-1)
-        self.published = Published(start, layout, TopSigns(keep=0.05), lineage="one")
+        self.published = Published(start, layout, TopSigns(keep=0.2), lineage="one")
         self.follower = Follower(layout)
         self.follower.adopt(self.published.whole())
-        self.feedback = ErrorFeedback(TopSigns(keep=0.05).build(layout), layout.size, decay=0.9)
+        self.feedback = ErrorFeedback(TopSigns(keep=0.2).build(layout), layout.size, decay=0.9)
         self.number = 0
 
     def noise(self, seed: int) -> np.ndarray:
@@ -168,7 +168,7 @@ def test_a_version_that_came_by_steps_is_kept_by_steps_until_the_whole_is_shorte
     """600 values are 2,400 bytes; steps are added up to that, then one whole takes their place."""
     history, path = History(SMALL), tmp_path / "outbox.db"
     seen = set()
-    for _ in range(80):
+    for _ in range(40):
         box = Outbox(path)
         history.goes_on(box, num_waiting=0)
         trail = box.trail
