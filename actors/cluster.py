@@ -5,10 +5,9 @@ import logging
 import os
 import secrets
 import signal
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,21 @@ from actors.errors import ServerError
 from actors.evaluator import Evaluator
 from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
 from actors.monitor import Monitor
-from actors.preparation import initial_beside, set_aside, with_keys, with_ports
-from actors.strays import end_strays
-from actors.tenancy import sole
+from actors.preparation import (
+    initial_beside,
+    require_broker,
+    set_aside,
+    with_keys,
+    with_ports,
+    with_session,
+)
 from fleetfl import FleetflError
+from fleetfl.addresses import unproxied, url_of
 from fleetfl.messages import Snapshot
 from fleetfl.ports import free_ports
 from fleetfl.roster import Sighting
+from fleetfl.scratch import remove, scratch
+from fleetfl.tenancy import only_for_owner, sole
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ class Server:
     ) -> None:
         self.config, self.actors, self.running, self.endpoint = config, actors, running, endpoint
         http = config.http
-        self.url = None if http is None else f"http://{http.host}:{http.port}"
+        self.url = None if http is None else url_of(http.host, http.port)
         """Of the endpoint, if there is one."""
 
     def check(self) -> None:
@@ -128,50 +135,67 @@ class Server:
         return answers
 
 
+def _silent(step: str) -> None:
+    """Nobody hears what is being done."""
+
+
 @contextlib.contextmanager
-def serving(config: ServerConfig) -> Iterator[Server]:
-    """A server, answering until the context is left.
+def serving(config: ServerConfig, *, tell: Callable[[str], None] = _silent) -> Iterator[Server]:
+    """A server, answering until the context is left; `tell` hears what is started, as it is.
 
     Raises ServerError if a port is taken or the endpoint does not come up, TenancyError if the state
     folder is another server's, ModelError or AdapterFileError for an unfit checkpoint, IdentityError for
-    unfit keys, TransportError for an unreachable broker.
+    unfit keys, TransportError for an unreachable broker. What an earlier server left in the folder is
+    then as it was.
     """
     config = config.model_copy(update={"state": config.state.absolute()})
-    scratch = Path(tempfile.mkdtemp(prefix="fleetfl-"))
-    with sole(config.state, str(scratch)) as before:
-        if before:
-            end_strays(Path(before))
-        try:
-            with _serving(config, scratch) as server:
-                yield server
-        finally:
-            end_strays(scratch)
+    with sole(config.state), scratch() as folder, _serving(config, folder, tell) as server:
+        yield server
 
 
 @contextlib.contextmanager
-def _serving(config: ServerConfig, scratch: Path) -> Iterator[Server]:
-    if not config.resume:
-        set_aside(config)
+def _serving(config: ServerConfig, folder: Path, tell: Callable[[str], None]) -> Iterator[Server]:
     config = with_ports(with_keys(config))
-    with initial_beside(config) as initial, _cluster(config, scratch):
-        config = initial()
-        actors, calls = start_actors(config)
-        # First of all: updates need no endpoint, and that takes longest to come up.
-        running = {name: actor.run.remote() for name, actor in actors.items()}
-        endpoint = None if config.http is None else deploy(config, config.http, calls)
-        server = Server(config, actors, running, endpoint)
-        monitor = Monitor(server.url, server.measured, server.fleet)
-        with monitor.answering(config.monitor.host, config.monitor_port):
-            try:
+    with initial_beside(config) as initial:
+        tell("broker: looking whether it answers")
+        require_broker(config.transport, config.fleet)
+        with_session(config)
+        with _cluster(config, folder, tell):
+            tell("release 0: the model that the fleet begins with")
+            config = initial()
+            if not config.resume:  # last of all: nothing is moved for a server that cannot start
+                set_aside(config)
+            with _wired(config, tell) as server:
                 yield server
-            finally:
-                server.stop()
 
 
 @contextlib.contextmanager
-def _cluster(config: ServerConfig, scratch: Path) -> Iterator[None]:
+def _wired(config: ServerConfig, tell: Callable[[str], None]) -> Iterator[Server]:
+    actors, calls = start_actors(config, tell)
+    # First of all: updates need no endpoint, and that takes longest to come up.
+    running = {name: actor.run.remote() for name, actor in actors.items()}
+    endpoint = None
+    if config.http is not None:
+        tell(f"endpoint: {config.http.replicas} of the model behind {config.http.proxy}")
+        endpoint = deploy(config, config.http, calls)
+    server = Server(config, actors, running, endpoint)
+    monitor = Monitor(server.url, server.measured, server.fleet)
+    with monitor.answering(config.monitor.host, config.monitor_port):
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+RAY_TRIES = 3
+LONGEST_RAY_FOLDER = 40
+"""Characters. Sockets are some 65 deeper in it, and the kernel allows 107."""
+
+
+@contextlib.contextmanager
+def _cluster(config: ServerConfig, folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Inside, Ray is there: one of our own, or the one that the settings name."""
-    os.environ.update(ray_environment(config, scratch))  # Ray reads it when it is imported
+    os.environ.update(ray_environment(config, folder))  # Ray reads it when it is imported
     import ray
 
     # "local": without an address Ray joins whatever cluster was started on this machine.
@@ -181,11 +205,23 @@ def _cluster(config: ServerConfig, scratch: Path) -> Iterator[None]:
             "include_dashboard": False,
             "object_store_memory": config.ray.object_store_bytes,
         }
-    with kept_sigterm():
+    for number in range(1, RAY_TRIES + 1):
+        # A folder for each try: what a try that failed leaves running is known by it.
+        mine = folder / f"ray{number}"
+        if config.ray.address is None and len(str(mine)) <= LONGEST_RAY_FOLDER:
+            options["_temp_dir"] = str(mine)
+        tell("Ray: starting the processes that the parts run in" + _again(number))
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            with kept_sigterm():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            break
         except Exception as failed:  # that is what Ray raises
-            raise ServerError(f"Ray did not start: {failed}") from failed
+            reason = " ".join(str(failed).split()) or type(failed).__name__
+            ray.shutdown()
+            remove(mine)
+            if number == RAY_TRIES or config.ray.address is not None:
+                raise ServerError(f"Ray did not start, tried {number} times: {reason}") from failed
+            tell(f"Ray did not start: {reason:.300}")
     try:
         yield
     finally:
@@ -210,7 +246,13 @@ def kept_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, meaning)
 
 
-def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
+def _again(number: int) -> str:
+    return f" (try {number} of {RAY_TRIES})" if number > 1 else ""
+
+
+def start_actors(
+    config: ServerConfig, tell: Callable[[str], None] = _silent
+) -> tuple[dict[str, Any], Calls]:
     """Aggregator, gateways and evaluator by name, built and answering. Raises ServerError."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -229,6 +271,7 @@ def start_actors(config: ServerConfig) -> tuple[dict[str, Any], Calls]:
         evaluator = ray.remote(lasting(Evaluator)).options(**options)
         actors["evaluator"] = evaluator.remote(config, calls.newer)
     for name, actor in actors.items():
+        tell(name)
         require_up(actor, name)
     return actors, calls
 
@@ -243,6 +286,7 @@ def lasting(kind: type) -> type:
         def __init__(self, *arguments: Any) -> None:
             import ray
 
+            only_for_owner()
             while True:
                 try:
                     super().__init__(*arguments)
@@ -290,6 +334,8 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
 def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
     """What Ray and Serve take from the environment, with files in `scratch`."""
     environment = {
+        # Ray, gRPC and Serve talk over this machine's own addresses, and a proxy does not know those.
+        **unproxied(os.environ, [config.ray.address or "", config.monitor.host]),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",

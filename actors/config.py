@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from fleetfl.addresses import Host, url_of
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import Config as ClosedFormConfig
@@ -26,7 +27,7 @@ from fleetfl.server_optimizers.sgd import Config as SGD
 class HttpConfig(Section):
     """The endpoint that perception engineers query."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
     """TCP port; 0 finds a free one."""
     replicas: int = Field(default=1, ge=1)
@@ -43,7 +44,7 @@ class HttpConfig(Section):
 class MonitorConfig(Section):
     """`/metrics` and `/fleet`: how the server is, for whoever runs it. Not for the public."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: int | None = Field(default=None, ge=0, le=65_535)
     """TCP port, 0 for a free one; None is the one after the endpoint's."""
 
@@ -133,7 +134,7 @@ class ServerConfig(FleetConfig):
     @property
     def monitor_url(self) -> str:
         """Where a server of these settings says how it is."""
-        return f"http://{self.monitor.host}:{self.monitor_port}"
+        return url_of(self.monitor.host, self.monitor_port)
 
     @property
     def journal_path(self) -> Path:

@@ -15,11 +15,12 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
+from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter
 from fleetfl.bounds import max_frame_bytes
 from fleetfl.coordinator import Outcome
 from fleetfl.identity import Signer
-from fleetfl.journal import Journal
+from fleetfl.journal import Journal, JournalError
 from fleetfl.messages import Release, Snapshot
 from fleetfl.roster import Roster, Sighting
 from fleetfl.telemetry import EventLog
@@ -87,11 +88,19 @@ class GatewayActor:
         """Its vehicles."""
         return self.roster.sightings
 
+    def client_id(self) -> str:
+        """The same at every start, so that the broker keeps what comes meanwhile. Raises JournalError."""
+        try:
+            server = client_ids.server_of(self.config.state)
+        except OSError as failed:
+            raise JournalError(f"{self.config.state}: {failed.strerror}") from failed
+        return client_ids.gateway(self.config.fleet, self.partition, server)
+
     async def run(self) -> None:
         """Until killed. Raises TransportError if the broker does not answer at the server's start."""
         import ray
 
-        client_id = f"{self.config.fleet}-gateway-{self.partition}"
+        client_id = self.client_id()
         is_restart = ray.get_runtime_context().was_current_actor_reconstructed
         self.events.write("gateway_started", pid=os.getpid(), partition=self.partition)
         async with self.config.transport.connect(

@@ -7,7 +7,6 @@ import json
 import logging
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from actors.metrics import merged
+from fleetfl.addresses import family, opener
 from fleetfl.roster import Sighting
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,10 @@ class Monitor:
             def do_GET(self) -> None:
                 self.answer(pages)
 
-        with ThreadingHTTPServer((host, port), Handler) as server:
+        class Listener(ThreadingHTTPServer):
+            address_family = family(host)
+
+        with Listener((host, port), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, name="monitor", daemon=True)
             thread.start()
             try:
@@ -118,7 +121,7 @@ class Monitor:
 def is_ready(url: str, timeout_s: float = 2.0) -> bool:
     """The endpoint there has a release loaded and follows newer ones."""
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=timeout_s) as answer:
+        with opener(url).open(f"{url}/readyz", timeout=timeout_s) as answer:
             return answer.status == 200
     except Exception:  # no answer, or none that is HTTP
         return False

@@ -1,5 +1,6 @@
 """What is settled before any actor starts: release 0 and the keys on disk, ports that are free."""
 
+import asyncio
 import contextlib
 import logging
 import multiprocessing
@@ -12,10 +13,13 @@ from pathlib import Path
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
+from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter, says_meaning, write_adapter
+from fleetfl.addresses import authority, family
 from fleetfl.identity import Signer
 from fleetfl.messages import SERVER
 from fleetfl.ports import free_ports
+from fleetfl.transport import TransportConfig
 from fleetfl.vectors import Layout
 
 log = logging.getLogger(__name__)
@@ -122,7 +126,9 @@ def with_keys(config: ServerConfig) -> ServerConfig:
     """The settings with the server's key on disk and its public half beside it. Raises IdentityError."""
     Signer.from_file(config.fleet, config.state / "key.pem").write_public(SERVER, config.state)
     folder = config.keys.folder and config.keys.folder.absolute()
-    return config.model_copy(update={"keys": config.keys.model_copy(update={"folder": folder})})
+    keys = config.keys.model_copy(update={"folder": folder})
+    keys.build(config.fleet, config.state)
+    return config.model_copy(update={"keys": keys})
 
 
 def with_ports(config: ServerConfig) -> ServerConfig:
@@ -135,6 +141,40 @@ def with_ports(config: ServerConfig) -> ServerConfig:
     return config.model_copy(update={"http": http, "monitor": monitor})
 
 
+def require_ports(config: ServerConfig) -> None:
+    """Raises ServerError if a port of these settings is taken."""
+    with_ports(config)
+
+
+def require_broker(transport: TransportConfig, fleet: str) -> None:
+    """Raises TransportError, which says why, if the broker lets nobody in."""
+
+    async def there_and_away() -> None:
+        async with transport.connect(client_ids.passing(fleet)):
+            pass
+
+    asyncio.run(there_and_away())
+
+
+def with_session(config: ServerConfig) -> None:
+    """Draw what the gateways' client ids are known by, at the first start.
+
+    The broker then forgets the sessions of the ids that earlier code had. Raises ServerError.
+    """
+    is_new = not (config.state / client_ids.FILE).exists()
+    try:
+        client_ids.server_of(config.state)
+    except OSError as failed:
+        raise ServerError(f"server.state: {config.state}: {failed.strerror}") from failed
+
+    async def forget() -> None:
+        names = [client_ids.gateway_before(config.fleet, n) for n in range(config.num_partitions)]
+        await asyncio.gather(*map(config.transport.forget, names))
+
+    if is_new and config.journal_path.exists():
+        asyncio.run(forget())
+
+
 def free_port(what: str, host: str, port: int) -> int:
     """The port, or a free one for 0.
 
@@ -143,12 +183,12 @@ def free_port(what: str, host: str, port: int) -> int:
     try:
         if port == 0:
             return free_ports(1, host=host)[0]
-        with socket.socket() as probe:
+        with socket.socket(family(host)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
             return port
     except OSError as unusable:
         raise ServerError(
-            f"{what} {host}:{port} cannot be listened on ({unusable.strerror or unusable}); "
+            f"{what} {authority(host, port)} cannot be listened on ({unusable.strerror or unusable}); "
             f"choose another with --set {what}.port=N"
         ) from unusable

@@ -3,8 +3,6 @@
 import json
 import math
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetfl import FleetflError
+from fleetfl.addresses import opener
 
 
 class StatusError(FleetflError, RuntimeError):
@@ -75,7 +74,7 @@ def look(url: str, timeout_s: float = 15.0) -> Look:
 
 def _fetched(url: str, timeout_s: float) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        with opener(url).open(url, timeout=timeout_s) as answer:
             return answer.read()
     except (OSError, ValueError) as silent:
         raise StatusError(

@@ -107,16 +107,22 @@ def version() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. What a person can mend ends in one line and status 1, not in a traceback."""
-    # A plain `kill` ends what we started just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A plain `kill` ends what we started in order, and that is no failure.
+    signal.signal(signal.SIGTERM, _end_in_order)
     try:
         app(arguments)
     except FleetflError as error:
         _fail(str(error))
+    except OSError as unusable:  # a file, folder or port that a person named
+        _fail(" ".join(str(unusable).split()))
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.split(".")[0] in PACKAGES:
             raise
         _fail(f'this command needs {missing.name}, which is not here: pip install "fleetfl[all]"')
+
+
+def _end_in_order(_number: int, _frame: object) -> NoReturn:
+    sys.exit(0)
 
 
 def _fail(why: str) -> NoReturn:

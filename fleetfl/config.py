@@ -10,26 +10,32 @@ settings and its own part, with a schema from its own package, and does not look
       aggregator: {kind: fedbuff, goal: 10}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleetfl import FleetflError
+from fleetfl.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
 
 PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
 
-
-class ConfigError(FleetflError, ValueError):
-    """Settings that cannot be used; the message names the field and what was expected."""
+SECRETS = ("pass", "secret", "token", "credential", "header", "auth", "username")
+"""Parts of the names of settings whose values no message repeats."""
 
 
 class Section(BaseModel):
     """A table of settings: frozen, and a misspelt key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        # A traceback must not show passwords, and `validate` says what was got where it may.
+        hide_input_in_errors=True,
+        # Rust's `$` and Python's differ about a newline at the end; \Z is the end in Python's alone.
+        regex_engine="python-re",
+    )
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -46,23 +52,52 @@ def load(path: Path, part: str, schema: type[S], overrides: Sequence[str] = ()) 
 
 def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -> S:
     """`tree`, as read from `source`, as `schema`. Raises ConfigError."""
-    own = tree.get(part, {})
-    if not isinstance(own, dict):
-        raise ConfigError(f"{source}: {part}: got {own!r}, expected a table of settings")
+    own = table(tree, part, source)
     shared = {key: value for key, value in tree.items() if key not in PARTS}
     try:
         return schema.model_validate({**shared, **own})
     except ValidationError as invalid:
         lines = []
-        for error in invalid.errors():
-            where = [str(step) for step in error["loc"]]
-            if where and where[0] not in shared:
-                where.insert(0, part)
-            # Our own validators say what they got; pydantic's do not.
-            silent = error["type"] not in ("missing", "value_error")
-            got = f" (got {error['input']!r:.80})" if silent else ""
-            lines.append(f"{'.'.join(where)}: {error['msg'].removeprefix('Value error, ')}{got}")
-        raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from invalid
+        for where, told in problems(invalid):
+            first = [] if where and where[0] in shared else [part]
+            lines.append(f"{'.'.join([*first, *where])}: {told}")
+        # `from None`: the cause holds the values, and passwords are among them.
+        raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from None
+    except RecursionError:
+        raise ConfigError(f"{source}: {part}: nested too deeply") from None
+
+
+def table(tree: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
+    """The table of this name in `tree`, empty if it is not there. Raises ConfigError if it is no table."""
+    found = tree.get(name, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{source}: {name}: got {_shown(found)}, expected a table of settings")
+    return found
+
+
+def problems(invalid: ValidationError) -> Iterator[tuple[list[str], str]]:
+    """What is wrong where, in words that repeat no password."""
+    for error in invalid.errors():
+        where = [str(step) for step in error["loc"]]
+        # Our own validators say what they got; pydantic's do not. A name that does not exist may be a
+        # misspelt one, and nobody knows what of.
+        silent = error["type"] not in ("missing", "value_error", "extra_forbidden")
+        is_secret = any(word in step.lower() for step in where for word in SECRETS)
+        got = f" (got {_shown(error['input'])})" if silent and not is_secret else ""
+        yield where, " ".join(error["msg"].removeprefix("Value error, ").split()) + got
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; of what may hold others, only its kind."""
+    if value is None:
+        return "null"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}"
+    return (
+        f"{value!r:.80}" if not isinstance(value, int) or abs(value) < 10**80 else "a huge number"
+    )
 
 
 def read_with(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -70,10 +105,11 @@ def read_with(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     tree = read(path)
     for override in overrides:
         key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {override!r}: expected NAME.NAME=VALUE")
-        value: Any = parsed(text, f"--set {override!r}")
-        for name in reversed(key.split(".")):
+        names = key.split(".")
+        if not equals or not all(names) or len(names) > MAX_DEPTH:
+            raise ConfigError(f"--set {key[:80]!r}: expected NAME.NAME=VALUE")
+        value: Any = parsed(text, f"--set {key}")
+        for name in reversed(names):
             value = {name: value}
         tree = merge(tree, value)
     return tree
@@ -81,22 +117,33 @@ def read_with(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 def read(path: Path) -> dict[str, Any]:
     """The file laid over the one its `extends` names, and so on down. Raises ConfigError."""
+    return _read(path, ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    by = f"{above[-1]}: extends: " if above else ""
     try:
-        text = path.read_text()
-    except OSError as missing:
-        raise ConfigError(f"{path}: cannot be read: {missing.strerror}") from missing
-    tree = parsed(text, str(path))
+        same = next((file for file in above if file.samefile(path)), None)
+    except OSError:  # it is missing: said below
+        same = None
+    except ValueError as unfit:
+        raise ConfigError(f"{by}{str(path)!r}: {unfit}") from unfit
+    if len(above) > MAX_DEPTH:
+        raise ConfigError(f"{by}more than {MAX_DEPTH} files extend each other")
+    if same is not None:
+        raise ConfigError(f"{by}{path} extends itself, by way of {len(above)} files")
+    try:
+        tree = parsed(text_of(path), str(path))
+    except ConfigError as unfit:
+        raise ConfigError(f"{by}{unfit}") from unfit
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {type(tree).__name__}, expected a table of settings")
-    base = tree.pop("extends", None)
-    return merge(read(path.parent / str(base)), tree) if base else tree
-
-
-def parsed(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as broken:
-        raise ConfigError(f"{source}: not YAML: {broken}") from broken
+        raise ConfigError(f"{by}{path}: holds {_shown(tree)}, expected a table of settings")
+    if "extends" not in tree:
+        return tree
+    base = tree.pop("extends")
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{path}: extends: got {_shown(base)}, expected the name of a file")
+    return merge(_read(path.parent / base, (*above, path)), tree)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who signed a frame: Ed25519 keys in files, and what they sign. Knows no message and no broker.
+"""Who signed a frame: Ed25519 keys in files, and what they sign. Knows no message's content and no broker.
 
 A private key is a PEM file (PKCS8) of its own; a public key is one line, as OpenSSH writes it, in
 `NAME.pub`. What is signed is the fleet's name, so that a frame proves nothing in another fleet, and the
@@ -7,13 +7,14 @@ frame's SHA-256.
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -27,6 +28,7 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
+from fleetfl.messages import VEHICLE_PATTERN
 
 COUNT_EVERY_S = 5.0
 """Between two counts of the keys in a folder."""
@@ -72,7 +74,9 @@ class Signer:
             _write(path, _pem(Ed25519PrivateKey.generate()), mode=0o600, over=False)
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
-        except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as unfit:
+        except (
+            Exception
+        ) as unfit:  # whatever OpenSSL and its binding raise for what people put there
             raise IdentityError(f"key file {path} is not a private key in PEM: {unfit}") from unfit
         if not isinstance(key, Ed25519PrivateKey):
             raise IdentityError(f"key file {path} holds {type(key).__name__}, expected Ed25519")
@@ -113,6 +117,10 @@ class Keyring:
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
         """Why this is not a frame of `name`; empty if it is. May note `offered` as the name's key."""
+        if (
+            re.match(VEHICLE_PATTERN, name) is None
+        ):  # it comes from a topic, and becomes a file's name
+            return f"{name!r:.80} is no name of a vehicle"
         path = self.folder / f"{name}.pub"
         try:
             key = self._key(name, path)
@@ -154,7 +162,8 @@ class Keyring:
             return f"{name} is not listed: there is no {path}"
         if len(offered) != 32:
             return f"{name} is unknown, and no status with its key came before this"
-        if not is_signed(self.fleet, frame, signature, Ed25519PublicKey.from_public_bytes(offered)):
+        key = Ed25519PublicKey.from_public_bytes(offered)
+        if is_weak(offered) or not is_signed(self.fleet, frame, signature, key):
             return f"{name}: the signature does not fit the frame and the key that it offers"
         if self._num_keys() >= self.max_keys:
             return f"{name} is one too many: {self.folder} has {self.max_keys} keys (max_keys)"
@@ -178,6 +187,22 @@ class OneKey:
         if is_signed(self.fleet, frame, signature, self.key):
             return ""
         return f"{name}: the signature does not fit the frame and the key in {self.path}"
+
+
+FIELD = 2**255 - 19
+_ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+WEAK = frozenset((0, 1, FIELD - 1, _ORDER_8, FIELD - _ORDER_8))
+"""The y of the eight points of Curve25519 whose order divides 8: order 4, 1, 2 and, with either sign, 8."""
+
+
+def is_weak(public: bytes) -> bool:
+    """Nobody holds the private half of this key, and there are signatures that fit it and any frame.
+
+    So it is with the eight points of small order. OpenSSL takes them, and several spellings of each
+    (y and y + p, and a sign where x is 0): whatever is not spelt as a key pair's is refused with them.
+    """
+    y = int.from_bytes(public, "little") & (2**255 - 1)
+    return len(public) != 32 or y >= FIELD or y in WEAK
 
 
 def is_signed(fleet: str, frame: bytes, signature: bytes, key: Ed25519PublicKey) -> bool:
@@ -208,12 +233,14 @@ def _read_line(path: Path) -> Ed25519PublicKey:
     """Raises IdentityError."""
     try:
         key = load_ssh_public_key(path.read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as unfit:
+    except Exception as unfit:  # as above
         raise IdentityError(
             f"key file {path} is not a line `ssh-ed25519 KEY NAME`: {unfit}"
         ) from unfit
     if not isinstance(key, Ed25519PublicKey):
         raise IdentityError(f"key file {path} holds {type(key).__name__}, expected Ed25519")
+    if is_weak(key.public_bytes_raw()):
+        raise IdentityError(f"key file {path} holds a key that anybody can sign for")
     return key
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-VEHICLE_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-"""A vehicle's name is one level of a topic, so neither `/` nor a wildcard."""
+VEHICLE_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
+"""A vehicle's name is one level of a topic, so neither `/` nor a wildcard; `$` would let a newline follow."""
 
 SERVER = "server"
 """The name that releases and receipts are signed under."""

@@ -10,13 +10,13 @@ import importlib
 import pkgutil
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
+
+from fleetfl.config import Section
 
 
-class PluginConfig(BaseModel):
+class PluginConfig(Section):
     """Settings of one component; subclasses are named `Config`, fix `kind`, and make the thing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     @property
     def kind_name(self) -> str:
@@ -30,21 +30,37 @@ def chosen_from(package: str, *, default: str | None = None) -> BeforeValidator:
     def choose(raw: Any) -> Any:
         if isinstance(raw, PluginConfig):
             return raw
-        kind = raw.get("kind", default) if isinstance(raw, dict) else None
+        if not isinstance(raw, dict):
+            raise ValueError(f"expected a table with `kind`, one of {available(package)}")
+        kind = raw.get("kind", default)
         if not isinstance(kind, str) or not kind:
-            raise ValueError(f"needs `kind`, one of {available(package)}, got {raw!r}")
-        name = kind if "." in kind else f"{package}.{kind}"
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as missing:
-            if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
-                raise  # the plugin exists; something it needs does not
-            raise ValueError(f"no kind {kind!r}; there are {available(package)}") from missing
+            # Of the table no more is said: there may be a password in it.
+            raise ValueError(f"needs `kind`, one of {available(package)}, got {kind!r:.80}")
+        config = _config_of(kind, package)
         # A module spells its own kind; a dotted one may leave it at the short name.
-        own = module.Config.model_fields["kind"].default
-        return module.Config.model_validate({**raw, "kind": own})
+        return config.model_validate({**raw, "kind": config.model_fields["kind"].default})
 
     return BeforeValidator(choose)
+
+
+def _config_of(kind: str, package: str) -> type[PluginConfig]:
+    """The `Config` of the module. Raises ValueError, and ModuleNotFoundError if it needs what is not here."""
+    name = kind if "." in kind else f"{package}.{kind}"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        if missing.name is None or not f"{name}.".startswith(f"{missing.name}."):
+            raise  # the plugin exists; something it needs does not
+        raise ValueError(f"no kind {kind!r:.80}; there are {available(package)}") from missing
+    except Exception as broken:  # whatever a module of somebody else's raises
+        raise ValueError(f"kind {kind!r:.80} cannot be imported: {broken!r:.200}") from broken
+    found = getattr(module, "Config", None)
+    fields = found.model_fields if isinstance(found, type) and issubclass(found, Section) else {}
+    if "kind" not in fields:
+        raise ValueError(
+            f"kind {kind!r:.80}: {name} defines no `Config` of a component; there are {available(package)}"
+        )
+    return found  # pyright: ignore[reportReturnType]
 
 
 def available(package: str) -> list[str]:

@@ -9,6 +9,8 @@ import contextlib
 import random
 import socket
 
+from fleetfl.addresses import authority, family
+
 FIRST, LAST = 20_000, 29_999
 TRIES = 100
 """For each."""
@@ -24,7 +26,7 @@ def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
 
 def _listening(host: str, chance: random.Random) -> socket.socket:
     for _ in range(TRIES):
-        probe = socket.socket()
+        probe = socket.socket(family(host))
         # As servers do, so that connections of one that ended do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -33,4 +35,6 @@ def _listening(host: str, chance: random.Random) -> socket.socket:
             return probe
         except OSError:  # taken, also by one of ours
             probe.close()
-    raise OSError(f"no free port from {FIRST} to {LAST} on {host} in {TRIES} tries")
+    raise OSError(
+        f"no free port from {FIRST} to {LAST} on {authority(host, 0)[:-2]} in {TRIES} tries"
+    )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from fleetfl import FleetflError
 from fleetfl.ports import free_ports
@@ -157,6 +158,11 @@ log_type notice
     path = store / "mosquitto.conf"
     path.write_text(config)
     yield from _running([_mosquitto_binary(), "-c", str(path)], port, store / "mosquitto.log")
+
+
+def require(kind: Literal["nats", "mosquitto"]) -> None:
+    """Raises BrokerError if it is not installed."""
+    _nats_binary() if kind == "nats" else _mosquitto_binary()
 
 
 def _is_free(port: int) -> bool:

@@ -1,6 +1,5 @@
 """Bytes and time of codecs on updates that vehicles really made: `fleetfl bench codec`."""
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,16 @@ from rich.table import Table
 
 from fleetfl import topics, wire
 from fleetfl.codecs import AnyCodec, CodecConfig
-from fleetfl.config import ConfigError, Section, parsed, read_with, validate
+from fleetfl.config import Section, parsed, read_with, validate
+from fleetfl.config import table as table_of
 from fleetfl.identity import Signer
 from fleetfl.messages import Update
 from fleetfl.plugins import available
+from fleetfl.scratch import scratch
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.vectors import Layout
 from sim.config import SimConfig
+from sim.datasets import checked, dealt
 from sim.factory import fit_head
 from sim.progress import Progress
 from vehicle_agent.config import VehicleConfig
@@ -59,7 +61,7 @@ def configs_of(tables: Sequence[str] = ()) -> list[CodecConfig]:
 
     Raises ConfigError.
     """
-    trees = [parsed(table, f"--codec {table!r}") for table in tables] or [
+    trees = [parsed(table, "--codec") for table in tables] or [
         *({"kind": kind} for kind in available("fleetfl.codecs")),
         *BESIDE_DEFAULTS,
     ]
@@ -76,19 +78,16 @@ def record(
     tree = read_with(path, overrides)
     tree.setdefault("transport", {"kind": "mqtt"})
     config = validate(tree, "sim", SimConfig, str(path))
-    try:
-        config.dataset.check(config.model.classes)
-    except ValueError as unfit:
-        raise ConfigError(f"{path}: {unfit}") from unfit
+    checked(config.dataset, config.model.classes, str(path))
     weathers = config.weather_of_each()[:updates]
-    with tempfile.TemporaryDirectory(prefix="fleetfl-") as scratch:
-        tables = config.dataset.sensors(weathers, Path(scratch), seed=config.seed)
+    with scratch() as folder:
+        tables = dealt(config.dataset, weathers, folder, seed=config.seed, source=str(path))
         sensors = [
             TypeAdapter(AnySensor).validate_python(table).build(config.model.classes)
             for table in tables
         ]
-        part = {"name": "v00", "state": scratch, "sensor": tables[0]}
-        tree["vehicle"] = {**tree.get("vehicle", {}), **part}
+        part = {"name": "v00", "state": str(folder), "sensor": tables[0]}
+        tree["vehicle"] = {**table_of(tree, "vehicle", str(path)), **part}
         vehicle = validate(tree, "vehicle", VehicleConfig, str(path))
     progress.step("factory: a head for clear weather on the frozen backbone")
     model = config.model.build(seed=config.seed)

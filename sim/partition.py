@@ -2,6 +2,12 @@
 
 import numpy as np
 
+from fleetfl import FleetflError
+
+
+class PartitionError(FleetflError, ValueError):
+    """Data that cannot be dealt to so many vehicles in such shares."""
+
 
 def dirichlet_shares(num_vehicles: int, num_classes: int, alpha: float, *, seed: int) -> np.ndarray:
     """Each vehicle's class shares, float64 [V, C], rows summing to 1."""
@@ -14,8 +20,10 @@ def dirichlet_rows(
     """Row numbers for each vehicle, int64; every row goes to exactly one.
 
     Each class's rows, int [N] labels, are dealt by Dirichlet shares; drawn again until every
-    vehicle has at least `least` rows. Raises ValueError if 1,000 draws give none.
+    vehicle has at least `least` rows. Raises PartitionError if 1,000 draws give none.
     """
+    if len(labels) < least * num_vehicles:
+        raise PartitionError(f"{len(labels)} rows do not give {num_vehicles} vehicles {least} each")
     rng = np.random.default_rng(seed)
     for _ in range(1000):
         hands: list[list[np.ndarray]] = [[] for _ in range(num_vehicles)]
@@ -26,7 +34,7 @@ def dirichlet_rows(
                 hand.append(part)
         if min(sum(map(len, hand)) for hand in hands) >= least:
             return [np.sort(np.concatenate(hand)) for hand in hands]
-    raise ValueError(
+    raise PartitionError(
         f"{len(labels)} rows do not give {num_vehicles} vehicles {least} each at alpha {alpha}"
     )
 
@@ -35,7 +43,7 @@ def rows_by_shares(labels: np.ndarray, shares: np.ndarray, *, seed: int) -> list
     """Row numbers for each vehicle, int64; every row of a class that somebody meets goes to exactly one.
 
     Each class's rows, int [N] labels, are dealt in proportion to its column of `shares`, float64 [V, C].
-    Raises ValueError if that leaves a vehicle without any.
+    Raises PartitionError if that leaves a vehicle without any.
     """
     rng = np.random.default_rng(seed)
     hands: list[list[np.ndarray]] = [[] for _ in shares]
@@ -48,5 +56,5 @@ def rows_by_shares(labels: np.ndarray, shares: np.ndarray, *, seed: int) -> list
             hand.append(part)
     dealt = [np.sort(np.concatenate(hand)) if hand else np.zeros(0, np.int64) for hand in hands]
     if not min(map(len, dealt)):
-        raise ValueError(f"{len(labels)} rows do not give each of {len(shares)} vehicles any")
+        raise PartitionError(f"{len(labels)} rows do not give each of {len(shares)} vehicles any")
     return dealt

@@ -6,7 +6,6 @@ so a bench that was stopped goes on where it was.
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,15 @@ from actors.config import ServerConfig
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.config import Section, read_with, validate
+from fleetfl.config import table as table_of
 from fleetfl.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
 from fleetfl.identity import Signer
 from fleetfl.releases import new_lineage
+from fleetfl.scratch import scratch
 from sim.cells import key_of, measured
 from sim.config import SimConfig
+from sim.datasets import checked, dealt
 from sim.factory import fit_head
 from sim.intervals import mean_ci95
 from sim.lockstep import LockstepFleet
@@ -80,6 +82,7 @@ def run(
     config = validate(tree, "bench", BenchConfig, str(path))
     sim = validate(tree, "sim", SimConfig, str(path))
     folder = (sim.runs / config.fleet).absolute()
+    checked(sim.dataset, sim.model.classes, str(path))
     folder.mkdir(parents=True, exist_ok=True)
     factory = _factory(tree, sim, folder)
     log = folder / "rate_accuracy.jsonl"
@@ -100,7 +103,7 @@ def run(
 def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed: int) -> str:
     """Equal for runs that would come out equal."""
     settings = {part: tree.get(part) for part in ("seed", "model", "server", "sim")}
-    settings["trainer"] = tree.get("vehicle", {}).get("trainer")
+    settings["trainer"] = table_of(tree, "vehicle", "settings").get("trainer")
     bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
     mine = contestant.model_dump(mode="json", exclude={"name", "seeds"})
     return key_of(settings, bench, mine, seed)
@@ -122,18 +125,18 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
     contestant = Contestant.model_validate_json(contestant_json)
     bench = validate(tree, "bench", BenchConfig, source)
     sim = validate(tree, "sim", SimConfig, source)
-    with tempfile.TemporaryDirectory(prefix="fleetfl-") as scratch:
+    with scratch() as folder:
         weathers = sim.weather_of_each()
-        tables = sim.dataset.sensors(weathers, Path(scratch) / "shards", seed=seed)
+        tables = dealt(sim.dataset, weathers, folder / "shards", seed=seed, source=source)
         sensors = [
             TypeAdapter(AnySensor).validate_python(t).build(sim.model.classes) for t in tables
         ]
-        mine = {"name": "v00", "state": scratch, "sensor": tables[0]}
-        part = {**tree.get("vehicle", {}), **mine}
+        mine = {"name": "v00", "state": str(folder), "sensor": tables[0]}
+        part = {**table_of(tree, "vehicle", source), **mine}
         vehicle = validate({**tree, "vehicle": part}, "vehicle", VehicleConfig, source)
-        part = {**tree.get("server", {}), "state": scratch}
+        part = {**table_of(tree, "server", source), "state": str(folder)}
         server = validate({**tree, "server": part}, "server", ServerConfig, source)
-        signer = Signer.from_file(sim.fleet, Path(scratch) / "key.pem")
+        signer = Signer.from_file(sim.fleet, folder / "key.pem")
     model = sim.model.build(seed=sim.seed, threads=1)
     held_out = sim.dataset.held_out(weathers, seed=sim.seed)
     coordinator = Coordinator(

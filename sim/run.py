@@ -14,17 +14,22 @@ from pydantic import TypeAdapter
 
 from actors.cluster import Server, serving
 from actors.config import ServerConfig
+from actors.preparation import require_broker, require_ports
 from fleetfl.adapter_file import write_adapter
 from fleetfl.code_version import commit
 from fleetfl.codecs import decoder
-from fleetfl.config import ConfigError, read_with, validate
+from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.held_out import HeldOut
 from fleetfl.models.adapted import AdaptedModel
+from fleetfl.scratch import scratch
 from fleetfl.telemetry import EventLog, EventReader
+from fleetfl.tenancy import LOCK, sole
+from fleetfl.vectors import Layout
 from sim import broker
 from sim.central import train_central
 from sim.client import Client, Measurement, png
 from sim.config import CeilingConfig, SimConfig
+from sim.datasets import checked, dealt
 from sim.factory import fit_head
 from sim.progress import Progress
 from sim.report import write_report
@@ -65,10 +70,7 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
     tree = read_with(path, overrides)
     tree.setdefault("transport", {"kind": "mqtt"})
     config = validate(tree, "sim", SimConfig, str(path))
-    try:
-        config.dataset.check(config.model.classes)
-    except ValueError as unfit:
-        raise ConfigError(f"{path}: {unfit}") from unfit
+    checked(config.dataset, config.model.classes, str(path))
     return _Run(path, tree, config, progress).go()
 
 
@@ -79,21 +81,21 @@ class _Run:
         self, path: Path, tree: dict[str, Any], config: SimConfig, progress: Progress
     ) -> None:
         self.path, self.tree, self.config, self.progress = path, tree, config, progress
-        self.folder = fresh_folder(config.runs / config.fleet)
+        self.folder = (config.runs / config.fleet).absolute()
         self.weathers = config.weather_of_each()
-        self.sensors = config.dataset.sensors(
-            self.weathers, self.folder / "shards", seed=config.seed
-        )
-        self._check_parts()
-        self.events = EventLog(self.folder / "events.jsonl")
+        self.sensors: list[dict[str, Any]] = []
+        """The `sensor` table of each vehicle."""
 
     def go(self) -> dict[str, Any]:
         config, began = self.config, datetime.datetime.now(datetime.timezone.utc)
+        self._check()
         model, held_out = self._factory()
         factory = model.vector()
+        # Only now is it known that this run can start: before, the results of the last one stay.
+        self._begin_folder(factory, model.layout, held_out)
         with self._broker() as transport:
             self.tree["transport"] = transport
-            with serving(self._server_config()) as server:
+            with serving(self._server_config(), tell=self.progress.step) as server:
                 assert server.url is not None, "checked in _server_config"
                 self.progress.say(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
                 client = Client(server.url, held_out, config.model.classes, self.events)
@@ -140,9 +142,7 @@ class _Run:
         model = config.model.build(seed=config.seed)
         images, labels = config.dataset.factory_frames(seed=config.seed)
         accuracy = fit_head(model, images, labels)
-        write_adapter(self.folder / "factory.safetensors", model.layout, model.vector(), version=0)
         held_out = config.dataset.held_out(self.weathers, seed=config.seed)
-        held_out.save(self.folder / "held_out.npz")
         self.progress.say(
             f"{len(images)} clear frames, {accuracy:.1%} right on them; "
             f"{model.layout.size:,} values to train, {len(held_out.labels)} held-out frames"
@@ -232,7 +232,7 @@ class _Run:
             yield {**self.tree["transport"], "host": running.host, "port": running.port}
 
     def _part(self, part: str, **ours: Any) -> dict[str, Any]:
-        return {**self.tree, part: {**self.tree.get(part, {}), **ours}}
+        return {**self.tree, part: {**table(self.tree, part, str(self.path)), **ours}}
 
     def _server_config(self) -> ServerConfig:
         ours = {
@@ -252,27 +252,61 @@ class _Run:
         mine = head.model_copy(update={"vehicles": min(head.vehicles, self.config.num_vehicles)})
         return config.model_copy(update={"closed_form": mine})
 
-    def _check_parts(self) -> None:
-        """A misspelt setting of server or vehicle is said before anything is started."""
-        self._server_config()
-        ours = {"name": "v00", "state": str(self.folder), "sensor": self.sensors[0]}
-        validate(self._part("vehicle", **ours), "vehicle", VehicleConfig, str(self.path))
+    def _check(self) -> None:
+        """Say what is wrong before anything is started, written or deleted.
+
+        Raises ConfigError, SensorError, BrokerError, ServerError for a port that is taken, and TenancyError
+        if the folder is that of a run that goes on.
+        """
+        require_clearable(self.folder)
+        server = self._server_config()
+        with scratch() as folder:
+            tables = self._dealt(folder)
+            ours = {"name": "v00", "state": str(self.folder), "sensor": tables[0]}
+            validate(self._part("vehicle", **ours), "vehicle", VehicleConfig, str(self.path))
+        require_ports(server)
+        if self.config.broker == "external":
+            require_broker(server.transport, self.config.fleet)
+        else:
+            broker.require(self.config.broker)
+
+    def _dealt(self, folder: Path) -> list[dict[str, Any]]:
+        config = self.config
+        return dealt(
+            config.dataset,
+            self.weathers,
+            folder / "shards",
+            seed=config.seed,
+            source=str(self.path),
+        )
+
+    def _begin_folder(self, factory: np.ndarray, layout: Layout, held_out: HeldOut) -> None:
+        with sole(self.folder):
+            clear(self.folder)
+        self.sensors = self._dealt(self.folder)
+        write_adapter(self.folder / "factory.safetensors", layout, factory, version=0)
+        held_out.save(self.folder / "held_out.npz")
+        self.events = EventLog(self.folder / "events.jsonl")
 
 
-def fresh_folder(folder: Path) -> Path:
-    """The folder, empty of what an earlier run wrote. Raises ConfigError if it holds other things."""
-    folder = folder.absolute()
+def require_clearable(folder: Path) -> None:
+    """Raises ConfigError if it holds other things than runs write, TenancyError if a run goes on there."""
     strangers = [p.name for p in folder.glob("*") if p.name not in OURS] if folder.is_dir() else []
     if strangers or folder.is_file():
         raise ConfigError(f"sim.runs: {folder} holds {strangers or 'a file'}, which no run wrote")
+    if (folder / LOCK).exists():
+        with sole(folder):
+            pass
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run wrote, but for the lock, which whoever calls this holds."""
     for name in OURS:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
-        else:
+        elif name != LOCK:
             path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def example_pictures(held_out: HeldOut, each: int = 4) -> list[tuple[str, bytes]]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleetfl import FleetflError, closed_form, topics, wire
 from fleetfl.codecs import CodecConfig
+from fleetfl.config import Section
 from fleetfl.identity import Signer
 from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update
 from fleetfl.releases import Held
@@ -33,9 +34,7 @@ from vehicle_agent.training import LocalTraining, Summed
 log = logging.getLogger(__name__)
 
 
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Config(Section):
     pause_s: float = Field(default=0.0, ge=0)
     """Rest between two trainings."""
     resend_s: float = Field(default=10.0, gt=0)

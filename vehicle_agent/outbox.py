@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleetfl import FleetflError
+from fleetfl.config import Section
 from fleetfl.messages import Update
 from fleetfl.releases import Held, moved, unpacked
 from fleetfl.vectors import Layout, digest
@@ -43,10 +44,8 @@ class OutboxError(FleetflError, OSError):
     """The outbox cannot be written or read: a full, read-only or broken disk."""
 
 
-class Config(BaseModel):
+class Config(Section):
     """What an outbox may hold. The oldest give way, and are counted by reason."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_age_s: float = Field(default=21 * 86_400.0, gt=0)
     """Of an update without a receipt, in seconds that the agent ran since: no clock is asked for the date."""

@@ -1,12 +1,16 @@
 """A vehicle as a process: builds the agent from settings, connects it, and ends it on a signal."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import secrets
 import signal
 
+from fleetfl import client_ids
 from fleetfl.identity import OneKey, Signer
+from fleetfl.tasks import together
+from fleetfl.tenancy import only_for_owner, sole
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig
@@ -23,9 +27,17 @@ OPEN_AGAIN_S = 10.0
 async def run(config: VehicleConfig) -> None:
     """Until SIGTERM or SIGINT. An unreachable broker is waited for.
 
-    Raises ModelError, SensorError or IdentityError for a model, source or key that cannot be used.
+    Raises ModelError, SensorError or IdentityError for a model, source or key that cannot be used, and
+    TenancyError if another agent has the state folder.
     """
+    only_for_owner()
+    with sole(config.state, "vehicle"):
+        await _run(config)
+
+
+async def _run(config: VehicleConfig) -> None:
     model = config.model.build(seed=config.seed, threads=config.threads)
+    is_used = (config.state / "outbox.db").exists()
     outbox = await _opened(config)
     memory = outbox.memory()
     trainer = Trainer(config.trainer, model, memory.class_counts)
@@ -46,7 +58,10 @@ async def run(config: VehicleConfig) -> None:
 
     async def live() -> None:
         connection = config.transport.connect(
-            f"{config.fleet}-{config.name}", clean_session=False, will=will, patience_s=math.inf
+            client_ids.vehicle(config.fleet, config.name),
+            clean_session=False,
+            will=will,
+            patience_s=math.inf,
         )
         async with connection as transport:
             agent = Agent(
@@ -64,7 +79,7 @@ async def run(config: VehicleConfig) -> None:
                 sums=trainer.sums,
             )
             try:
-                await agent.run()
+                await together(agent=agent.run(), session=_forget_old_session(config, is_used))
             finally:
                 await agent.report("offline", timeout_s=2.0)
 
@@ -77,6 +92,18 @@ async def run(config: VehicleConfig) -> None:
         log.info("vehicle %s: asked to stop; %d updates kept for later", config.name, len(outbox))
     finally:
         outbox.close()
+
+
+async def _forget_old_session(config: VehicleConfig, is_used: bool) -> None:
+    """Once for a state folder: a broker would keep releases for the id of earlier code for ever."""
+    done = config.state / "session"
+    if done.exists():
+        return
+    if not is_used or await config.transport.forget(
+        client_ids.vehicle_before(config.fleet, config.name)
+    ):
+        with contextlib.suppress(OSError):  # a full disk: it is done again at the next start
+            done.write_text(client_ids.vehicle(config.fleet, config.name) + "\n")
 
 
 async def _opened(config: VehicleConfig) -> Outbox:

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from fleetfl.config import Section
 from vehicle_agent.sensors import Frames
 
 
-class Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Config(Section):
     local_steps: int = Field(default=8, ge=1)
     batch_size: int = Field(default=32, ge=1)
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -8,16 +8,15 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fleetfl.aggregators import Declined
 from fleetfl.codecs import AnyCodec, CodecError
+from fleetfl.config import Section
 from fleetfl.vectors import Layout
 
 
-class CacheConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class CacheConfig(Section):
     max_vehicles: int = Field(default=1000, ge=1)
     """Those heard of last are kept. 1000 of 38,794 values take 155 MB, in memory and in checkpoints."""
     codec: AnyCodec | None = None

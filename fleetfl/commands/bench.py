@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fleetfl import FleetflError
 from fleetfl.commands.options import CONFIGS, AsJson, ConfigFile, Overrides, Workers
 
 bench_app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
@@ -63,6 +64,8 @@ def bench_rate_accuracy(
     from sim.rate_accuracy import run, table
     from sim.report.rate_curve import rate_curve
 
+    if picture is not None and not picture.absolute().parent.is_dir():
+        raise FleetflError(f"--picture {picture}: there is no such folder")  # now, not in an hour
     rows = []
     with Progress(Console(stderr=True)) as progress:
         progress.step("the same arrivals with one codec after the other")

@@ -12,19 +12,25 @@ server_app = typer.Typer(help="The server: aggregation and the endpoint.", no_ar
 
 @server_app.command("run")
 def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Serve a fleet until Ctrl-C: gateway, aggregator, evaluator, endpoint."""
+    """Serve a fleet until SIGTERM or Ctrl-C: gateway, aggregator, evaluator, endpoint."""
+    console = Console()
+
+    def tell(step: str) -> None:
+        console.print(f"starting: {step}", markup=False, highlight=False, soft_wrap=True)
+
+    tell(f"a server with the settings in {config}")
     require("ray", "fastapi")
     from actors.cluster import run_until_stopped, serving
     from actors.config import ServerConfig
     from fleetfl.config import load
 
-    console = Console()
     settings = load(config, "server", ServerConfig, overrides or [])
     with contextlib.ExitStack() as stack:
-        with console.status("server starts"):
-            server = stack.enter_context(serving(settings))
+        server = stack.enter_context(serving(settings, tell=tell))
         if server.url is not None:
             console.print(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
         console.print(f"how it is: [bold]fleetfl status --url {server.config.monitor_url}[/]")
         console.print(f"events in {settings.state / 'events.jsonl'}; Ctrl-C stops the server")
-        run_until_stopped(server)
+        with contextlib.suppress(KeyboardInterrupt):
+            run_until_stopped(server)
+        console.print("the server stops")

@@ -67,11 +67,11 @@ def sim_compare(
 
 def run_fleet(config: Path, overrides: list[str]) -> None:
     """On the clock that the settings name, with progress and a table at the end."""
-    from fleetfl.config import read_with
+    from fleetfl.config import read_with, table
     from sim.progress import Progress
     from sim.table import result_table
 
-    if read_with(config, overrides).get("sim", {}).get("clock") == "virtual":
+    if table(read_with(config, overrides), "sim", str(config)).get("clock") == "virtual":
         from sim import instructions
 
         instructions.agree()

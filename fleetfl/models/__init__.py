@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from fleetfl import FleetflError
+from fleetfl.config import Section
 from fleetfl.imports import uncollected
 from fleetfl.models.adapters import AnyAdapter
 from fleetfl.models.adapters.lora import Config as Lora
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
     from fleetfl.models.adapted import AdaptedModel
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """What vehicles train and the endpoint serves. All of a fleet share it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: AnyBackbone = FleetVit()
     """Frozen; its weights never travel."""

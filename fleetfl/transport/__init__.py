@@ -99,6 +99,14 @@ class Transport(Protocol):
 class TransportConfig(PluginConfig):
     """Settings of one kind; `connect` gives a connected Transport."""
 
+    async def forget(self, client_id: str, *, patience_s: float = 10.0) -> bool:
+        """Have the broker drop the session of a client that does not come back; whether it answered."""
+        try:
+            async with self.connect(client_id, clean_session=True, patience_s=patience_s):
+                return True
+        except TransportError:
+            return False
+
     def connect(
         self,
         client_id: str,

@@ -18,6 +18,7 @@ from paho.mqtt.client import MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import Field, SecretStr, model_validator
 
+from fleetfl.addresses import Host, authority
 from fleetfl.transport import QoS, Transport, TransportConfig, TransportError, Will
 from fleetfl.transport._mqtt_client import Client, Fate, Limits
 from fleetfl.transport._mqtt_connection import Connection, resolve
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 class Config(TransportConfig):
     kind: Literal["mqtt"] = "mqtt"
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: Host = "127.0.0.1"
     """Name or address of the broker."""
 
     port: int = Field(default=1883, ge=1, le=65_535)
@@ -91,7 +92,7 @@ class Config(TransportConfig):
 
     @property
     def address(self) -> str:
-        return f"{self.host}:{self.port}"
+        return authority(self.host, self.port)
 
     @asynccontextmanager
     async def connect(

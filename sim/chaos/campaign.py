@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fleetfl.adapter_file import write_adapter
-from fleetfl.config import read_with, validate
+from fleetfl.config import read_with, table, validate
 from fleetfl.held_out import HeldOut
 from sim.chaos.cluster import ray_cluster
 from sim.chaos.config import ChaosConfig
@@ -48,13 +48,15 @@ class Campaign:
         self.folder = (self.config.runs / self.config.fleet).absolute()
         self.log = self.folder / "results.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if anew:
-            others = [result for result in self._all() if result["seed"] not in self.seeds]
-            self.log.write_text("".join(json.dumps(result) + "\n" for result in others))
+        self.anew = anew
         self.stopping = threading.Event()
 
     def go(self) -> Iterator[Result]:
         """The results, those of before first; each is on disk when it comes."""
+        self._prepare()
+        if self.anew:  # only now: what is wrong with the settings has been said
+            others = [result for result in self._all() if result["seed"] not in self.seeds]
+            self.log.write_text("".join(json.dumps(result) + "\n" for result in others))
         before = [result for result in self._all() if result["seed"] in self.seeds]
         yield from before
         done = {result["seed"] for result in before}
@@ -62,7 +64,6 @@ class Campaign:
         for seed in self.seeds:
             if seed not in done:
                 left.put(seed)
-        self._prepare()
         yield from self._results(left, len(self.seeds) - len(done))
 
     def _results(self, left: "queue.SimpleQueue[int]", count: int) -> Iterator[Result]:
@@ -125,7 +126,7 @@ class Campaign:
         """The adapter that all runs begin with, and frames for the evaluator."""
         initial, held_out = self.folder / "initial.safetensors", self.folder / "held_out.npz"
         self.tree["server"] = {
-            **self.tree.get("server", {}),
+            **table(self.tree, "server", str(self.path)),
             "initial": str(initial),
             "held_out": str(held_out),
         }

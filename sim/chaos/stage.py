@@ -17,6 +17,7 @@ import yaml
 from actors.config import ServerConfig
 from actors.monitor import is_ready
 from fleetfl import FleetflError
+from fleetfl.addresses import url_of
 from fleetfl.config import validate
 from fleetfl.ports import free_ports
 from fleetfl.telemetry import EventReader
@@ -97,7 +98,7 @@ class Stage:
     def is_endpoint_ready(self) -> bool:
         """Also if there is to be none."""
         http = self.config.http
-        return http is None or is_ready(f"http://{http.host}:{http.port}")
+        return http is None or is_ready(url_of(http.host, http.port))
 
     def check(self) -> None:
         """Raises StageError if the server or a vehicle ended by itself, or all is to be stopped."""

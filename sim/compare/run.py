@@ -16,6 +16,7 @@ from sim.compare.config import CompareConfig, Contestant, Scenario
 from sim.compare.curve import Curve
 from sim.compare.results import Result
 from sim.config import SimConfig
+from sim.datasets import checked
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def run(
     for contestant in config.contestants:
         for choice in contestant.choices():
             contestant.entrant(choice)  # what is wrong shows now, not after hours
+    checked(sim.dataset, sim.model.classes, str(path))
     folder = (sim.runs / config.fleet).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     yield Standing("features", 0, 1, config, folder)

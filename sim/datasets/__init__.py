@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, SerializeAsAny
 
-from fleetfl.config import Section
+from fleetfl import FleetflError
+from fleetfl.config import ConfigError, Section
 from fleetfl.held_out import HeldOut
 from fleetfl.plugins import PluginConfig, chosen_from
 from sim import world
+from vehicle_agent.sensors import SensorError
 
 Condition = Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blur"]
 
@@ -48,6 +50,30 @@ class DatasetConfig(PluginConfig):
         """Frames nobody trains on, every vehicle's weather equally often."""
         images, labels = self.test_frames(seed=seed)
         return weathered(images, labels, weathers, seed=seed)
+
+
+def checked(dataset: DatasetConfig, classes: tuple[str, ...], source: str) -> None:
+    """Raises ConfigError or SensorError if a model of these classes cannot learn from it."""
+    try:
+        dataset.check(classes)
+    except ValueError as unfit:
+        raise _as_settings(unfit, source) from unfit
+
+
+def dealt(
+    dataset: DatasetConfig, weathers: list[Weather], folder: Path, *, seed: int, source: str
+) -> list[dict[str, Any]]:
+    """The data set's `sensors`. Raises ConfigError if there is no dealing it to so many, and SensorError."""
+    try:
+        return dataset.sensors(weathers, folder, seed=seed)
+    except ValueError as unfit:
+        raise _as_settings(unfit, source) from unfit
+
+
+def _as_settings(unfit: ValueError, source: str) -> FleetflError:
+    if isinstance(unfit, SensorError):  # it names its file
+        return unfit
+    return ConfigError(f"{source}: sim.dataset: {unfit}")
 
 
 AnyDataset = Annotated[SerializeAsAny[DatasetConfig], chosen_from("sim.datasets")]

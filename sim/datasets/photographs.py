@@ -26,10 +26,15 @@ class Config(DatasetConfig):
     """Who holds which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
 
     def check(self, classes: tuple[str, ...]) -> None:
-        for rows in (self.factory_rows, self.fleet_rows):
-            highest = int(self._train(rows)[1].max())
-            if highest >= len(classes):
-                raise ValueError(f"{self.path} has label {highest}, model.classes {len(classes)}")
+        parts = [self._train(rows)[1] for rows in (self.factory_rows, self.fleet_rows)]
+        for labels in (*parts, self.test_frames(seed=0)[1]):
+            if not len(labels):
+                raise ValueError(f"{self.path} has no held-out frames: x_test is empty")
+            lowest, highest = int(labels.min()), int(labels.max())
+            if lowest < 0 or highest >= len(classes):
+                raise ValueError(
+                    f"{self.path} has labels {lowest} to {highest}, model.classes are {len(classes)}"
+                )
 
     def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._train(self.factory_rows)

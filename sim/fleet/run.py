@@ -133,7 +133,6 @@ def simulate(
     ConfigError, ModelError and SensorError for settings that do not fit.
     """
     events_path = folder / "events.jsonl"
-    events_path.unlink(missing_ok=True)
     start_s = scenario.sim.start_hour * 3600
     with _quiet(), _unfrozen(), scenario.sim.trainings.running(scenario) as trainings:
         learning = scenario.sim.learning.build(scenario, folder, say)
@@ -162,10 +161,13 @@ class VirtualRun:
         loop = asyncio.get_running_loop()
         self.began = loop.time()
         self.over: asyncio.Future[None] = loop.create_future()
-        self.events = EventLog(self.events_path, clock=loop.time)
         self.broker = Broker()
-        self.server = VirtualServer(sim.fleet, self._coordinator(), self.events)
-        self.vehicles = self._vehicles()
+        coordinator, vehicles = self._coordinator(), self._vehicles()
+        # Whatever may be wrong with the settings has been said by now: an earlier run's may go.
+        self.events_path.unlink(missing_ok=True)
+        self.events = EventLog(self.events_path, clock=loop.time)
+        self.server = VirtualServer(sim.fleet, coordinator, self.events)
+        self.vehicles = vehicles
         sessions = Sessions(self.over)
         # The vehicles stay to the end: a collection that looked at them all would find nothing.
         gc.freeze()

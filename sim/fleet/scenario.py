@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from actors.config import ServerConfig
-from fleetfl.config import ConfigError, Section, read_with, validate
+from fleetfl.config import Section, read_with, table, validate
 from fleetfl.fleet import FleetConfig
-from sim.datasets import AnyDataset, Weather
+from sim.datasets import AnyDataset, Weather, checked
 from sim.datasets.drone_world import Config as DroneWorld
 from sim.fleet.availability import AnyAvailability
 from sim.fleet.availability.always import Config as Always
@@ -111,14 +111,11 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
     sim = validate(tree, "sim", VirtualConfig, source)
     nowhere = {"state": "/nonexistent"}
     camera = {"kind": "sim.sensors.drone_camera"}
-    server = {**tree, "server": {**tree.get("server", {}), **nowhere}}
+    server = {**tree, "server": {**table(tree, "server", source), **nowhere}}
     own = {"name": "v", "sensor": camera, **nowhere}
-    vehicle = {**tree, "vehicle": {**tree.get("vehicle", {}), **own}}
+    vehicle = {**tree, "vehicle": {**table(tree, "vehicle", source), **own}}
     if isinstance(sim.learning, Vision):
-        try:
-            sim.dataset.check(sim.model.classes)
-        except ValueError as unfit:
-            raise ConfigError(f"{source}: {unfit}") from unfit
+        checked(sim.dataset, sim.model.classes, source)
     return Scenario(
         sim,
         validate(server, "server", ServerConfig, source),

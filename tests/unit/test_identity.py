@@ -1,12 +1,16 @@
 """Keys in files, and who is believed."""
 
+import base64
 import os
 import stat
 import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -15,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fleetfl import wire
-from fleetfl.identity import IdentityError, Keyring, OneKey, Signer
+from fleetfl.identity import WEAK, IdentityError, Keyring, OneKey, Signer, is_signed, is_weak
 from fleetfl.messages import Status
 
 pytestmark = pytest.mark.unit
@@ -202,3 +206,87 @@ def test_a_status_introduces_its_vehicle(tmp_path):
 
 def msg(status, one):
     return Status(status.vehicle, "c", "online", -1, 0, 0, 0, "", key=one.public)
+
+
+P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
+
+
+def plus(one, other):
+    """The sum of two points of Curve25519 in Edwards' form (RFC 8032)."""
+    (x1, y1), (x2, y2) = one, other
+    both = D * x1 * x2 * y1 * y2
+    x = (x1 * y2 + x2 * y1) * pow(1 + both, -1, P)
+    return x % P, (y1 * y2 + x1 * x2) * pow(1 - both, -1, P) % P
+
+
+def with_y(y):
+    """The points with this y."""
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    root = pow(square, (P + 3) // 8, P)
+    if root * root % P != square:
+        root = root * pow(2, (P - 1) // 4, P) % P
+    assert root * root % P == square
+    return {(root, y), (-root % P, y)}
+
+
+def small_points():
+    found = {point for y in WEAK for point in with_y(y)}
+    for point in found:
+        eightfold = point
+        for _ in range(3):
+            eightfold = plus(eightfold, eightfold)
+        assert eightfold == (0, 1)
+    assert len(found) == 8
+    return found
+
+
+def spellings(point):
+    """Every 32 bytes that a lax reader takes for the point."""
+    x, y = point
+    for number in (y, y + P):
+        for sign in {x & 1, 0, 1} if x == 0 else {x & 1}:
+            if number < 2**255:
+                yield (number | sign << 255).to_bytes(32, "little")
+
+
+def forged(fleet, frame, public):
+    """A signature that fits a weak key for this frame, made without any secret.
+
+    S = 0 and R one of the eight points: it fits if R = -hA, which a few tries find.
+    """
+    weak = [spelt for point in small_points() for spelt in spellings(point)]
+    key = Ed25519PublicKey.from_public_bytes(public)
+    tries = (r + bytes(32) for r in weak)
+    return next((s for s in tries if is_signed(fleet, frame, s, key)), None)
+
+
+def test_keys_that_anybody_can_sign_for_are_refused_in_files_and_at_first_use(tmp_path):
+    weak = {spelt for point in small_points() for spelt in spellings(point)}
+    assert len(weak) >= 12
+    keyring = Keyring("f", tmp_path / "keys", first_use=True)
+    num_forged = 0
+    for number, public in enumerate(sorted(weak)):
+        assert is_weak(public)
+        signature = forged("f", FRAME, public)
+        num_forged += signature is not None
+        said = keyring.objection(f"v{number}", FRAME, signature or bytes(64), offered=public)
+        assert "does not fit" in said
+        line = b"\0\0\0\x0bssh-ed25519\0\0\0 " + public
+        path = tmp_path / "keys" / f"w{number}.pub"
+        path.write_text(f"ssh-ed25519 {base64.b64encode(line).decode()} w\n")
+        assert "anybody can sign" in keyring.objection(f"w{number}", FRAME, signature or bytes(64))
+        with pytest.raises(IdentityError, match="anybody can sign"):
+            OneKey("f", path)
+    assert num_forged  # it was a real danger
+
+
+def test_keys_of_pairs_are_not_weak():
+    assert not any(is_weak(signer(n).public) for n in range(200))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "../v1", "a/b", "v\0", "v1\n", ".", "v1.pub"])
+def test_a_name_that_no_vehicle_can_have_is_no_file(tmp_path, name):
+    keyring = Keyring("f", tmp_path, first_use=True)
+    assert "no name of a vehicle" in objection(keyring, name, signer(1), offered=signer(1).public)
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from sim import world
-from sim.datasets import Weather
+from sim.datasets import Weather, dealt
 from sim.fleet.learning import LearningConfig, Score
 from vehicle_agent.sensors import AnySensor, Frames, SensorSource
 
@@ -56,7 +56,9 @@ class Vision:
             conditions=held_out.conditions[chosen],
         )
         clear = [Weather(condition="clear", severity=0.0)] * sim.num_vehicles
-        self.tables = sim.dataset.sensors(clear, folder / "shards", seed=sim.seed)
+        self.tables = dealt(
+            sim.dataset, clear, folder / "shards", seed=sim.seed, source=f"fleet {sim.fleet}"
+        )
 
     def learner(self, number: int) -> tuple[SensorSource, Trainer]:
         from vehicle_agent.trainer import Trainer
