@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetfl.transport import Packet, QoS
 from fleetfl.transport._mqtt_client import Client, Fate
+from fleetfl.transport._mqtt_dial import refusal
 from fleetfl.transport._network import Network, call_in
 
 if TYPE_CHECKING:
@@ -151,8 +151,9 @@ class Connection:
     def read(self, sock: Any) -> None:
         self.heard_s = asyncio.get_running_loop().time()
         self.step(self.paho.loop_read)
-        # What TLS has already decrypted does not make the socket readable.
-        while isinstance(sock, ssl.SSLSocket) and sock.fileno() >= 0 and sock.pending():
+        # What TLS has already decrypted does not make the socket readable. Plain sockets have no `pending`.
+        pending = getattr(sock, "pending", None)
+        while pending is not None and sock.fileno() >= 0 and pending():
             self.step(self.paho.loop_read)
 
     def step(self, paho_step: Callable[[], Any]) -> None:
@@ -205,7 +206,7 @@ class Connection:
         self, _paho: Paho, _data: Any, flags: ConnectFlags, code: ReasonCode, _properties: Any
     ) -> None:
         if code.is_failure:
-            self.end(f"the broker refused: {code}")
+            self.end(refusal(code, self.paho))
             return
         self.is_up = True
         self.tell(self.client.on_connected, flags.session_present)

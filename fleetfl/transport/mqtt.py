@@ -7,24 +7,49 @@ of a lost one (message ids, half-written packets, unacknowledged publishes) reac
 import asyncio
 import logging
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.client import MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from fleetfl.addresses import Host, authority
+from fleetfl.config import Section
 from fleetfl.transport import QoS, Transport, TransportConfig, TransportError, Will
 from fleetfl.transport._mqtt_client import Client, Fate, Limits
 from fleetfl.transport._mqtt_connection import Connection, resolve
+from fleetfl.transport._mqtt_dial import Dialler, reason_of
 from fleetfl.transport._network import Network, call_in, shared_network
 
 logger = logging.getLogger(__name__)
+
+
+Protocol = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}\Z")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}\Z")]
+
+
+class WebsocketConfig(Section):
+    """The HTTP request that a websocket begins with."""
+
+    path: str = Field(default="/mqtt", pattern=r"^/[\x21-\x7e]{0,2047}\Z")
+    """What follows host and port in the URL."""
+
+    headers: dict[HeaderName, SecretStr] = Field(default={})
+    """Further headers of the request, such as a token that the broker asks for."""
+
+    @field_validator("headers")
+    @classmethod
+    def _one_line_each(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not re.match(r"^[\x20-\x7e]{0,8192}\Z", value.get_secret_value()):
+                raise ValueError(f"{name}: expected one line of printable ASCII")
+        return headers
 
 
 class Config(TransportConfig):
@@ -52,6 +77,17 @@ class Config(TransportConfig):
 
     key_file: Path | None = None
     """PEM file of the key to `cert_file`; none means it is in the same file."""
+
+    alpn: tuple[Protocol, ...] = ()
+    """Protocols to offer in the TLS handshake (ALPN), for brokers that share port 443 with others; AWS IoT
+    Core wants `[x-amzn-mqtt-ca]` there."""
+
+    websocket: WebsocketConfig | None = None
+    """Speak MQTT inside a websocket, as some networks and clouds let nothing else through; `{}` is enough.
+    With `tls: true` it is a wss:// connection."""
+
+    client_id_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")
+    """What all client ids of the fleet begin with, before a colon, where the broker's rules ask for that."""
 
     keepalive_s: int = Field(default=60, ge=2, le=65_535)
     """Ping after so much silence. One packet has to upload in less than twice this time."""
@@ -84,14 +120,15 @@ class Config(TransportConfig):
     def _consistent(self) -> "Config":
         if self.reconnect_max_s < self.reconnect_min_s:
             raise ValueError("reconnect_max_s is below reconnect_min_s")
-        if not self.tls and (self.ca_file or self.cert_file or self.key_file):
-            raise ValueError("ca_file, cert_file and key_file need tls: true")
+        if not self.tls and (self.ca_file or self.cert_file or self.key_file or self.alpn):
+            raise ValueError("ca_file, cert_file, key_file and alpn need tls: true")
         if self.key_file and not self.cert_file:
             raise ValueError("key_file needs cert_file")
         return self
 
     @property
     def address(self) -> str:
+        """Host and port; what a websocket's headers hold is not in it."""
         return authority(self.host, self.port)
 
     @asynccontextmanager
@@ -104,6 +141,7 @@ class Config(TransportConfig):
         patience_s: float = 10.0,
     ) -> AsyncIterator[Transport]:
         tls = _tls_context(self) if self.tls else None
+        client_id = f"{self.client_id_prefix}:{client_id}" if self.client_id_prefix else client_id
         with shared_network() as network:
             link = _Link(self, network, client_id, clean_session=clean_session, will=will, tls=tls)
             client = Client(
@@ -138,27 +176,31 @@ async def _first_connection(client: Client, address: str, patience_s: float) -> 
         ) from late
 
 
-class _TlsSocket(ssl.SSLSocket):
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError:
-            self.close()  # paho leaves it open
-            raise
-
-
 def _tls_context(config: Config) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=config.ca_file)
-        context.sslsocket_class = _TlsSocket
+        if config.alpn:
+            context.set_alpn_protocols(list(config.alpn))
         if config.cert_file:
             context.load_cert_chain(config.cert_file, config.key_file)
-    except OSError as unreadable:
+    except Exception as unreadable:  # whatever OpenSSL makes of the files
         files = f"ca_file={config.ca_file} cert_file={config.cert_file} key_file={config.key_file}"
         raise TransportError(
             f"{config.address}: cannot use the TLS files {files}: {unreadable}"
         ) from unreadable
     return context
+
+
+def request_of(config: Config) -> tuple[str, dict[str, str]]:
+    """Path and headers of a websocket's request."""
+    assert config.websocket is not None
+    headers = {name: value.get_secret_value() for name, value in config.websocket.headers.items()}
+    # paho writes them itself, without the brackets of IPv6.
+    scheme, usual = ("https", 443) if config.tls else ("http", 80)
+    host = authority(config.host, config.port)
+    if config.port == usual:
+        host = host.rsplit(":", 1)[0]
+    return config.websocket.path, {"Host": host, "Origin": f"{scheme}://{host}", **headers}
 
 
 class _Link:
@@ -241,7 +283,8 @@ class _Link:
             except Exception as error:  # must live: whatever it was, try again
                 if not isinstance(error, OSError):
                     logger.exception("connection failed broker=%s", self.config.address)
-                call_in(callers_loop, client.on_attempt_failed, f"{type(error).__name__}: {error}")
+                reason = reason_of(error, self.config)
+                call_in(callers_loop, client.on_attempt_failed, reason)
             if self.stopping:
                 return
             if loop.time() - began_s > self.config.reconnect_max_s:
@@ -252,11 +295,12 @@ class _Link:
             await asyncio.sleep(pause_s)
 
     def new_paho(self) -> Paho:
-        paho = Paho(
+        paho = Dialler(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
             clean_session=self.clean_session,
             protocol=MQTTv311,
+            transport="tcp" if self.config.websocket is None else "websockets",
             reconnect_on_failure=False,
             manual_ack=True,
         )
@@ -268,6 +312,9 @@ class _Link:
             )
         if self.tls is not None:
             paho.tls_set_context(self.tls)
+        if self.config.websocket is not None:
+            path, headers = request_of(self.config)
+            paho.ws_set_options(path, headers)
         if self.will is not None:
             paho.will_set(self.will.topic, self.will.payload, qos=1, retain=True)
         return paho

@@ -46,7 +46,7 @@ require_certificate true
                 assert len(packet.payload) == 300_000
         for config, reason in (
             (stranger, r"attempts, the last: (?!no answer)"),
-            (distrustful, "the last: SSLCertVerificationError"),
+            (distrustful, "the last: TLS: .*SSLCertVerificationError"),
         ):
             with pytest.raises(TransportError, match=reason):
                 async with config.connect("x", patience_s=0.5):
@@ -66,14 +66,23 @@ def test_missing_certificate_is_named() -> None:
 
 
 def write_certificates(folder: Path) -> None:
-    """ca.pem; broker.pem for 127.0.0.1; vehicle.pem for CN=drone-07. Keys in <name>.key."""
+    """ca.pem; broker.pem for 127.0.0.1; vehicle.pem for CN=drone-07. Keys in <name>.key.
+
+    early.pem and late.pem are as broker.pem, of two days later and earlier.
+    """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = _named("test authority")
     ca = _certificate(ca_name, ca_key, ca_name, ca_key, is_ca=True)
     _write(folder, "ca", ca, ca_key)
-    for file, common_name in (("broker", "broker"), ("vehicle", "drone-07")):
+    for file, common_name, days in (
+        ("broker", "broker", 0),
+        ("vehicle", "drone-07", 0),
+        ("early", "broker", 2),
+        ("late", "broker", -2),
+    ):
         key = ec.generate_private_key(ec.SECP256R1())
-        _write(folder, file, _certificate(_named(common_name), key, ca_name, ca_key), key)
+        made = _certificate(_named(common_name), key, ca_name, ca_key, days=days)
+        _write(folder, file, made, key)
 
 
 def _named(common_name: str) -> x509.Name:
@@ -87,8 +96,9 @@ def _certificate(
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
     is_ca: bool = False,
+    days: int = 0,
 ) -> x509.Certificate:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(timezone.utc) + timedelta(days=days)
     address = x509.IPAddress(IPv4Address("127.0.0.1"))
     return (
         x509.CertificateBuilder()
