@@ -60,7 +60,7 @@ def test_a_byte_order_mark_says_how_to_read_it(tmp_path, encoding):
         (b"a: !!python/object:os.system x\n", "x.yaml: not YAML: line 1"),
         (b"a: 2020-02-31\n", "x.yaml: not YAML"),
         (b"a: " + b"9" * 5000, "x.yaml: not YAML"),
-        (b"[" * 200, "nested"),
+        (b"[" * 200 + b"]" * 200, "nested"),
         (b"{a: " * 5000, "nested"),
         (b"a: &a [*a]\n", "contains itself"),
         (b'a: {b: ["x\\0y"]}\n', "x.yaml: a.b.0: holds characters that are no text"),
