@@ -314,7 +314,7 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
         name="ServedModel",
         num_replicas=http.replicas,
         ray_actor_options={"num_cpus": 0.01},  # what needs nothing is not spread over the nodes
-        max_ongoing_requests=32,
+        max_ongoing_requests=4096,  # the replica has bounds of its own; uploads hold up nobody
         health_check_period_s=2,
         graceful_shutdown_timeout_s=2,
         logging_config={"enable_access_log": False},

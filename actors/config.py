@@ -38,6 +38,13 @@ class HttpConfig(Section):
     """Larger request bodies are refused (413)."""
     max_pixels: int = Field(default=32_000_000, ge=4096)
     """Larger pictures are refused (400) before they are unpacked."""
+    body_timeout_s: float = Field(default=15.0, gt=0)
+    """A request's body has to be there after so long (408)."""
+    answer_timeout_s: float = Field(default=10.0, gt=0)
+    """A picture whose turn has not come after so long is refused (503), before it is unpacked and again
+    before it is classified. A model that is busy for longer makes its replica say that it is not ready."""
+    max_waiting: int = Field(default=64, ge=1)
+    """Pictures that wait for their turn in a replica; further ones are refused at once (503)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 
+import numpy as np
 from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
@@ -57,7 +58,9 @@ class Evaluator:
         params = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
         self.model.load(params)
         scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
-        accuracy, by_condition = self.held_out.accuracy(scores.argmax(axis=1))
+        # An answer that is no number is a wrong one.
+        predicted = np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1), -1)
+        accuracy, by_condition = self.held_out.accuracy(predicted)
         self.version, self.accuracy = snapshot.version, accuracy
         self.events.write(
             "evaluated", version=snapshot.version, accuracy=accuracy, by_condition=by_condition

@@ -1,34 +1,44 @@
 """The endpoint: pictures in, labels out, always from the newest release. Knows FastAPI, not Ray.
 
-One thread runs both inference and the loading of releases, so a request meets one whole version
-and a release waits for the request before it.
+A request goes through three stages: its body comes in (uploads.py), the picture is unpacked and scaled aside
+(decoding.py), and the model's one thread answers. That thread also loads releases, so a request meets one
+whole version and a release waits for the request before it.
 """
 
 import asyncio
-import io
 import logging
 import os
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from fastapi import FastAPI, HTTPException, Request, Response
-from PIL import Image, UnidentifiedImageError
 from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel, Field
 
 import fleetfl
+from actors.bodies import instead
 from actors.config import ServerConfig
+from actors.decoding import Busy, Decoding, Lane
 from actors.gateway import Newer
+from actors.http_edge import HUNG_UP, Edge
 from actors.metrics import Metrics
+from actors.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
 from fleetfl.messages import Snapshot
+from fleetfl.pictures import Bounds, PictureError
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
+
+MODEL_WAITING = 1024
+"""Scaled pictures, a few kilobytes each, that wait for the model."""
+LOAD_TIMEOUT_S = 300.0
+"""A large model on a slow machine may take so long to load and try a release."""
 
 
 class Classification(BaseModel):
@@ -37,6 +47,13 @@ class Classification(BaseModel):
     label: str
     probabilities: dict[str, float] = Field(description="One for each class; they sum to 1.")
     model_version: int = Field(description="The release that answered.")
+
+
+class Refusal(BaseModel):
+    """A release that is not served."""
+
+    model_version: int
+    reason: str
 
 
 class ModelCard(BaseModel):
@@ -50,10 +67,13 @@ class ModelCard(BaseModel):
     image_size: int = Field(description="Pixels; pictures are scaled to it.")
     num_values: int = Field(description="Adapter and head.")
     loaded_at: float = Field(description="UTC seconds.")
+    refused: Refusal | None = Field(
+        default=None, description="The newest release, if it was refused and this one is served on."
+    )
 
 
-class BadPicture(ValueError):
-    """A body that is not a picture we take; says what was expected."""
+class ReleaseError(ValueError):
+    """A release that must not be served; says why."""
 
 
 class ServedModel:
@@ -65,11 +85,34 @@ class ServedModel:
         chosen = config.model.model_copy(update={"precision": self.http.precision})
         self.model = chosen.build(seed=config.seed, threads=1)
         self.card: ModelCard | None = None
-        self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.refused: Refusal | None = None
         self.following: asyncio.Task[None] | None = None
+        self.uploads = Uploads(
+            max_body_bytes=self.http.max_body_bytes, timeout_s=self.http.body_timeout_s
+        )
+        timeout_s, one_thread = self.http.answer_timeout_s, partial(torch.set_num_threads, 1)
+        self.decoding = Decoding(
+            Bounds(self.http.max_pixels, self.http.max_body_bytes),
+            image_size=self.model.image_size,
+            max_waiting=self.http.max_waiting,
+            timeout_s=timeout_s,
+            prepare=one_thread,
+        )
+        self.model_lane = Lane(
+            "the model",
+            max_waiting=MODEL_WAITING,
+            timeout_s=timeout_s,
+            prepare=one_thread,  # torch takes it for the calling thread alone
+        )
         self.metrics = Metrics()
         self.requests = self.metrics.counter("fleetfl_requests", "Answers by status code.", "code")
-        self.seconds = self.metrics.histogram("fleetfl_request_seconds", "From body to answer.")
+        self.seconds = self.metrics.histogram(
+            "fleetfl_request_seconds", "From a request's first byte to its answer."
+        )
+        self.refusals = self.metrics.counter(
+            "fleetfl_releases_refused",
+            "Releases that the endpoint did not take, such as diverged ones.",
+        )
         self.metrics.gauge("fleetfl_served_version", "Loaded; -1 before the first.", self._version)
         self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
         self.events.write("replica_started", pid=os.getpid(), replicas=self.http.replicas)
@@ -87,21 +130,29 @@ class ServedModel:
 
     async def follow(self) -> None:
         """Load each newest release until cancelled."""
+        seen = -1
         while True:
-            version = self._version()
             try:
-                snapshot = await self.newer(version)
-                await self.in_turn(self._load, snapshot)
+                snapshot = await self.newer(seen)
+                why = await self.model_lane.run(self._load, snapshot, timeout_s=LOAD_TIMEOUT_S)
+                seen = snapshot.version
+                if why:
+                    self._refuse(seen, why)
             except Exception:  # the loop must live: the endpoint goes on with what it has
-                log.exception("no newer release; serving version %d", version)
+                log.exception("no newer release; serving version %d", self._version())
                 await asyncio.sleep(1.0)
 
-    async def in_turn(self, call: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.one_thread, call, *arguments)
-
-    def _load(self, snapshot: Snapshot) -> None:
-        vector = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
-        self.model.load(vector)
+    def _load(self, snapshot: Snapshot) -> str:
+        """Swap the release in, if its answers are numbers. Else the old one stays; gives the reason."""
+        before = self.model.vector()
+        try:
+            vector = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
+            self.model.load(vector)
+            self._try()
+        except Exception as unfit:
+            self.model.load(before)
+            return str(unfit) or type(unfit).__name__
+        self.refused = None
         self.card = ModelCard(
             model_version=snapshot.version,
             sha256=snapshot.sha256.hex(),
@@ -113,12 +164,49 @@ class ServedModel:
             loaded_at=time.time(),
         )
         self.events.write("serving", version=snapshot.version)
+        return ""
 
-    def classify(self, body: bytes) -> Classification:
-        """Raises BadPicture."""
+    def _try(self) -> None:
+        """Raises ReleaseError unless every answer to a black, a white and two noisy pictures is a number."""
+        side = self.model.image_size
+        noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+        probe = np.concatenate([np.zeros_like(noise[:1]), np.full_like(noise[:1], 255), noise])
+        answers = self.model.probabilities(probe)
+        if not np.isfinite(answers).all():
+            raise ReleaseError(
+                "its answers to probe pictures are not finite: training has diverged"
+            )
+
+    def _refuse(self, version: int, reason: str) -> None:
+        log.error(
+            "release %d is refused, version %d is served on: %s", version, self._version(), reason
+        )
+        self.refused = Refusal(model_version=version, reason=reason)
+        if self.card is not None:
+            self.card = self.card.model_copy(update={"refused": self.refused})
+        self.refusals.inc()
+        self.events.write("release_refused", version=version, reason=reason)
+
+    async def classify(self, body: bytes) -> Classification:
+        """Raises PictureError, Busy, or ReleaseError if there is no number to answer with."""
+        pixels = await self.decoding.run(body, self._scaled)
+        return await self.model_lane.run(self._answer, pixels)
+
+    def _scaled(self, image: np.ndarray) -> torch.Tensor:
+        try:
+            # [None] by NumPy: torch's has other strides, takes another path, and gives other last bits.
+            return self.model.scaled(torch.from_numpy(image[None]))
+        except Exception as failed:  # such as no memory left
+            raise PictureError(f"cannot be scaled: {type(failed).__name__}") from failed
+
+    def _answer(self, pixels: torch.Tensor) -> Classification:
+        """In the model's thread: the card is that of the weights."""
         assert self.card is not None
-        image = picture(body, self.http.max_pixels)
-        chances = self.model.probabilities(image[None])[0]
+        chances = self.model.answers(pixels)[0]
+        if not np.isfinite(chances).all():
+            raise ReleaseError(
+                f"version {self.card.model_version} has no finite answer to this picture"
+            )
         classes = self.config.model.classes
         return Classification(
             label=classes[int(chances.argmax())],
@@ -126,25 +214,22 @@ class ServedModel:
             model_version=self.card.model_version,
         )
 
-    @property
-    def is_ready(self) -> bool:
-        return self.card is not None and self.following is not None and not self.following.done()
-
-
-def picture(body: bytes, max_pixels: int) -> np.ndarray:
-    """PNG or JPEG -> uint8 [H, W, 3]. Raises BadPicture naming what is wrong."""
-    try:
-        with Image.open(io.BytesIO(body), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > max_pixels:
-                raise BadPicture(
-                    f"picture of {image.width} x {image.height}, expected at most {max_pixels} pixels"
-                )
-            return np.array(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as broken:
-        # Pillow raises SyntaxError for a broken PNG chunk.
-        raise BadPicture(
-            f"body of {len(body)} bytes is not a whole PNG or JPEG picture: {broken}"
-        ) from broken
+    def hindrance(self) -> str:
+        """Why this replica is not ready; empty if it is."""
+        if self.card is None:
+            why = "no release loaded yet"
+            refused = self.refused
+            return (
+                why
+                if refused is None
+                else f"{why}: {refused.model_version} is refused: {refused.reason}"
+            )
+        if self.following is None or self.following.done():
+            return "releases are not being followed"
+        busy_s = self.model_lane.busy_s
+        if busy_s > self.http.answer_timeout_s:
+            return f"the model has been busy for {busy_s:.0f} s"
+        return ""
 
 
 def build_app(served: ServedModel) -> FastAPI:
@@ -159,48 +244,42 @@ def build_app(served: ServedModel) -> FastAPI:
     app = FastAPI(
         title="fleetfl", version=fleetfl.__version__, description=__doc__ or "", lifespan=lifespan
     )
-
-    @app.middleware("http")
-    async def counted(request: Request, answer: Any) -> Response:
-        began, code = time.monotonic(), 500
-        try:
-            response: Response = await answer(request)
-            code = response.status_code
-        finally:
-            served.requests.labels(code).inc()
-            served.seconds.observe(time.monotonic() - began)
-        return response
+    app.add_middleware(Edge, requests=served.requests, seconds=served.seconds)
 
     def ready() -> ModelCard:
         if served.card is None:
-            raise HTTPException(503, "no release loaded yet", {"Retry-After": "1"})
+            raise unavailable(served.hindrance())
         return served.card
 
     @app.post(
         "/v1/classify",
+        responses={code: {"description": why} for code, why in REFUSALS.items()},
+        response_model=Classification,
         openapi_extra={
             "requestBody": {
                 "required": True,
                 "content": {
                     kind: {"schema": {"type": "string", "format": "binary"}}
-                    for kind in ("image/png", "image/jpeg")
+                    for kind in ("image/png", "image/jpeg", "image/webp")
                 },
             }
         },
     )
-    async def classify(request: Request, response: Response) -> Classification:
-        """Classify the PNG or JPEG picture in the body."""
+    async def classify(request: Request, response: Response) -> Any:
+        """Classify the PNG, JPEG or WebP picture in the body."""
         ready()
-        limit = served.http.max_body_bytes
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise HTTPException(413, f"body is over {limit} bytes")
         try:
-            answer: Classification = await served.in_turn(served.classify, bytes(body))
-        except BadPicture as bad:
-            raise HTTPException(400, str(bad)) from bad
+            body = await served.uploads.body(request.receive, request.headers.get("content-length"))
+        except Hangup:
+            return Response(status_code=HUNG_UP)
+        except UploadError as bad:
+            raise HTTPException(bad.status, str(bad), {"Connection": "close"}) from bad
+        try:
+            answer = await served.classify(body)
+        except PictureError as bad:
+            raise HTTPException(400, _explained(bad, body, request)) from bad
+        except (Busy, ReleaseError) as hindered:
+            raise unavailable(str(hindered)) from hindered
         response.headers["X-Model-Version"] = str(answer.model_version)
         return answer
 
@@ -217,9 +296,30 @@ def build_app(served: ServedModel) -> FastAPI:
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """A release is loaded and newer ones are being followed; 503 until then."""
-        card = ready()
-        if not served.is_ready:
-            raise HTTPException(503, "releases are not being followed")
-        return {"status": "ready", "model_version": card.model_version}
+        if why := served.hindrance():
+            raise unavailable(why)
+        about = {"status": "ready", "model_version": ready().model_version}
+        return about if served.refused is None else {**about, "refused": served.refused}
 
     return app
+
+
+REFUSALS = {
+    400: "The body is not a whole picture within the bounds; says what was found and what to send.",
+    408: "The body did not come in time.",
+    413: "The body is too long.",
+    503: "No release is loaded, or too many requests wait; try again.",
+}
+
+
+def unavailable(why: str) -> HTTPException:
+    return HTTPException(503, why, {"Retry-After": "1"})
+
+
+def _explained(bad: PictureError, body: bytes, request: Request) -> str:
+    what = instead(
+        body,
+        request.headers.get("content-type", ""),
+        request.headers.get("content-encoding", ""),
+    )
+    return f"body of {len(body)} bytes is {bad}" + (f"; {what}" if what else "")

@@ -47,13 +47,14 @@ class Client:
                 "/v1/classify", content=self.bodies[frame], headers={"Content-Type": "image/png"}
             )
             response.raise_for_status()
-        except httpx.HTTPError as failed:
+            answer = response.json()
+            told = self.classes.index(answer["label"]), int(answer["model_version"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as failed:
             self.failures += 1
             self.events.write("http_failed", detail=f"{type(failed).__name__}: {failed}")
             return None
         self.latencies_s.append(time.perf_counter() - began)
-        answer = response.json()
-        return self.classes.index(answer["label"]), answer["model_version"]
+        return told
 
     def measure(self) -> Measurement:
         """Ask about all frames; those that fail count as wrong."""

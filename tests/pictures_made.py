@@ -16,6 +16,11 @@ def saved(image, kind="PNG", **options):
     return buffer.getvalue()
 
 
+def opened(data):
+    """As Pillow has it, uint8 [H, W, 3]."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).copy()
+
+
 def quarters(width=96, height=64):
     """Red, green above blue, grey: every way to turn or mirror it is told apart."""
     image = Image.new("RGB", (width, height), COLOURS["grey"])

@@ -72,10 +72,20 @@ class AdaptedModel(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, H, W, 3] -> what the head sees, float32 [B, D]."""
+        return self._features(self.scaled(images))
+
+    def scaled(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, H, W, 3] -> what the backbone is given but for its normalization, float32 [B, 3, S, S].
+
+        Needs no weights: other threads may call it while new ones are loaded.
+        """
         pixels = images.permute(0, 3, 1, 2).float()
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             pixels = functional.interpolate(pixels, size, mode=RESIZED, antialias=True)
+        return pixels
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
             return self.backbone((pixels - self.mean) / self.std).float()
 
@@ -135,10 +145,15 @@ class AdaptedModel(nn.Module):
     def probabilities(self, images: np.ndarray, *, batch: int = 256) -> np.ndarray:
         """uint8 [B, H, W, 3] -> float32 [B, C], rows summing to 1."""
         rows = [
-            self(torch.from_numpy(images[i : i + batch])).softmax(dim=1).numpy()
+            self.answers(self.scaled(torch.from_numpy(images[i : i + batch])))
             for i in range(0, len(images), batch)
         ]
         return np.concatenate(rows) if rows else np.zeros((0, len(self.config.classes)), np.float32)
+
+    @torch.no_grad()
+    def answers(self, pixels: torch.Tensor) -> np.ndarray:
+        """What `scaled` gave, float32 [B, 3, S, S] -> float32 [B, C], rows summing to 1."""
+        return self.head(self._features(pixels)).softmax(dim=1).numpy()
 
 
 def chosen_dtype(precision: str) -> torch.dtype:

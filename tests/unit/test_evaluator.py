@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from actors.config import ServerConfig
 from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.held_out import HeldOut
+from fleetfl.messages import Snapshot
 from fleetfl.registry import Scores
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventReader
@@ -67,6 +69,33 @@ def test_scores_are_kept_beside_the_release(config):
     snapshot = evaluated(config)
     expected = Scores(snapshot.sha256.hex(), 0.75, {"fog": 0.5, "rain": 1.0})
     assert dict(config.releases.all_scores("one")) == {0: expected}
+
+
+def test_a_release_that_cannot_be_scored_is_said_and_the_next_one_is(config):
+    """The first body is none, the second has no finite answer: 0 of 4 are right, not the first class's 3."""
+    layout = config.model.build().layout
+    wild = np.full(layout.size, 3e38, np.float32)
+    bad = Snapshot("one", 0, bytes(8), bytes(32), "float32", b"short")
+    good = Published(wild, layout, Float32(), lineage="one").whole()
+    snapshots = [bad, msgspec.structs.replace(good, version=1)]
+
+    async def newer(than):
+        while than >= len(snapshots) - 1:
+            await asyncio.sleep(3600)
+        return snapshots[than + 1]
+
+    async def scenario():
+        running = asyncio.create_task(Evaluator(config, newer).run())
+        while not evaluations(config):
+            await asyncio.sleep(0.01)
+            assert not running.done(), running.exception()
+        running.cancel()
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+    events = EventReader(config.state / "events.jsonl").read()
+    assert [e["version"] for e in events if e["event"] == "evaluation_failed"] == [0]
+    (evaluated,) = evaluations(config)
+    assert (evaluated["version"], evaluated["accuracy"]) == (1, 0.0)
 
 
 def test_scores_that_cannot_be_kept_are_said_and_evaluation_goes_on(config, caplog):
