@@ -65,13 +65,14 @@ def _scale(processor: Mapping[str, Any], source: str) -> float:
 
 def _colours(processor: Mapping[str, Any], name: str, source: str) -> Colours:
     value = processor.get(name)
-    if isinstance(value, int | float):
-        value = [value] * 3
-    if not isinstance(value, list | tuple) or len(value) != 3:
+    listed = [value] * 3 if isinstance(value, int | float) else value
+    try:
+        red, green, blue = listed  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
+        return float(red), float(green), float(blue)
+    except (TypeError, ValueError) as odd:
         raise ModelError(
             f"{source}: its picture processor has {name} {value!r}, expected three numbers"
-        )
-    return float(value[0]), float(value[1]), float(value[2])
+        ) from odd
 
 
 def _size(processor: Mapping[str, Any], model_size: int | None, source: str) -> int:

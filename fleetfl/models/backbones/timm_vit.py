@@ -38,12 +38,11 @@ class Config(BackboneConfig):
             module = self._made(pretrained=False, **options)
             sha256 = load_into(module, self.checkpoint)
         else:
-            # At its own size first, so that what is resampled is known as it came.
-            module = self._made(pretrained=True)
-            weights = module.state_dict()
-            if options:
-                module = self._made(pretrained=False, **options)
-            sha256 = put_into(module, weights, f"timm model {self.name}")
+            # At its own size, so that what is resampled is known as it came.
+            sized = self._made(pretrained=False, **options) if options else None
+            native = self._made(pretrained=True)
+            module = native if sized is None else sized
+            sha256 = put_into(module, native.state_dict(), f"timm model {self.name}")
         data = resolve_model_data_config(module)
         sides = {self.image_size} if self.image_size else set(data["input_size"][1:])
         if len(sides) != 1:
