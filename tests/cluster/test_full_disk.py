@@ -32,7 +32,7 @@ def test_a_server_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path
     sent = list(frames(model_config.build().layout, "v1", 10))
     with (
         small_disk(tmp_path / "state", 32) as disk,
-        running_server(tmp_path, "server.aggregator.goal=5") as server,
+        running_server(tmp_path, "server.aggregator.goal=5", has_endpoint=False) as server,
     ):
         url, vehicle = monitor_of(server), Vehicle(server, "v1")
 

@@ -181,7 +181,8 @@ class Lives:
         self.begin()
 
     def begin(self):
-        server = running_server(self.folder, f"server.aggregator.goal={GOAL}")
+        goal = f"server.aggregator.goal={GOAL}"
+        server = running_server(self.folder, goal, has_endpoint=False)
         self.server = self.lives.enter_context(server)
 
     def begin_again(self):

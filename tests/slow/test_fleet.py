@@ -93,13 +93,13 @@ def test_the_readmes_demo_goes_on_when_a_vehicle_and_a_replica_are_killed(tmp_pa
 def test_ctrl_c_ends_all_that_a_run_started(tmp_path):
     argv = [sys.executable, "-m", "fleetfl", "demo"]
     argv += settings(
-        f"sim.runs={tmp_path}", "sim.num_vehicles=3", "sim.stop.seconds=600",
+        f"sim.runs={tmp_path}", "sim.num_vehicles=2", "sim.stop.seconds=600",
         "sim.dataset.num_factory=300", "sim.dataset.num_held_out=100",
     )  # fmt: skip
     log, folder = tmp_path / "log", tmp_path / "quickstart"
     process = processes.start(argv, log=log)
     try:
-        wait_for(lambda: len(events(folder, "vehicle_started")) == 3, process, log, "vehicle")
+        wait_for(lambda: len(events(folder, "vehicle_started")) == 2, process, log, "vehicle")
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) > 6
         process.send_signal(signal.SIGINT)
