@@ -111,10 +111,16 @@ class Aggregator:
             self.events.write("checkpoint_damaged", detail=damage)
         self.counted, state = found
         self.saving.row = self.counted
-        is_older = self._is_of_an_older_version(state)
-        self.older_rows = state.get("older_rows", 0)
-        self.coordinator.restore(state["coordinator"])
-        self.refused = dict(state.get("refused", {}))
+        try:
+            is_older = self._taken_over(state)
+        except CheckpointError:
+            raise
+        except Exception as odd:  # whole, and of a version that wrote something else
+            raise CheckpointError(
+                f"{checkpoints.folder}: the state after row {self.counted} cannot be taken over "
+                f"({type(odd).__name__}: {odd}): start the version that wrote it, or begin anew with "
+                "--set server.resume=false"
+            ) from odd
         ban.write_down(self.config.state, self.coordinator.banned)
         self.snapshot = self.coordinator.published.whole()
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
@@ -126,6 +132,14 @@ class Aggregator:
             self._end_older_rows()
             self.saving.keep(self.counted, self._state())
         return self.counted
+
+    def _taken_over(self, state: dict[str, Any]) -> bool:
+        """Whether it is an older version's. Raises CheckpointError for another model."""
+        is_older = self._is_of_an_older_version(state)
+        self.older_rows = state.get("older_rows", 0)
+        self.coordinator.restore(state["coordinator"])
+        self.refused = dict(state.get("refused", {}))
+        return is_older
 
     def _is_of_an_older_version(self, state: dict[str, Any]) -> bool:
         """Whether the checkpoint does not tell what values mean. Raises CheckpointError for another model."""

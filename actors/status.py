@@ -67,16 +67,21 @@ class Look:
 
 def look(url: str, timeout_s: float = 15.0) -> Look:
     """Raises StatusError."""
-    page = _fetched(f"{url}/metrics", timeout_s).decode()
-    metrics = {metric.name: metric for metric in text_string_to_metric_families(page)}
-    return Look(time.monotonic(), metrics, json.loads(_fetched(f"{url}/fleet", timeout_s)))
+    page, fleet = _fetched(f"{url}/metrics", timeout_s), _fetched(f"{url}/fleet", timeout_s)
+    try:
+        metrics = {m.name: m for m in text_string_to_metric_families(page.decode())}
+        found = Look(time.monotonic(), metrics, json.loads(fleet))
+        summary(found)
+    except Exception as odd:
+        raise StatusError(f"what answers at {url} is no fleetfl server: {odd}") from odd
+    return found
 
 
 def _fetched(url: str, timeout_s: float) -> bytes:
     try:
         with opener(url).open(url, timeout=timeout_s) as answer:
             return answer.read()
-    except (OSError, ValueError) as silent:
+    except Exception as silent:  # no address, nobody there, or somebody who speaks no HTTP
         raise StatusError(
             f"no server answers at {url}: {silent}. `fleetfl server run` says where it does; "
             "name that with --url"

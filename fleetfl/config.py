@@ -65,6 +65,10 @@ def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -
         raise ConfigError(f"{source}: " + f"\n{source}: ".join(lines)) from None
     except RecursionError:
         raise ConfigError(f"{source}: {part}: nested too deeply") from None
+    except ModuleNotFoundError:  # a component is there, what it needs is not: cli.py says which
+        raise
+    except Exception as odd:  # what a component's own checks, or its import, may raise
+        raise ConfigError(f"{source}: {part}: {type(odd).__name__}") from odd
 
 
 def table(tree: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:

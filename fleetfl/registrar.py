@@ -109,5 +109,5 @@ class Registrar:
     def _note_rollback(self, record: Record) -> None:
         lineage, _, version = (record.restores or "").rpartition("/")
         for name, number in ((lineage, version), (record.lineage, record.version)):
-            if lineage and name in self.rollbacks:
+            if lineage and name in self.rollbacks and str(number).isdecimal():
                 self.rollbacks[name].add(int(number))

@@ -73,7 +73,7 @@ class Registry:
     def paths(self, lineage: str) -> dict[int, Path]:
         """Of this lineage's releases, by version."""
         found = (self.folder / lineage).glob("[0-9]*.safetensors")
-        return {int(path.stem): path for path in sorted(found)}
+        return {int(path.stem): path for path in sorted(found) if path.stem.isdecimal()}
 
     def entries(self) -> list[Entry]:
         """All releases, oldest first; each is read whole, so that damage shows."""
@@ -127,15 +127,16 @@ class Registry:
         """By version."""
         for path in (self.folder / lineage).glob("*.scores.json"):
             found = self._read_scores(path)
-            if found is not None:
-                yield int(path.name.split(".")[0]), found
+            version = path.name.split(".")[0]
+            if found is not None and version.isdecimal():
+                yield int(version), found
 
     def _read_scores(self, path: Path) -> Scores | None:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Scores)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as damaged:
+        except Exception as damaged:
             log.error("%s is DAMAGED: %s", path, damaged)
             return None
 
@@ -164,7 +165,10 @@ class Registry:
             raise RegistryError(f"settings {path}: {missing.strerror}") from missing
         if fingerprint_of(content) != fingerprint:
             raise RegistryError(f"settings {path} are DAMAGED: SHA-256 is another one")
-        return msgspec.json.decode(content)
+        try:
+            return msgspec.json.decode(content, type=dict[str, Any])
+        except Exception as odd:
+            raise RegistryError(f"settings {path} cannot be read: {odd}") from odd
 
     def _scores_path(self, lineage: str, version: int) -> Path:
         return self.folder / lineage / f"{version:08d}.scores.json"

@@ -100,10 +100,10 @@ def read_record(path: Path) -> Record:
             raise ValueError(f"entries {sorted(header)}")
         about = json.loads(header["fleetfl"])
         content, expected = about["record"], about["sha256"]
-        record = msgspec.convert(content, Record)
+        record, found = msgspec.convert(content, Record), _digest(content)
     except Exception as odd:
         raise ReleaseFileError(f"release {path} has no record that can be read: {odd}") from odd
-    if (found := _digest(content)) != expected:
+    if found != expected:
         raise ReleaseFileError(f"release {path} is DAMAGED: record {found}, not {expected}")
     return record
 

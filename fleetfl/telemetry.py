@@ -82,11 +82,12 @@ class EventReader:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None for what a full disk left of a line."""
+    """None for what a full disk left of a line, or somebody else wrote there."""
     try:
-        return json.loads(line)
-    except ValueError:
+        event = json.loads(line)
+    except Exception:
         return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def last_number(path: Path, field: str, block: int = 2**20) -> int:
