@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.fuzz_statistics import Fuzzer
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import FRACTION_BITS, Config, FeatureSums, features_of
 from fleetfl.codecs.int8 import Config as Int8
@@ -179,3 +180,12 @@ def test_a_banned_vehicle_leaves_the_sums_to_the_bit(submit):
         assert submit(coordinator, "v3", sums(3)).released
     assert banned.published.sha256 == never.published.sha256
     assert submit(banned, "mallory", sums(51), sequence=9).reason is Refusal.BANNED
+
+
+def test_a_thousand_hostile_messages_end_in_a_refusal_or_a_head_that_makes_sense():
+    """A sample of benchmarks/fuzz_statistics.py, which tries a million."""
+    fuzzer = Fuzzer(seed=3)
+    for _ in range(1000):
+        fuzzer.step()
+    assert fuzzer.told["heads"] > 10
+    assert fuzzer.told["body"] > 100

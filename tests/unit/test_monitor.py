@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
@@ -150,6 +151,25 @@ def test_the_status_says_who_is_away_and_what_hinders(aggregator, roster):
         assert words in said
     assert "3 of 10 updates towards the next" in said
     assert "expired count 2, refused stale 1" in said
+
+
+def test_the_status_shows_who_is_banned(aggregator, roster):
+    banned = GaugeMetricFamily("fleetfl_banned_vehicle", "Banned.", labels=["vehicle"])
+    banned.add_metric(["v2"], 1)
+    banned.add_metric(["gone"], 1)
+
+    def parts():
+        return {"aggregator": [*aggregator.collected(), banned]}
+
+    with answering(parts, roster) as url:
+        about = summary(look(url))
+    assert {v["vehicle"]: v["banned"] for v in about["vehicles"]} == {
+        v["vehicle"]: v["vehicle"] == "v2" for v in about["vehicles"]
+    }
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(rendered(about))
+    assert "banned: gone, v2" in screen.getvalue()
+    assert "BANNED" in screen.getvalue()
 
 
 def test_the_status_is_watched_until_ctrl_c(aggregator, roster):
