@@ -4,11 +4,13 @@ import multiprocessing
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
-from actors.preparation import initial_beside
+from actors.preparation import initial_beside, with_initial
 from fleetfl.adapter_file import AdapterFileError, read_adapter, write_adapter
+from fleetfl.models.adapters.lora import Config as Lora
 from fleetfl.transport.memory import Config as Memory
 from fleetfl.vectors import Layout
 
@@ -48,6 +50,37 @@ def test_a_file_for_another_model_is_named_with_both_sizes(config, tmp_path):
         ),
     ):
         initial()
+
+
+@pytest.mark.parametrize("runs_model", [True, False])
+def test_an_older_versions_file_is_taken_to_be_of_the_settings_model(
+    config, runs_model, caplog, tmp_path
+):
+    """It says nothing of what its values mean. A server without endpoint builds the model for that once."""
+    model, path = config.model.build(seed=3), tmp_path / "older.safetensors"
+    save_file(model.layout.unflatten(model.vector()), path)
+    changed = config.model_copy(update={"initial": path} | ({} if runs_model else {"http": None}))
+    found = with_initial(changed).initial
+    assert "older.safetensors does not say what its values mean" in caplog.text
+    layout, vector = read_adapter(found)
+    assert (layout, vector.tobytes()) == (model.layout, model.vector().tobytes())
+
+
+def test_a_file_that_says_its_meaning_is_taken_at_its_word_where_nothing_runs_the_model(
+    config, tmp_path
+):
+    path = tmp_path / "initial.safetensors"
+    write_adapter(path, Layout.flat(3), np.zeros(3, np.float32))
+    changed = config.model_copy(update={"initial": path, "http": None})
+    assert with_initial(changed).initial == path
+
+
+def test_a_file_of_another_meaning_is_named_with_both_values(config, tmp_path):
+    other = config.model.model_copy(update={"adapter": Lora(alpha=4.0)}).build()
+    path = tmp_path / "other.safetensors"
+    write_adapter(path, other.layout, other.vector())
+    with pytest.raises(ServerError, match=r"other\.safetensors.*adapter \(.*4\.0.*against.*16\.0"):
+        with_initial(config.model_copy(update={"initial": path}))
 
 
 def test_a_file_that_is_none_is_said_before_anything_starts(config, tmp_path):

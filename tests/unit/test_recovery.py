@@ -6,15 +6,16 @@ import sqlite3
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.preparation import set_aside
 from fleetfl import wire
 from fleetfl.adapter_file import write_adapter
-from fleetfl.checkpoints import CheckpointError
+from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.codecs import decoder
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordinator import Coordinator, Refusal
 from fleetfl.journal import Journal, JournalError
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
@@ -343,6 +344,54 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, config):
     assert Aggregator(config).coordinator.layout == Layout.flat(3)
     assert [e["version"] for e in told(config, "released")] == [0]
     assert len(list(tmp_path.glob("before-*/checkpoints/*.checkpoint"))) == 1
+
+
+MEANT = LAYOUT.meant({"classes": ["a", "b"], "adapter": {"kind": "lora", "alpha": 16.0}})
+
+
+def as_older_version(config):
+    """Have the newest checkpoint be as a version wrote it that noted shapes alone."""
+    checkpoints = Checkpoints(config.checkpoint_folder)
+    row, state = checkpoints.newest()
+    for name in ("parts", "older_rows"):
+        del state[name]
+    del state["coordinator"]["last_without_meaning"]
+    checkpoints.write(row, state)
+
+
+def test_a_checkpoint_that_notes_no_meaning_goes_on_and_its_rows_count(config, updates, caplog):
+    """Also when it ends before the next checkpoint; from there on what says nothing is refused."""
+    Aggregator(config)
+    as_older_version(config)
+    keep(Journal(config.journal_path), updates)
+    expected = Aggregator(config).coordinator.published.sha256  # of shapes alone, as before
+    for path in config.checkpoint_folder.iterdir():
+        path.unlink()
+    set_aside(config)
+    Aggregator(config)
+    as_older_version(config)
+    keep(Journal(config.journal_path), updates)
+    write_adapter(config.initial, MEANT, np.zeros(20, np.float32))
+    first = Aggregator(config)
+    assert "older version" in caplog.text
+    assert first.coordinator.published.sha256 == expected
+    assert first.coordinator.last_without_meaning == first.coordinator.version > 0
+    again = Aggregator(config)
+    assert again.coordinator.published.sha256 == expected
+    late = replace(updates[0], sequence=99, base_version=again.coordinator.version)
+    meant = replace(late, sequence=100, layout=MEANT.fingerprint, parts=MEANT.parts)
+    again.coordinator.last_without_meaning -= 1
+    assert again.coordinator.submit(late).reason == Refusal.LAYOUT
+    assert again.coordinator.submit(meant).verdict == "accepted"
+
+
+def test_a_checkpoint_of_another_meaning_names_the_part(config):
+    write_adapter(config.initial, MEANT, np.zeros(20, np.float32))
+    Aggregator(config)
+    other = LAYOUT.meant({"classes": ["b", "a"], "adapter": {"kind": "lora", "alpha": 16.0}})
+    write_adapter(config.initial, other, np.zeros(20, np.float32))
+    with pytest.raises(CheckpointError, match=r"differs in classes .*begin anew"):
+        Aggregator(config)
 
 
 def test_what_came_while_nobody_asked_is_counted_at_the_start(config, updates):
