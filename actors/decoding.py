@@ -18,7 +18,7 @@ from fleetfl.pictures import Bounds, Header, decoded, look
 SMALL_WORK = 2_000_000
 """Pixels to go over. A picture that takes more is a large one."""
 SMALL_BYTES = 2 * 2**20
-LARGE_WAITING = 8
+LARGE_WAITING = 16
 FINER = 16
 """A picture is unpacked at least so many times finer than the model looks at it, and at 1,024 pixels."""
 

@@ -379,15 +379,15 @@ def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(tmp_path, re
 
 
 def test_large_pictures_hold_up_each_other_and_nobody_else(tmp_path, releases):
-    """The large lane's thread is held; 8 wait for it, and the next is told to come again."""
+    """The large lane's thread is held; with that 16 wait, and the next is told to come again."""
 
     async def play(served, app):
         held = threading.Event()
         holder = asyncio.create_task(served.decoding.large.run(held.wait, 20))
         large = (made.empty_png(2000, 1500, 1, 0), True)
-        waiting = [asyncio.create_task(Sender(large).through(app)) for _ in range(7)]
+        waiting = [asyncio.create_task(Sender(large).through(app)) for _ in range(15)]
         while (
-            len([t for t in waiting if not t.done()]) < 7 or served.decoding.large.num_waiting < 8
+            len([t for t in waiting if not t.done()]) < 15 or served.decoding.large.num_waiting < 16
         ):
             await asyncio.sleep(0.01)
         one_more = Sender(large)
