@@ -8,7 +8,8 @@ Run: python benchmarks/fuzz_wire.py [--frames 1000000] [--seed 0] [--json FILE]
      python benchmarks/fuzz_wire.py --coverage 600        # guided by coverage, for so many seconds
 
 Frames are sound ones of every codec and type, edited: bits, bytes, cuts, copies, splices, hostile numbers;
-fields of other types; what zstd packed, edited and packed again; bodies under another codec's name; bombs
+fields of other types; values nested in any field, to 100,000 levels; what zstd packed, edited and packed
+again; bodies under another codec's name; bombs
 (sizes declared and not there, zstd of zeros, nested arrays); chunks that lie. `--coverage` needs
 `pip install atheris` and lets libFuzzer choose the bytes.
 """
@@ -37,11 +38,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetfl import chunks, codecs, messages, wire
 from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.bounds import max_frame_bytes
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
 from fleetfl.identity import Keyring, Signer
-from fleetfl.messages import Receipt, Release, Snapshot, Status, Update
+from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
@@ -96,12 +98,14 @@ class Corpus:
         self.others: list[messages.AnyMessage] = [
             Release("4f2a", 3, 2, LAYOUT.fingerprint, bytes(32), *self.bodies[0]),
             Snapshot("4f2a", 3, LAYOUT.fingerprint, bytes(32), *self.bodies[-1]),
-            Receipt("v1", "3f9a01", 7, "refused", "stale", 9, 12),
-            Status("v1", "3f9a01", "online", 3, 10, 20, 1, "cold", SIGNER.public),
+            Rollback("x", "4f2a", 3, LAYOUT.fingerprint, bytes(32), *self.bodies[-1], "fog"),
+            Receipt("v1", "3f9a01", 7, "refused", "stale", 9, 12, "9 versions late"),
+            Status("v1", "3f9a01", "online", 3, 10, 20, 1, "cold", SIGNER.public, {"accepted": 3}),
         ]
         self.kinds = [
             (8, self.edited_body), (5, self.edited_inside), (4, self.edited_frame), (2, self.odd_field),
             (2, self.misnamed), (3, self.chunk), (1, self.bomb), (1, self.noise), (1, self.sound),
+            (3, self.nested),
         ]  # fmt: skip
         self.weights = [weight for weight, _ in self.kinds]
 
@@ -175,6 +179,23 @@ class Corpus:
         values[self.dice.randrange(len(values))] = self.dice.choice(VALUES)
         return b"FFL\x02" + msgspec.msgpack.encode(values)
 
+    def nested(self) -> bytes:
+        """In any field, also past the last one; whole or cut, of any format, signed or not."""
+        dice = self.dice
+        message = dice.choice([*self.others, sound_update(*self.body())])
+        values = msgspec.msgpack.decode(wire.encode(message)[4:])
+        values += [0] * dice.choice((0, 0, 1, 3))
+        parts = [msgspec.msgpack.encode(value) for value in values]
+        at, level = dice.randrange(len(parts)), dice.choice(LEVELS)
+        depth = dice.choice((1, 7, 8, 9, 10, 200, 990, 1200, 100_000))
+        parts[at] = level * depth + dice.choice((b"\x01", b"\xc0", b"", parts[at]))
+        content = b"\xdc" + struct.pack(">H", len(parts)) + b"".join(parts)
+        frame = b"FFL" + bytes([dice.choice((2, 2, 2, 2, 1, 3))]) + content
+        if dice.random() < 0.3:
+            frame = frame[:3] + bytes([frame[3] | wire.SIGNED]) + content
+            frame += SIGNER.sign(frame)
+        return frame
+
     def misnamed(self) -> bytes:
         return self.frame(self.dice.choice(CODECS), self.body()[1])
 
@@ -222,6 +243,7 @@ class Corpus:
         return self.frame(kind, dice.choice((b"", b"\1", start)) + packed)
 
 
+LEVELS = (b"\x91", b"\x92\x01", b"\x81\xa1a", b"\x81\x91", b"\xdc\0\1", b"\xdf\0\0\0\1\xa0")
 LARGE = chunks.split(random.Random(0).randbytes(ASSEMBLER_BYTES * 3 // 4), 65_536)
 ZEROS = [zstandard.compress(bytes(size)) for size in (10**5, 10**6, 10**8)]
 UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(10**8))
@@ -233,8 +255,10 @@ class WayIn:
     def __init__(self, folder: Path) -> None:
         for name in ("v1", "server"):
             (folder / f"{name}.pub").write_text(SIGNER.public_line(name))
-        self.keys = Keyring("f", folder)
+        self.listed = Keyring("f", folder)
+        self.noting = Keyring("f", folder / "noted", first_use=True, max_keys=3)
         self.assembler = chunks.Assembler(max_bytes=ASSEMBLER_BYTES, ttl_s=60.0)
+        self.bounded = chunks.Assembler(max_frame_bytes=max_frame_bytes(LAYOUT), ttl_s=60.0)
         self.came_to: Counter[str] = Counter()
         self.fresh()
 
@@ -252,19 +276,28 @@ class WayIn:
         self.came_to[self._outcome(payload, sender, now_s, signed=signed)] += 1
 
     def _outcome(self, payload: bytes, sender: str, now_s: float, *, signed: bool) -> str:
+        number = len(payload)
+        keys = (self.listed, self.noting)[number % 2] if signed else None
         try:
-            frame = self.assembler.add(sender, payload, now_s)
+            assembler = (self.assembler, self.bounded)[number % 2]
+            frame = assembler.add(sender, payload, now_s)
             if frame is None:
                 return "chunk kept"
-            message = wire.decode(frame, self.keys if signed else None)
+            message = wire.decode(frame, keys, sender=(None, "v1", "server")[number % 3])
         except wire.SignatureError:
             return "not believed"
+        except wire.UnreadableError as unreadable:
+            return f"unreadable, {'named' if unreadable.named else 'nameless'}"
         except wire.WireError:
             return "wire error"
+        wire.encode(message)  # whatever is read can be sent
+        return self._judged(message)
+
+    def _judged(self, message: messages.AnyMessage) -> str:
         if isinstance(message, Update):
             outcome = self.coordinator.submit(message)
             return f"{outcome.verdict} {outcome.reason.value if outcome.reason else ''}".strip()
-        if isinstance(message, Release | Snapshot):
+        if isinstance(message, Release | Snapshot | Rollback):
             try:
                 decoder(message.codec, LAYOUT).decode(message.body)
             except codecs.CodecError:
