@@ -43,7 +43,7 @@ class OlderSums(FleetflError, ValueError):
 
 class Config(Section):
     vehicles: int = Field(default=8, ge=1)
-    """The head is released once the sums of so many are in. Later ones count for whoever asks again."""
+    """The head is released once the sums of so many are in. Later ones change nothing, and are not kept."""
     shrinkage: float = Field(default=0.03, gt=0)
     """Share of the features' mean variance that is added to each."""
     scale: float = Field(default=0.3, gt=0)
@@ -279,6 +279,9 @@ class ClosedFormHead:
         """
         if captured_to < self.captured.get(vehicle, 0):
             raise OlderSums(f"newer sums of {vehicle} are held")
+        if self.is_released:
+            require_consistent(self._unpacked(num_examples, body))
+            return None
         before = (dict(self.bodies), dict(self.weights), self.total)
         self.put(vehicle, body, num_examples)
         solved = None
@@ -308,6 +311,12 @@ class ClosedFormHead:
         """A body of an older version under the name that these features have now; others as they are."""
         is_older = features_in(body) == self.features_without_meaning
         return self.features + body[len(self.features) :] if is_older else body
+
+    def release(self) -> None:
+        """Its head is out, once and for all: keep none of what it was solved from."""
+        self.is_released = True
+        self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
+        self.captured = {}
 
     def forget(self, vehicle: str) -> bool:
         """Be as if it had never sent anything; False if it has not."""
@@ -366,7 +375,8 @@ class ClosedFormHead:
             self.features = state["features"]
         self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
         self.captured = dict(state.get("captured", {}))
-        for vehicle, num_examples, before in state["bodies"]:
+        # An older release went on keeping them once its head was out.
+        for vehicle, num_examples, before in () if self.is_released else state["bodies"]:
             body = self.renamed(before)
             # An older release has counted some that would be refused now; those stay, within their weight.
             self._put(vehicle, body, num_examples, self._unpacked(num_examples, body))

@@ -193,7 +193,8 @@ class Coordinator:
             self.in_head[update.vehicle] = Contribution(*name, staleness, update.num_examples)
         if solved is None:
             return Outcome("accepted", self.version, staleness)
-        self.params, head.is_released = solved, True
+        self.params = solved
+        head.release()
         self.made_of, self.in_head = tuple(self.in_head.values()), {}
         self.published.replace(self.params)
         self.aggregator.released(self.params)
