@@ -15,13 +15,16 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from actors.config import ServerConfig
 from actors.metrics import Metrics
+from actors.naming import GenerationNames
 from actors.saving import Saving
 from fleetfl import ban, wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
 from fleetfl.coordinator import Coordinator
+from fleetfl.generations import Order, order_of
 from fleetfl.heap import keep_freed
+from fleetfl.high_water import HighWater
 from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
 from fleetfl.journal_repair import repair
@@ -31,8 +34,7 @@ from fleetfl.outcome import Outcome, Refusal, judged
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named
-from fleetfl.releases import new_lineage
-from fleetfl.telemetry import EventLog, last_number
+from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class Aggregator:
             config.aggregator.build(layout.size),
             config.optimizer.build(layout.size),
             release_codec=config.release,
-            lineage=new_lineage(),
+            lineage="",
             max_staleness=config.max_staleness,
             clip=config.clip,
             head=config.closed_form,
@@ -70,8 +72,9 @@ class Aggregator:
         log_path = config.state / "events.jsonl"
         self.metrics = Metrics()
         self.events = EventLog(log_path, watch=self.metrics.heard)
-        self.told = last_number(log_path, "row")
+        self.told = HighWater(config.told_path)
         """The events up to this row of the journal were written before."""
+        self.names = GenerationNames(config)
         self.journal = Journal(config.journal_path)
         self.registrar = Registrar(config.releases, config.registry, config.recipe())
         self.saving = Saving(config, self.journal, self.registrar, self.events)
@@ -79,6 +82,8 @@ class Aggregator:
         """The last row that was."""
         self.older_rows = 0
         """Rows up to this one were kept by an older version, whose updates tell shapes alone; 0 if none."""
+        self.is_stopping = False
+        """No more is counted."""
         self.outcomes: dict[int, Outcome] = {}
         self.refused: dict[int, str] = {}
         """Why, of the last rows that were; in the checkpoint, unlike `outcomes`."""
@@ -87,6 +92,8 @@ class Aggregator:
         from_row = self._resume()
         while self._count():
             pass
+        self._require_no_gap(None)
+        self._succeed_restore()
         self._show()
         self.events.write(
             "aggregator_started",
@@ -102,7 +109,10 @@ class Aggregator:
         checkpoints = self.saving.checkpoints
         found = checkpoints.newest()
         if found is None:
-            # The lineage is drawn by chance, so nothing that it names may go out before it is on disk.
+            # The name is drawn by chance, so nothing that it names may go out before it is on disk.
+            self.coordinator.published.rename(self._next_name())
+            self.coordinator.published.former.clear()
+            self.snapshot = self.coordinator.published.whole()
             self._register(time.time(), row=0, parent=None)
             self.saving.keep(0, self._state())
             self._tell_release()
@@ -111,27 +121,38 @@ class Aggregator:
             self.events.write("checkpoint_damaged", detail=damage)
         self.counted, state = found
         self.saving.row = self.counted
-        try:
-            is_older = self._taken_over(state)
-        except CheckpointError:
-            raise
-        except Exception as odd:  # whole, and of a version that wrote something else
-            raise CheckpointError(
-                f"{checkpoints.folder}: the state after row {self.counted} cannot be taken over "
-                f"({type(odd).__name__}: {odd}): start the version that wrote it, or begin anew with "
-                "--set server.resume=false"
-            ) from odd
+        is_older = self._restore(state)
         ban.write_down(self.config.state, self.coordinator.banned)
+        if not self.told.is_known:  # a folder from before this file: nothing is told twice
+            self.told.raise_to(self.counted)
         self.snapshot = self.coordinator.published.whole()
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
         self._register(time.time(), row=self.counted, parent=None)
+        from_row = self.counted
         self._require_all_rows()
         if is_older:
             self.older_rows = max(self.counted, self.journal.newest_row())
             self.coordinator.last_without_meaning = 2**53
             self._end_older_rows()
             self.saving.keep(self.counted, self._state())
-        return self.counted
+        settings = state.get("settings", self.registrar.fingerprint)
+        if settings != self.registrar.fingerprint and self.journal.newest_row() > self.counted:
+            # Those rows may have been counted before, to other bits.
+            self._begin_generation("rows are counted again under other settings", self.counted)
+        return from_row
+
+    def _restore(self, state: Any) -> bool:
+        """Be what the checkpoint says; gives whether it is an older version's. Raises CheckpointError."""
+        try:
+            return self._taken_over(state)
+        except CheckpointError:
+            raise
+        except Exception as odd:  # of a version that wrote something else, or of other settings
+            raise CheckpointError(
+                f"{self.saving.checkpoints.folder}: the state after row {self.counted} does not fit the "
+                f"`server` settings ({type(odd).__name__}: {odd}): put them back as they were, start the "
+                "version that wrote it, or begin anew with --set server.resume=false"
+            ) from odd
 
     def _taken_over(self, state: dict[str, Any]) -> bool:
         """Whether it is an older version's. Raises CheckpointError for another model."""
@@ -167,7 +188,7 @@ class Aggregator:
 
     def _require_all_rows(self) -> None:
         """Say so loudly if rows are gone that were counted, and give no number again that one had."""
-        given = max(self.counted, self.told)
+        given = max(self.counted, self.told.number)
         try:
             is_whole = self.journal.number_past(given)
         except JournalDamaged as damaged:
@@ -177,11 +198,35 @@ class Aggregator:
             path = self.journal.path
             log.error("journal %s was LOST, all or its end: goes on past row %d", path, given)
             self.events.write("journal_lost", counted=given)
-            self._rename(time.time(), self.counted)
+            self._begin_generation("the journal was lost, all or its end", self.counted)
+
+    def _require_no_gap(self, before: int | None) -> None:
+        """Say so loudly if rows behind the last one counted are gone that no trimming explains.
+
+        `before` is the next row that is there, None if there is none.
+        """
+        gap = self.journal.missing(self.counted, before)
+        if gap is None:
+            return
+        first, last = gap
+        log.error("rows %d to %d of journal %s are MISSING", first, last, self.journal.path)
+        self.events.write("journal_rows_missing", first=first, last=last)
+        self._begin_generation(f"rows {first} to {last} of the journal are missing", self.counted)
+        # Last: if the disk is full, the gap has to be met again.
+        self.journal.skip(first, last)
+
+    def _succeed_restore(self) -> None:
+        """After a restore from a backup: what was released since that was made is not known here."""
+        marker = self.config.restored_path
+        if not marker.exists():
+            return
+        self._begin_generation("this state was restored from a backup", self.counted)
+        marker.unlink(missing_ok=True)
 
     async def mend_journal(self) -> None:
         """For a gateway that cannot append, because the file is damaged. Raises JournalError."""
         self._repair("as a gateway found")
+        await self._tell_waiting()
 
     def _repair(self, why: str) -> None:
         """Have a sound file in the place of a damaged one. Raises JournalError.
@@ -190,7 +235,7 @@ class Aggregator:
         """
         self.saving.is_damage_seen = False
         path = self.journal.path
-        made = repair(path, max(self.counted, self.told))
+        made = repair(path, max(self.counted, self.told.number))
         if made is None:
             return
         lost = ", ".join(map(str, made.lost)) or "none known"
@@ -208,7 +253,7 @@ class Aggregator:
         if made.is_complete:
             self.saving.keep(self.counted, self._state())
         else:
-            self._rename(time.time(), self.counted)
+            self._begin_generation("rows of a damaged journal were lost", self.counted)
 
     def _rows(self, after: int, limit: int) -> list[Kept]:
         """Of the journal, repaired if it has to be. Raises JournalError."""
@@ -219,7 +264,21 @@ class Aggregator:
             return self.journal.rows(after, limit)
 
     async def run(self) -> None:
-        """Until killed: count what no gateway asks about, and save also when no more comes."""
+        """Until cancelled: count what no gateway asks about, and save also when no more comes."""
+        self.is_stopping = False
+        try:
+            await self._go_on()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Count no more; returns once a checkpoint has all that was counted, or that it has not is logged."""
+        self.is_stopping = True
+        if self.saving.is_behind(self.counted):
+            self.saving.try_keep(self.counted, self._state())
+        self.events.write("aggregator_stopped", counted_row=self.counted)
+
+    async def _go_on(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             try:
@@ -255,11 +314,12 @@ class Aggregator:
 
     async def _count_on(self) -> int:
         """As `_count`, with word to those who wait for a version, and their turn."""
-        version = self.coordinator.version
+        if self.is_stopping:
+            return 0
+        order = order_of(self.snapshot)
         num_rows = self._count()
-        if self.coordinator.version > version:
-            async with self.changed:
-                self.changed.notify_all()
+        if order_of(self.snapshot) > order:
+            await self._tell_waiting()
         self.saving.if_due(self.counted, self._state)
         await asyncio.sleep(0)
         return num_rows
@@ -268,6 +328,8 @@ class Aggregator:
         """Count the next rows of the journal; gives how many."""
         rows = self._rows(self.counted, BATCH)
         for kept in rows:
+            if kept.row > self.counted + 1:
+                self._require_no_gap(kept.row)
             message = _message(kept)
             if message is None:
                 self._pass_over(kept)
@@ -303,11 +365,13 @@ class Aggregator:
             self._register(
                 kept.kept_at, row=kept.row, parent=parent, updates=self.coordinator.made_of
             )
-        if kept.row > self.told:
-            event, about = judged(update, outcome, num_bytes=len(kept.frame), row=kept.row)
-            self.events.write(event, **about)
-        if outcome.released and kept.row >= self.told:
+        if kept.row <= self.told.number:
+            return
+        event, about = judged(update, outcome, num_bytes=len(kept.frame), row=kept.row)
+        self.events.write(event, **about)
+        if outcome.released:
             self._tell_release()
+        self.told.raise_to(kept.row)
 
     def _roll_back(self, kept: Kept, rollback: Rollback) -> None:
         """As whoever holds the server's key has asked for in this row."""
@@ -323,7 +387,7 @@ class Aggregator:
                 restores=restores,
                 reason=rollback.reason,
             )
-        if kept.row <= self.told:
+        if kept.row <= self.told.number:
             return
         told = {"row": kept.row, "restores": restores}
         if outcome.released:
@@ -340,6 +404,7 @@ class Aggregator:
         else:
             log.error("row %d: NOT rolled back to %s: %s", kept.row, restores, outcome.detail)
             self.events.write("rollback_refused", **told, detail=outcome.detail)
+        self.told.raise_to(kept.row)
 
     def _rolled_back(self, kept: Kept, rollback: Rollback) -> Outcome:
         forged = self._forged(kept)
@@ -367,33 +432,64 @@ class Aggregator:
         if not forged:
             self.coordinator.ban(asked)
             ban.write_down(self.config.state, self.coordinator.banned)
-        if kept.row <= self.told:
+        if kept.row <= self.told.number:
             return
         about = {"row": kept.row, "vehicle": asked.name}
         if forged:
             log.error("row %d: %s is NOT banned: %s", kept.row, asked.name, forged)
             self.events.write(ban.REFUSED, **about, detail=forged)
+            self.told.raise_to(kept.row)
             return
         event = ban.DONE if asked.is_banned else ban.LIFTED
         log.warning("row %d: %s %s: %s", kept.row, event, asked.name, asked.reason)
         self.events.write(event, **about, why=asked.reason)
+        self.told.raise_to(kept.row)
 
     def _pass_over(self, kept: Kept) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""
         log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
         self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
-        self._rename(kept.kept_at, kept.row)
+        self._begin_generation(f"row {kept.row} of the journal is damaged", kept.row)
         self.journal.drop(kept.row)
 
-    def _rename(self, at: float, counted: int) -> None:
-        """What was counted may be missing: versions that come again with other bits get another name."""
-        was = named(self.snapshot.lineage, self.snapshot.version)
-        self.coordinator.published.rename(new_lineage())
-        self.snapshot = self.coordinator.published.whole()
-        self._register(at, row=counted, parent=was)
-        self.saving.keep(counted, self._state())
-        # Last: if the disk is full, the row has to be met again.
-        self.counted = counted
+    def _next_name(self, past: int = 0) -> str:
+        """Raises CheckpointError if the disk does not take that it is given."""
+        published = self.coordinator.published
+        try:
+            return self.names.next([published.lineage, *published.former], past=past)
+        except OSError as failed:
+            raise CheckpointError(
+                f"{self.config.generation_path} cannot be written: {failed}"
+            ) from failed
+
+    def _begin_generation(self, why: str, counted: int, *, past: int = 0) -> None:
+        """From here on versions may have other bits than those that went out, so they get another name.
+
+        Rows up to `counted` are counted by that. Raises CheckpointError or RegistryError, with all as it was.
+        """
+        published, row = self.coordinator.published, self.counted
+        was, before = named(published.lineage, published.version), published.snapshot()
+        published.rename(self._next_name(past))
+        self._register(time.time(), row=counted, parent=was)
+        try:
+            self.counted = counted
+            self.saving.keep(counted, self._state())
+        except Exception:
+            # The row, or whatever it was, has to be met again: nobody may hear of this name yet.
+            self.registrar.forget(named(published.lineage, published.version))
+            published.restore(before)
+            self.counted = row
+            raise
+        self.snapshot = published.whole()
+        log.error("generation %s begins at %s: %s", published.lineage, was, why)
+        self.events.write(
+            "generation_began",
+            lineage=published.lineage,
+            version=published.version,
+            was=was,
+            counted_row=counted,
+            why=why,
+        )
 
     def _outcome_before(self, row: int) -> Outcome:
         """For a repeat of what was counted so long ago, or before a crash, that nothing is remembered."""
@@ -447,6 +543,7 @@ class Aggregator:
             "layout": self.coordinator.layout.fingerprint,
             "parts": self.coordinator.layout.parts,
             "older_rows": self.older_rows,
+            "settings": self.registrar.fingerprint,
             "coordinator": self.coordinator.snapshot(),
             "refused": dict(self.refused),
         }
@@ -455,16 +552,35 @@ class Aggregator:
         snapshot = self.snapshot
         self.events.write("released", version=snapshot.version, sha256=snapshot.sha256.hex())
 
-    async def newer(self, than: int) -> Snapshot:
-        """The newest version, once there is one past `than` (-1 for any)."""
+    async def newer(self, than: Order) -> Snapshot:
+        """The newest version, once one stands behind `than` (BEFORE_ALL: at once).
+
+        Who names a later version than the newest one has it from this server, as it was before it lost that.
+        """
+        while than > order_of(self.snapshot):
+            await self._outrank(than)
         async with self.changed:
-            await self.changed.wait_for(lambda: self.snapshot.version > than)
+            await self.changed.wait_for(lambda: order_of(self.snapshot) > than)
         return self.snapshot
 
-    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
-        """As `newer`, with the releases past `than` that vehicles may ask for, newest last."""
+    async def _outrank(self, than: Order) -> None:
+        number, version = than
+        why = f"version {version} of generation {number} is out already, signed with this server's key"
+        try:
+            self._begin_generation(why, self.counted, past=number)
+        except Exception as failed:  # such as a full disk: until it is back
+            log.error("no generation is begun: %s", failed)
+            await asyncio.sleep(TICK_S)
+        await self._tell_waiting()
+
+    async def _tell_waiting(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
+        """As `newer`, with the releases behind `than` that vehicles may ask for, newest last."""
         snapshot = await self.newer(than)
-        return snapshot, self.coordinator.published.since(than)
+        return snapshot, self.coordinator.published.later_than(than)
 
     def _show(self) -> None:
         for name, about, value in (

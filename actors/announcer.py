@@ -1,4 +1,8 @@
-"""Has every release retained at the broker, and retained again where the broker lost it. Knows no update."""
+"""Has every release retained at the broker, and retained again where the broker lost it. Knows no update.
+
+Before its first word it reads what the broker has from before: a server that was restored, or lost a part of
+its state, must not speak below a version that its own key has signed, as no vehicle would follow.
+"""
 
 import asyncio
 import functools
@@ -9,19 +13,39 @@ import msgspec
 
 from actors.retained import Retained
 from fleetfl import topics, wire
-from fleetfl.messages import Release, Snapshot
+from fleetfl.generations import BEFORE_ALL, LAST_VERSION, Order, order_of
+from fleetfl.identity import Signer
+from fleetfl.messages import SERVER, Release, Snapshot
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport, TransportError
 
 log = logging.getLogger(__name__)
 
-Announcement = Callable[[int], Awaitable[tuple[Snapshot, list[Release]]]]
-"""The newest version once it is past this one, with the releases past this one, newest last."""
+FIRST_LOOK_S = 2.0
+"""Retained packets come at once, if they are there; before its first word a server waits so long for them."""
+
+Announcement = Callable[[Order], Awaitable[tuple[Snapshot, list[Release]]]]
+"""The newest version once it stands behind this place, with the releases behind it, newest last."""
+
+
+def place_to_pass(news: Release | Snapshot, newest: Snapshot) -> Order | None:
+    """Behind which place a version has to stand to be taken by who holds `news`; None if `newest` does.
+
+    Both have our signature. Two generations of one number, or one version of two bits, cannot be told apart
+    by their order, so that the next has to pass the whole generation.
+    """
+    said, now = order_of(news), order_of(newest)
+    is_same = (news.lineage, news.sha256) == (newest.lineage, newest.sha256)
+    if said[0] == now[0] and (news.lineage != newest.lineage or (said == now and not is_same)):
+        return said[0], LAST_VERSION
+    return said if said > now else None
 
 
 class Announcer:
-    """With `signer` it signs what it says. It looks every `look_s` whether all is still there."""
+    """With `signer` it signs what it says, and knows again what it said. It looks every `look_s` whether all
+    is still there.
+    """
 
     def __init__(
         self,
@@ -30,11 +54,12 @@ class Announcer:
         transport: Transport,
         announcement: Announcement,
         events: EventLog,
-        signer: wire.Signer | None = None,
+        signer: Signer | None = None,
         look_s: float = 30.0,
+        retry_s: float = 1.0,
     ) -> None:
         self.fleet, self.transport, self.announcement = fleet, transport, announcement
-        self.events, self.signer, self.look_s = events, signer, look_s
+        self.events, self.signer, self.look_s, self.retry_s = events, signer, look_s, retry_s
         self.retained = Retained(transport)
         self.publishing = asyncio.Lock()
 
@@ -43,24 +68,70 @@ class Announcer:
         await together(news=self._announce(), look=self._look_after())
 
     async def _announce(self) -> None:
-        version = -1
+        order = BEFORE_ALL
+        await self._speak_behind_all_that_was_said()
         while True:
             try:
-                snapshot, releases = await self.announcement(version)
+                snapshot, releases = await self.announcement(order)
                 async with self.publishing:
                     sizes = await self._publish(snapshot, releases)
             except TransportError as broken:
-                log.warning("what came after release %d is not announced yet: %s", version, broken)
+                log.warning("what came after release %d is not announced yet: %s", order[1], broken)
                 continue
-            except (
-                Exception
-            ) as odd:  # the loop must live: the next release may be one that can be sent
-                log.exception("what came after release %d is not announced", version)
-                self.events.write("announcement_failed", after=version, detail=str(odd)[:300])
+            except Exception as odd:  # the loop must live: the next one may be one that can be sent
+                log.exception("what came after release %d is not announced", order[1])
+                self.events.write("announcement_failed", after=order[1], detail=str(odd)[:300])
                 await asyncio.sleep(self.look_s)
                 continue
-            version = snapshot.version
-            self.events.write("announced", version=version, **sizes)
+            order = order_of(snapshot)
+            self.events.write("announced", version=snapshot.version, **sizes)
+
+    async def _speak_behind_all_that_was_said(self) -> None:
+        """Return once the newest version stands behind all that the broker has with our signature."""
+        if self.signer is None:
+            return
+        while True:
+            try:
+                for news in await self._said():
+                    await self._outrank(news)
+                return
+            except Exception as broken:  # the loop must live, and not speak before it knows
+                log.warning("what was announced before is not known yet: %s", broken)
+                await asyncio.sleep(self.retry_s)
+
+    async def _said(self) -> list[Release | Snapshot]:
+        """What the broker has with our signature. Raises TransportError."""
+        frames = await asyncio.gather(
+            self.retained.first_frame(topics.release(self.fleet), FIRST_LOOK_S),
+            self.retained.first_frame(topics.snapshot_chunks(self.fleet), FIRST_LOOK_S),
+        )
+        return [news for frame in frames if (news := self._ours(frame)) is not None]
+
+    def _ours(self, frame: bytes | None) -> Release | Snapshot | None:
+        """The frame's message, if this server's key has signed it."""
+        if frame is None or self.signer is None:
+            return None
+        try:
+            message = wire.decode(frame, self.signer, sender=SERVER)
+        except wire.WireError as foreign:
+            log.warning("what is retained is not ours: %s", foreign)
+            return None
+        return message if isinstance(message, Release | Snapshot) else None
+
+    async def _outrank(self, news: Release | Snapshot) -> None:
+        """Have a new generation if vehicles that hold `news` would not take what is the newest here."""
+        newest, _ = await self.announcement(BEFORE_ALL)
+        beyond = place_to_pass(news, newest)
+        if beyond is None:
+            return
+        log.error(
+            "the broker has version %d of %s, signed with our key; here it is version %d of %s",
+            news.version,
+            news.lineage,
+            newest.version,
+            newest.lineage,
+        )
+        await self.announcement(beyond)
 
     async def _look_after(self) -> None:
         while True:
@@ -74,9 +145,13 @@ class Announcer:
     async def _mend(self) -> None:
         """Raises TransportError."""
         lost = await self.retained.lost()
+        if self.signer is not None and topics.release(self.fleet) in lost:
+            # It may have been exchanged for a later one of ours.
+            for news in await self._said():
+                await self._outrank(news)
         if lost:
             log.error("the broker LOST what was retained at %s: published again", ", ".join(lost))
-            snapshot, releases = await self.announcement(-1)
+            snapshot, releases = await self.announcement(BEFORE_ALL)
             await self._publish(snapshot, releases)
             self.events.write("retained_lost", topics=lost, version=snapshot.version)
 

@@ -29,6 +29,7 @@ from actors.preparation import (
 )
 from fleetfl import FleetflError
 from fleetfl.addresses import unproxied, url_of
+from fleetfl.generations import BEFORE_ALL
 from fleetfl.messages import Snapshot
 from fleetfl.ports import free_ports
 from fleetfl.roster import Sighting
@@ -44,6 +45,8 @@ LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 
 
 BUILD_AGAIN_S = 1.0
+LAST_CHECKPOINT_S = 20.0
+"""How long a server that stops waits for it."""
 ANSWER_S = 3.0
 """How long the monitor waits for a part."""
 
@@ -84,12 +87,14 @@ class Server:
             for reference in running:
                 ray.cancel(reference)
             ray.wait(running, num_returns=len(running), timeout=ANSWER_S)
+            # It writes its last checkpoint: without that the next start counts rows again.
+            ray.wait([self.running["aggregator"]], timeout=LAST_CHECKPOINT_S)
 
     def newest(self) -> Snapshot:
         """The newest release, whole."""
         import ray
 
-        return ray.get(self.actors["aggregator"].newer.remote(-1), timeout=30)
+        return ray.get(self.actors["aggregator"].newer.remote(BEFORE_ALL), timeout=30)
 
     def measured(self) -> dict[str, list[Metric] | None]:
         """What each part measures, None for one that does not answer."""

@@ -152,6 +152,21 @@ class ServerConfig(FleetConfig):
         return self.state / "checkpoints"
 
     @property
+    def told_path(self) -> Path:
+        """Which row of the journal the events have told up to."""
+        return self.state / "last_told_row"
+
+    @property
+    def generation_path(self) -> Path:
+        """The highest number of a generation that was begun here."""
+        return self.state / "generation"
+
+    @property
+    def restored_path(self) -> Path:
+        """There after a restore from a backup, until a new generation has begun."""
+        return self.state / "restored"
+
+    @property
     def releases(self) -> Registry:
         return Registry.of_server(self.state)
 

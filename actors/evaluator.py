@@ -11,6 +11,7 @@ from actors.config import ServerConfig
 from actors.gateway import Newer
 from actors.metrics import Metrics
 from fleetfl.codecs import decoder
+from fleetfl.generations import BEFORE_ALL, order_of
 from fleetfl.held_out import read_held_out
 from fleetfl.messages import Snapshot
 from fleetfl.registry import RegistryError, Scores
@@ -43,15 +44,15 @@ class Evaluator:
         return self.metrics.collected()
 
     async def run(self) -> None:
-        version = -1
+        order = BEFORE_ALL
         while True:
             try:
-                snapshot = await self.newer(version)
-                version = snapshot.version
+                snapshot = await self.newer(order)
+                order = order_of(snapshot)
                 await self._evaluate(snapshot)
             except Exception as failed:  # the loop must live: the next version may be a sound one
-                log.exception("version %d, or what came after it, was not evaluated", version)
-                self.events.write("evaluation_failed", version=version, detail=str(failed)[:300])
+                log.exception("the version behind %s was not evaluated", order)
+                self.events.write("evaluation_failed", version=order[1], detail=str(failed)[:300])
                 await asyncio.sleep(AGAIN_S)
 
     async def _evaluate(self, snapshot: Snapshot) -> None:

@@ -20,6 +20,8 @@ from fleetfl import topics, wire
 from fleetfl.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
+from fleetfl.generations import Order
+from fleetfl.identity import Signer
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.limits import Config as LimitsConfig
 from fleetfl.limits import Limits, TokenBucket
@@ -48,8 +50,8 @@ Judged = Callable[[int], Awaitable[Outcome]]
 """What became of the update in this row of the journal."""
 Mend = Callable[[], Awaitable[None]]
 """Has a damaged journal repaired."""
-Newer = Callable[[int], Awaitable[Snapshot]]
-"""The newest version once it is past this one."""
+Newer = Callable[[Order], Awaitable[Snapshot]]
+"""The newest version, once it stands behind this place."""
 
 
 class Gateway:
@@ -70,7 +72,7 @@ class Gateway:
         announcement: Announcement,
         events: EventLog,
         keys: wire.Verifier | None = None,
-        signer: wire.Signer | None = None,
+        signer: Signer | None = None,
         max_in_flight: int = 128,
         max_in_flight_bytes: int = 64 * 2**20,
         max_frame_bytes: int = wire.MAX_FRAME_BYTES,

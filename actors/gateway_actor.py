@@ -19,6 +19,7 @@ from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter
 from fleetfl.bounds import max_frame_bytes
 from fleetfl.coordinator import Outcome
+from fleetfl.generations import Order
 from fleetfl.identity import Signer
 from fleetfl.journal import Journal, JournalError
 from fleetfl.messages import Release, Snapshot
@@ -55,10 +56,10 @@ class Calls:
     async def mend_journal(self) -> None:
         await self.aggregator.mend_journal.remote()
 
-    async def newer(self, than: int) -> Snapshot:
+    async def newer(self, than: Order) -> Snapshot:
         return await self.aggregator.newer.remote(than)
 
-    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
+    async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
         return await self.aggregator.announcement.remote(than)
 
 

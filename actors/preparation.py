@@ -34,6 +34,7 @@ def set_aside(config: ServerConfig) -> None:
         config.checkpoint_folder,
         config.releases.folder,
         config.state / "events.jsonl",
+        config.told_path,
     ):
         if path.exists():
             aside.mkdir(exist_ok=True)

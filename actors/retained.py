@@ -6,8 +6,9 @@ A broker that was killed before it saved forgets it without a word. So one looks
 import asyncio
 from collections.abc import Callable
 
-from fleetfl.chunks import split
+from fleetfl.chunks import Assembler, split
 from fleetfl.transport import Transport
+from fleetfl.wire import WireError
 
 PATIENCE_S = 5.0
 """A retained packet comes at once, if it is there."""
@@ -45,6 +46,33 @@ class Retained:
         return [
             topic for topic, payload in self.watched.items() if await self._at(topic) != payload
         ]
+
+    async def first_frame(self, topic_filter: str, patience_s: float) -> bytes | None:
+        """The first whole frame that the retained chunks there make; None if none comes in that time.
+
+        Raises TransportError.
+        """
+        assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
+
+        async def frame() -> bytes | None:
+            async with self.transport.subscribe(topic_filter, qos=0) as packets:
+                async for packet in packets:
+                    packet.ack()
+                    try:
+                        whole = assembler.add("server", packet.payload, clock())
+                    except WireError:
+                        continue  # anybody may have put it there
+                    if whole is not None:
+                        return whole
+            return None
+
+        reading = asyncio.ensure_future(frame())
+        try:
+            await asyncio.wait({reading}, timeout=patience_s)  # not wait_for: as below
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+        return None if reading.cancelled() else reading.result()
 
     async def _at(self, topic: str) -> bytes | None:
         async with self.transport.subscribe(topic, qos=0) as packets:

@@ -49,13 +49,25 @@ class Saving:
         """Begin one in a thread, unless one is under way, was begun just now, or there is nothing new."""
         if self.task is not None and not self.task.done():
             return
-        if row == self.row and not self.registrar.waiting:
+        if not self.is_behind(row):
             return
         if time.monotonic() - self.began_at < self.config.checkpoint_s:
             return
         self.began_at, self.row = time.monotonic(), row
         save = asyncio.to_thread(self._save, row, state())
         self.task = asyncio.create_task(save, name="aggregator.save")
+
+    def is_behind(self, row: int) -> bool:
+        """Whether no checkpoint has this row, or a release waits to be written."""
+        return row != self.row or bool(self.registrar.waiting)
+
+    def try_keep(self, row: int, state: dict[str, Any]) -> None:
+        """As `keep`, for the last time: a failure is logged, and a replay makes up for it."""
+        try:
+            self.keep(row, state)
+            self.row = row
+        except Exception as failed:  # as in `_save`
+            log.error("no checkpoint at row %d, the last one: %s", row, failed)
 
     async def ended(self) -> None:
         """The one under way is."""

@@ -29,6 +29,7 @@ from actors.http_edge import HUNG_UP, Edge
 from actors.metrics import Metrics
 from actors.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
+from fleetfl.generations import BEFORE_ALL, order_of
 from fleetfl.messages import Snapshot
 from fleetfl.pictures import Bounds, PictureError
 from fleetfl.telemetry import EventLog
@@ -130,14 +131,14 @@ class ServedModel:
 
     async def follow(self) -> None:
         """Load each newest release until cancelled."""
-        seen = -1
+        seen = BEFORE_ALL
         while True:
             try:
                 snapshot = await self.newer(seen)
                 why = await self.model_lane.run(self._load, snapshot, timeout_s=LOAD_TIMEOUT_S)
-                seen = snapshot.version
+                seen = order_of(snapshot)
                 if why:
-                    self._refuse(seen, why)
+                    self._refuse(snapshot.version, why)
             except Exception:  # the loop must live: the endpoint goes on with what it has
                 log.exception("no newer release; serving version %d", self._version())
                 await asyncio.sleep(1.0)

@@ -296,16 +296,17 @@ class Coordinator:
 
     def _misplaced(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
         """Why a difference to its base is of no use here, whatever its values are."""
-        base = update.base_version
         if update.vehicle in self.banned:
             return Refusal.BANNED, self.banned[update.vehicle] or "no reason was given"
         unlike = self.layout.objection(update.layout, update.parts, ours="the server's")
         if unlike and not self._is_of_an_older_version(update):
             return Refusal.LAYOUT, unlike
-        if update.lineage and not self.published.knows(update.lineage):
-            return Refusal.LINEAGE, f"lineage {update.lineage}, expected {self.published.lineage}"
-        if staleness < 0:
-            return Refusal.FUTURE, f"base version {base}, newest is {self.version}"
+        base, published = update.base_version, self.published
+        newest = published.last_of(update.lineage or published.lineage)
+        if newest is None:
+            return Refusal.LINEAGE, f"lineage {update.lineage}, expected {published.lineage}"
+        if base > newest:
+            return Refusal.FUTURE, f"base version {base}, newest is {newest}"
         return self._outdated(update, staleness)
 
     def _outdated(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
@@ -314,6 +315,8 @@ class Coordinator:
             return Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}"
         if update.codec != closed_form.KIND and base < self.ledger.floor:
             return Refusal.STALE, f"base version {base}, none before {self.ledger.floor} is counted"
+        if self.published.has_other_bits(base, update.base_sha256):
+            return Refusal.BASE, f"base version {base} has other bits here"
         if any(first <= base <= last for first, last in self.undone):
             return Refusal.UNDONE, f"base version {base} was rolled back"
         return None

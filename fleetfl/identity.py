@@ -86,6 +86,12 @@ class Signer:
         """64 bytes over the fleet's name and the frame."""
         return self.key.sign(_covered(self.fleet, frame))
 
+    def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
+        """Why the frame was not signed with this key; empty if it was. So it is a wire.Verifier as well."""
+        if is_signed(self.fleet, frame, signature, self.key.public_key()):
+            return ""
+        return f"{name}: the signature is not of this key"
+
     def public_line(self, name: str) -> str:
         """The line of NAME.pub."""
         return _line(self.public, name)

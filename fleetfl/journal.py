@@ -39,6 +39,12 @@ CREATE TABLE IF NOT EXISTS updates (
     UNIQUE (vehicle, boot, sequence)
 )
 """
+SKIPPED = """
+CREATE TABLE skipped (
+    -- Numbers that no row has, and why is known: they were passed over, or their loss was told.
+    first INTEGER NOT NULL, last INTEGER NOT NULL
+)
+"""
 
 Entry = tuple[str, str, int, float, int, bytes]
 """A row without its number."""
@@ -152,16 +158,18 @@ class Journal:
         return places
 
     def _inserted(self, entry: Entry) -> Place:
+        # Not INSERT OR IGNORE: that takes a number for a repeat too, and a number without a row means damage.
+        same = "SELECT row FROM updates WHERE vehicle = ? AND boot = ? AND sequence = ?"
+        there = self.writer.execute(same, entry[:3]).fetchone()
+        if there is not None:
+            return Place(there[0], is_new=False)
         added = self.writer.execute(
-            "INSERT OR IGNORE INTO updates (vehicle, boot, sequence, kept_at, checksum, frame)"
+            "INSERT INTO updates (vehicle, boot, sequence, kept_at, checksum, frame)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             entry,
         )
-        if added.rowcount:
-            assert added.lastrowid is not None
-            return Place(added.lastrowid, is_new=True)
-        same = "SELECT row FROM updates WHERE vehicle = ? AND boot = ? AND sequence = ?"
-        return Place(self.writer.execute(same, entry[:3]).fetchone()[0], is_new=False)
+        assert added.lastrowid is not None
+        return Place(added.lastrowid, is_new=True)
 
     def rows(self, after: int, limit: int) -> list[Kept]:
         """Up to `limit` rows past row `after`, in their order; fewer of large ones, but one at least.
@@ -205,7 +213,50 @@ class Journal:
                 return True
             self.writer.execute("DELETE FROM sqlite_sequence")
             self.writer.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (row,))
+            given = 0 if found is None else found[0]
+            self.writer.execute("INSERT INTO skipped VALUES (?, ?)", (given + 1, row))
             return row == 0
+
+    def missing(self, after: int, before: int | None = None) -> tuple[int, int] | None:
+        """First and last number behind row `after` that was given and that no row has; None if there is none.
+
+        `before` is the next row that is there; None if `after` is the last row. A gap whose reason is
+        known is none. Raises JournalError.
+        """
+        with self._failures():
+            if before is None:
+                # One statement, so that no commit comes between the two.
+                given, newest = self.reader.execute(
+                    "SELECT (SELECT seq FROM sqlite_sequence), (SELECT max(row) FROM updates)"
+                ).fetchone()
+                if newest is not None and newest > after:
+                    return None
+                before = 1 + (0 if given is None else int(given))
+            first, last = after + 1, before - 1
+            for begin, end in self.reader.execute("SELECT first, last FROM skipped ORDER BY first"):
+                if begin <= first <= end:
+                    first = end + 1
+            return (first, last) if first <= last else None
+
+    def skip(self, first: int, last: int) -> None:
+        """Note that no row has these numbers, and that this was told. Raises JournalError."""
+        with self._failures(), shared(self.path):
+            self.one_thread.submit(self._skip, first, last).result()
+
+    def _skip(self, first: int, last: int) -> None:
+        with transaction(self.writer):
+            self.writer.execute("INSERT INTO skipped VALUES (?, ?)", (first, last))
+
+    def copy_to(self, path: Path) -> None:
+        """Make a copy of all that is committed by now, while others go on. Raises JournalError."""
+        with (
+            self._failures(),
+            shared(self.path),
+            contextlib.closing(sqlite3.connect(path)) as copy,
+        ):
+            self.reader.backup(copy)
+            # One file, that needs nothing beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
 
     def drop(self, row: int) -> None:
         """Forget one row, so that its update is a new one when it comes again. Raises JournalError."""
@@ -274,7 +325,7 @@ class _Connection:
             raise JournalDamaged(f"journal {self.path}: its repair was cut off")
         self.connection = connected(self.path)
         with transaction(self.connection):
-            self.connection.execute(SCHEMA)
+            _prepare(self.connection)
         self.file, self.is_doubtful = self._named(), False
         return self.connection
 
@@ -289,6 +340,15 @@ class _Connection:
         if self.connection is not None:
             self.connection.close()
         self.connection = None
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Have all tables. In a file from before `skipped` every number that was given may lack its row."""
+    connection.execute(SCHEMA)
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'skipped'").fetchone()
+    if known is None:
+        connection.execute(SKIPPED)
+        connection.execute("INSERT INTO skipped SELECT 1, seq FROM sqlite_sequence")
 
 
 def connected(path: Path) -> sqlite3.Connection:

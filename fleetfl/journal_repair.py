@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetfl.journal import SCHEMA, JournalError, alone, connected, is_damage, transaction
+from fleetfl.journal import SCHEMA, SKIPPED, JournalError, alone, connected, is_damage, transaction
 
 log = logging.getLogger(__name__)
 
@@ -88,14 +88,16 @@ def _salvage(path: Path, into: Path, floor: int) -> Repair:
     with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as copy:
         copy.execute("PRAGMA synchronous = FULL")
         copy.execute(SCHEMA)
+        copy.execute(SKIPPED)
         with transaction(copy):
             copy.executemany(INSERT, (whole[row] for row in sorted(whole)))
             unread = ((row, "", "unread", row, time.time(), -1, b"") for row in lost)
             copy.executemany(INSERT, unread)
-            newest = max([floor, *known])
+            newest = last = max([floor, *known])
             newest = newest + UNKNOWN if given is None else max(newest, given)
             copy.execute("DELETE FROM sqlite_sequence")
             copy.execute("INSERT INTO sqlite_sequence VALUES ('updates', ?)", (newest,))
+            copy.execute("INSERT INTO skipped VALUES (?, ?)", (last + 1, newest))
     is_complete = are_all and all(row <= floor for row in lost)
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     return Repair(aside, len(whole), lost, is_complete)

@@ -13,6 +13,7 @@ class Refusal(str, Enum):
     LAYOUT = "layout"  # another adapter than ours
     LINEAGE = "lineage"  # based on another server's versions, or those from before a new beginning
     FUTURE = "future"  # based on a version that was never released
+    BASE = "base"  # based on other bits than its base version has here
     STALE = "stale"  # older than max_staleness versions
     UNDONE = UNDONE  # trained from a version that was rolled back
     BODY = "body"  # not what its codec packs

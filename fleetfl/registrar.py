@@ -47,6 +47,10 @@ class Registrar:
         if not self.config.outlives(version, record.version):  # not worth a write any more
             del self.waiting[overtaken[0].name]
 
+    def forget(self, name: str) -> None:
+        """That release is not to be written, if it was not yet."""
+        self.waiting.pop(name, None)
+
     def flush(self) -> None:
         """Returns once all that was added is on disk. Raises RegistryError; it all still waits then."""
         batch = list(self.waiting.values())

@@ -75,9 +75,13 @@ class Registry:
         found = (self.folder / lineage).glob("[0-9]*.safetensors")
         return {int(path.stem): path for path in sorted(found) if path.stem.isdecimal()}
 
+    def lineages(self) -> list[str]:
+        """Names of the generations that have releases here."""
+        return [path.name for path in self.folder.glob("*") if path.is_dir()]
+
     def entries(self) -> list[Entry]:
         """All releases, oldest first; each is read whole, so that damage shows."""
-        lineages = [self._lineage(path.name) for path in self.folder.glob("*") if path.is_dir()]
+        lineages = [self._lineage(name) for name in self.lineages()]
         return [entry for entries in sorted(lineages, key=_last_made) for entry in entries]
 
     def _lineage(self, lineage: str) -> list[Entry]:

@@ -8,7 +8,6 @@ Every vehicle does the second half with the same bytes, so all hold the same flo
 SHA-256 in each release proves it. What the codec drops stays in x - x^ and goes out later.
 """
 
-import secrets
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from fleetfl import FleetflError
 from fleetfl.codecs import CodecConfig, CodecError, decoder
+from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.messages import Release, Rollback, Snapshot
 from fleetfl.topics import RING
 from fleetfl.vectors import Layout, digest
@@ -26,9 +26,16 @@ class ReleaseError(FleetflError, ValueError):
     """A release that cannot be made, or does not lead to the vector that it names."""
 
 
-def new_lineage() -> str:
-    """Drawn by chance. It travels with every update: 7 bytes of the packet."""
-    return secrets.token_hex(3)
+class OlderRelease(ReleaseError):
+    """A release or snapshot that stands before what was held already."""
+
+
+BASE_DIGEST_BYTES = 8
+"""Leading bytes of a version's SHA-256 that an update names its base by."""
+MOST_DIGESTS = 4096
+"""Versions whose digests are remembered, however large `max_staleness` is."""
+MOST_FORMER = 64
+"""Former names that are remembered; updates that name an older one are of no use any more."""
 
 
 def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:
@@ -83,10 +90,13 @@ class Published:
         self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
         decoder(self.codec_kind, layout)
         self.lineage, self.version, self.max_staleness = lineage, 0, max_staleness
-        self.former: list[str] = []
-        """Names that these versions were counted under before."""
+        self.former: dict[str, int] = {}
+        """Names that these versions were counted under before, and the last version of each."""
         self.vector = vector.astype(np.float32)
         self.sha256 = digest(self.vector)
+        self.digests: dict[int, bytes] = {}
+        """The newest versions' SHA-256, cut to BASE_DIGEST_BYTES, oldest first."""
+        self._note_digest()
         self.recent = deque([self._bare()], RING)
         """The newest releases, newest last. The first of a lineage, or after `restore`, is bare."""
 
@@ -104,6 +114,7 @@ class Published:
         self.vector = moved(self.vector, unpacked(self.codec_kind, body, self.layout))
         self.sha256 = digest(self.vector)
         self.version += 1
+        self._note_digest()
         self.recent.append(self._release(self.version - 1, self.codec_kind, body))
         return self.recent[-1]
 
@@ -112,6 +123,7 @@ class Published:
         self.vector = vector
         self.sha256 = digest(vector)
         self.version += 1
+        self._note_digest()
         body = decoder("float32", self.layout).encode(vector)
         self.recent.append(self._release(-1, "float32", body))
         return self.recent[-1]
@@ -132,15 +144,33 @@ class Published:
         """Of the newest RING releases those past `version`, newest last."""
         return [release for release in self.recent if release.version > version]
 
+    def later_than(self, than: Order) -> list[Release]:
+        """Of the newest RING releases those that stand behind `than`, newest last."""
+        return [release for release in self.recent if order_of(release) > than]
+
     def rename(self, lineage: str) -> None:
-        """Count on under another name: these versions may not be those that were published before."""
-        self.former.append(self.lineage)
+        """Count on as another generation: these versions may not be those that went out before."""
+        self.former.pop(self.lineage, None)
+        self.former[self.lineage] = self.version
+        while len(self.former) > MOST_FORMER:
+            del self.former[next(iter(self.former))]
         self.lineage = lineage
         self.recent = deque([self._bare()], RING)
 
-    def knows(self, lineage: str) -> bool:
-        """Whether versions of this name are ours to count from."""
-        return lineage == self.lineage or lineage in self.former
+    def last_of(self, lineage: str) -> int | None:
+        """The last version of that generation that is ours to count from; None if none is."""
+        return self.version if lineage == self.lineage else self.former.get(lineage)
+
+    def has_other_bits(self, version: int, base_sha256: bytes) -> bool:
+        """Whether that version, as it is known here, is not the one with this digest (empty: unknown)."""
+        known = self.digests.get(version)
+        return bool(base_sha256) and known is not None and base_sha256 != known
+
+    def _note_digest(self) -> None:
+        self.digests[self.version] = self.sha256[:BASE_DIGEST_BYTES]
+        depth = RING if self.max_staleness < 0 else self.max_staleness
+        while len(self.digests) > min(depth + 1, MOST_DIGESTS):
+            del self.digests[next(iter(self.digests))]
 
     def _bare(self) -> Release:
         return self._release(-1, "", b"")
@@ -161,16 +191,22 @@ class Published:
     def snapshot(self) -> dict[str, Any]:
         return {
             "lineage": self.lineage,
-            "former": list(self.former),
+            "former": dict(self.former),
             "version": self.version,
             "vector": self.vector.copy(),
+            "digests": dict(self.digests),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.lineage, self.version = state["lineage"], state["version"]
-        self.former = list(state.get("former", ()))
+        former = state.get("former", {})
+        # The version before this one kept names alone.
+        self.former = dict.fromkeys(former, self.version) if isinstance(former, list) else former
         self.vector = state["vector"].copy()
         self.sha256 = digest(self.vector)
+        self.digests = dict(state.get("digests", {}))
+        self.digests.pop(self.version, None)
+        self._note_digest()
         self.recent = deque([self._bare()], RING)
 
 
@@ -214,11 +250,21 @@ class Held:
 
 
 class Follower:
-    """A vehicle's half. What it holds always had the SHA-256 that the server named."""
+    """A vehicle's half. What it holds always had the SHA-256 that the server named.
 
-    def __init__(self, layout: Layout) -> None:
+    It goes forward only: nothing that stands before what it held once is taken, also of another generation.
+    """
+
+    def __init__(self, layout: Layout, *, floor: Order = BEFORE_ALL) -> None:
+        """`floor` is where the newest version stood that was held before, such as before a restart."""
         self.layout = layout
         self.held: Held | None = None
+        self.lowest = floor
+
+    @property
+    def floor(self) -> Order:
+        """Nothing that stands before this is taken."""
+        return self.lowest if self.held is None else max(self.lowest, order_of(self.held))
 
     def has(self, news: Release | Snapshot) -> bool:
         """This version or a newer one of its lineage is held."""
@@ -228,6 +274,10 @@ class Follower:
         return held.version > news.version or (
             held.version == news.version and held.sha256 == news.sha256
         )
+
+    def is_past(self, news: Release | Snapshot) -> bool:
+        """Whether `news` stands before what was held already, and is not to be taken any more."""
+        return order_of(news) < self.floor
 
     def missing(self, release: Release) -> range | None:
         """Versions between what is held and `release`, whose differences lead there.
@@ -250,6 +300,7 @@ class Follower:
     def apply(self, release: Release) -> None:
         """Raises ReleaseError, and keeps what is held, if that is not the way to this version."""
         self._require_layout(release)
+        self._require_later(release)
         if release.base_version < 0 and release.codec:
             self._hold(release, whole(release, self.layout))
             return
@@ -270,13 +321,22 @@ class Follower:
         self.held = held.next(release, proven(release, moved(held.vector, difference)))
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Hold it unless it is old. Raises ReleaseError if it is not what it names."""
+        """Hold it unless it is had already. Raises ReleaseError if it is older or not what it names."""
         self._require_layout(snapshot)
         if not self.has(snapshot):
+            self._require_later(snapshot)
             self._hold(snapshot, whole(snapshot, self.layout))
 
     def _hold(self, news: Release | Snapshot, vector: np.ndarray) -> None:
         self.held = Held(news.lineage, news.version, news.sha256, vector)
+
+    def _require_later(self, news: Release | Snapshot) -> None:
+        if self.is_past(news):
+            number, version = self.floor
+            raise OlderRelease(
+                f"an older release was offered: version {news.version} of {news.lineage}, where "
+                f"version {version} of generation {number} was held already"
+            )
 
     def _require_layout(self, news: Release | Snapshot) -> None:
         unlike = self.layout.objection(news.layout, news.parts, ours="this vehicle's")

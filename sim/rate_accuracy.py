@@ -22,8 +22,8 @@ from fleetfl.config import Section, read_with, validate
 from fleetfl.config import table as table_of
 from fleetfl.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
+from fleetfl.generations import successor
 from fleetfl.identity import Signer
-from fleetfl.releases import new_lineage
 from fleetfl.scratch import scratch
 from sim.cells import key_of, measured
 from sim.config import SimConfig
@@ -145,7 +145,7 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         server.aggregator.build(model.layout.size),
         server.optimizer.build(model.layout.size),
         release_codec=contestant.release,
-        lineage=new_lineage(),
+        lineage=successor(),
         max_staleness=server.max_staleness,
         clip=server.clip,
     )

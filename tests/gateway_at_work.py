@@ -9,6 +9,7 @@ from actors.gateway import Gateway
 from fleetfl import topics, wire
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome
+from fleetfl.generations import order_of
 from fleetfl.identity import Signer
 from fleetfl.journal import Journal
 from fleetfl.releases import Published
@@ -34,9 +35,9 @@ class Scene:
         """Publish (topic, frame) pairs; gives the receipts of v1."""
 
         async def announcement(than):
-            while self.published.version <= than:
+            while order_of(self.published) <= than:
                 await asyncio.sleep(0.005)
-            return self.published.whole(), self.published.since(than)
+            return self.published.whole(), self.published.later_than(than)
 
         async def outcome(row):
             (kept,) = self.journal.rows(row - 1, 1)

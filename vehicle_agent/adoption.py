@@ -4,6 +4,7 @@ What it holds is always a whole version, with the SHA-256 that the server named.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,8 +12,9 @@ from typing import TypeVar
 from fleetfl import topics, wire
 from fleetfl.bounds import max_frame_bytes
 from fleetfl.chunks import Assembler
+from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.messages import SERVER, Release, Snapshot
-from fleetfl.releases import Follower, Held, ReleaseError
+from fleetfl.releases import Follower, Held, OlderRelease, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import Newest
@@ -21,12 +23,16 @@ log = logging.getLogger(__name__)
 
 News = TypeVar("News", Release, Snapshot)
 
+PATIENT_WAITS = 10
+"""Waits of `retry_s` without any release, after which that is said."""
+
 
 class Adoption:
     """Follows one fleet's releases until cancelled.
 
     `tell` gets what is in the way, in words, and nothing ("") once a release is reached. With
-    `server_key` it believes only what its server has signed.
+    `server_key` it believes only what its server has signed. It takes nothing that stands before `held`
+    or `floor`.
     """
 
     def __init__(
@@ -35,6 +41,7 @@ class Adoption:
         layout: Layout,
         *,
         held: Held | None = None,
+        floor: Order = BEFORE_ALL,
         transport: Transport,
         server_key: wire.Verifier | None,
         fetch_s: float,
@@ -43,7 +50,7 @@ class Adoption:
     ) -> None:
         self.fleet, self.transport, self.server_key = fleet, transport, server_key
         self.fetch_s, self.retry_s, self.tell = fetch_s, retry_s, tell
-        self.follower = Follower(layout)
+        self.follower = Follower(layout, floor=floor)
         self.max_frame_bytes = max_frame_bytes(layout)
         self.num_bytes = 0
         """Of release and snapshot frames received."""
@@ -51,6 +58,8 @@ class Adoption:
         """Versions that an update's base may be behind, as the server's last release said."""
         self.came = asyncio.Event()
         """A release is held."""
+        self.older: Release | None = None
+        """The last word so far, if that was a release from before what is held."""
         if held is not None:
             self.follower.held = held
             self.came.set()
@@ -65,14 +74,14 @@ class Adoption:
         return held and Newest(held.lineage, held.version, self.max_staleness)
 
     async def run(self) -> None:
-        topic, reached = topics.release(self.fleet), True
+        topic = topics.release(self.fleet)
         release: Release | None = None
+        patience_s: float | None = None if self.held else PATIENT_WAITS * self.retry_s
         # QoS 0: a broker queues nothing for a vehicle that is away, and on its return the retained
         # newest tells how far it is behind.
         async with self.transport.subscribe(topic, qos=0) as packets:
             while True:
                 try:
-                    patience_s = None if reached else self.retry_s
                     packet = await asyncio.wait_for(anext(packets), patience_s)
                     release = self._message(self._payload(packet), Release)
                 except asyncio.TimeoutError:
@@ -82,7 +91,13 @@ class Adoption:
                     continue
                 except StopAsyncIteration:
                     return
-                reached = release is None or await self._reach(release)
+                if release is None:
+                    self.tell(
+                        f"no release came yet: does the server run, and does the broker let {topic} through?"
+                    )
+                    patience_s = None
+                else:
+                    patience_s = None if await self._reach(release) else self.retry_s
 
     def _payload(self, packet: Packet) -> bytes:
         packet.ack()
@@ -99,6 +114,8 @@ class Adoption:
     async def _reach(self, release: Release) -> bool:
         """Whether this release is done with; if not, to be tried again."""
         try:
+            if self.follower.is_past(release):
+                return self._passed_over(release)
             if not self.follower.has(release):
                 await self._follow(release)
         except (ReleaseError, wire.WireError) as unfit:
@@ -111,9 +128,29 @@ class Adoption:
             log.exception("release %d was not followed", release.version)
             self.tell(f"release dropped: {type(odd).__name__}: {odd}")
             return True
-        self.tell("")
         self.max_staleness = release.max_staleness
-        self.came.set()
+        held = self.held
+        if held is None or order_of(held) < order_of(release):
+            at = "none" if held is None else f"version {held.version} of {held.lineage}"
+            self.tell(
+                f"version {release.version} is out of reach: the snapshot at the broker leads to {at} only"
+            )
+        else:
+            self.tell("")
+        if held is not None:
+            self.came.set()
+        return True
+
+    def _passed_over(self, release: Release) -> bool:
+        """Not taken. Said once it stays the last word: one that was overtaken on its way is no news."""
+        if self.older is not release:
+            self.older = release
+            return False
+        held = self.held
+        self.tell(
+            f"an older release was offered and is not taken: version {release.version} of {release.lineage}"
+            + (f", held is version {held.version} of {held.lineage}" if held else "")
+        )
         return True
 
     async def _follow(self, release: Release) -> None:
@@ -130,7 +167,8 @@ class Adoption:
                 return
             except (ReleaseError, wire.WireError, TransportError) as broken:
                 log.error("no way to version %d but the snapshot: %s", release.version, broken)
-        self.follower.adopt(await self._snapshot())
+        with contextlib.suppress(OlderRelease):  # what is held stays, and that is said
+            self.follower.adopt(await self._snapshot())
         if not self.follower.has(release) and self.follower.missing(release) == range(0):
             self.follower.apply(await self._with_body(release))
 

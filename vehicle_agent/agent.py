@@ -19,7 +19,7 @@ from fleetfl.codecs import CodecConfig
 from fleetfl.config import Section
 from fleetfl.identity import Signer
 from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update
-from fleetfl.releases import Held
+from fleetfl.releases import BASE_DIGEST_BYTES, Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
@@ -122,6 +122,7 @@ class Agent:
             identity.fleet,
             layout,
             held=outbox.held(layout),
+            floor=outbox.floor(),
             transport=transport,
             server_key=server_key,
             fetch_s=config.fetch_s,
@@ -280,6 +281,7 @@ class Agent:
             captured_from=sendable.second(frames.captured_from),
             captured_to=sendable.second(frames.captured_to),
             lineage=base.lineage,
+            base_sha256=base.sha256[:BASE_DIGEST_BYTES],
             **given,
         )
 

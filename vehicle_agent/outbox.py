@@ -21,6 +21,7 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
+from fleetfl.generations import BEFORE_ALL, Order, number_of
 from fleetfl.messages import Update
 from fleetfl.releases import Held, moved, unpacked
 from fleetfl.vectors import Layout, digest
@@ -359,6 +360,12 @@ class Outbox:
             [(number, step.codec, step.body) for number, step in numbered],
         )
         return Trail(*about, self.trail.num_steps + len(steps), num_bytes)
+
+    def floor(self) -> Order:
+        """Where the newest version stands that an update was trained from, whatever its layout was."""
+        for lineage, version in self._all("SELECT lineage, version FROM held"):
+            return number_of(lineage), version
+        return BEFORE_ALL
 
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:
         if residual is not None:

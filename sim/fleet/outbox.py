@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.messages import Update
 from fleetfl.releases import Held
 from fleetfl.vectors import Layout
@@ -112,6 +113,9 @@ class MemoryOutbox(Outbox):
     def held(self, layout: Layout) -> Held | None:
         kept = self._held
         return kept[1] if kept and kept[0] == layout.fingerprint else None
+
+    def floor(self) -> Order:
+        return BEFORE_ALL if self._held is None else order_of(self._held[1])
 
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:
         if residual is not None:

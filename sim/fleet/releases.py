@@ -45,7 +45,7 @@ class SharedFollower(Follower):
         if known is None or held is None or before != (held.lineage, held.version):
             super().apply(release)
             self._share()
-        else:
+        elif not self.is_past(release):
             self.held = known
 
     def adopt(self, snapshot: Snapshot) -> None:
@@ -53,7 +53,7 @@ class SharedFollower(Follower):
         if known is None:
             super().adopt(snapshot)
             self._share()
-        elif not self.has(snapshot):
+        elif not self.has(snapshot) and not self.is_past(snapshot):
             self.held = known
 
     def _share(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from actors.gateway import Gateway
 from fleetfl.coordinator import Coordinator
+from fleetfl.generations import Order, order_of
 from fleetfl.journal import Place
 from fleetfl.messages import Release, Snapshot, Update
 from fleetfl.outcome import Outcome, judged
@@ -78,12 +79,12 @@ class VirtualServer:
             self._judge(self.counted)
         return self.outcomes[row]
 
-    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
-        while self.coordinator.version <= than:
+    async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
+        while order_of(self.coordinator.published) <= than:
             self.changed.clear()
             await self.changed.wait()
         published = self.coordinator.published
-        return published.whole(), published.since(than)
+        return published.whole(), published.later_than(than)
 
     def _judge(self, row: int) -> None:
         update, size = self.journal.rows.pop(row)

@@ -11,6 +11,7 @@ import pytest
 from actors.gateway import Gateway
 from fleetfl import wire
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.journal import Journal
 from fleetfl.messages import Release, Snapshot
 from fleetfl.releases import Follower, Published
@@ -34,15 +35,15 @@ class Server:
 
     def __init__(self, broker: Broker, folder: Path) -> None:
         self.mqtt = Mqtt(port=broker.port, reconnect_min_s=0.05, reconnect_max_s=0.2)
-        self.folder, self.announced = folder, -1
+        self.folder, self.announced = folder, BEFORE_ALL
         start = np.random.default_rng(5).normal(size=LAYOUT.size).astype(np.float32)
         self.published = Published(start, LAYOUT, Int8(), lineage="one")
 
-    async def announcement(self, than: int) -> tuple[Snapshot, list[Release]]:
+    async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
         self.announced = than
-        while self.published.version <= than:
+        while order_of(self.published) <= than:
             await asyncio.sleep(0.005)
-        return self.published.whole(), self.published.since(than)
+        return self.published.whole(), self.published.later_than(than)
 
     async def release(self, num: int) -> None:
         dice = np.random.default_rng(self.published.version)
@@ -52,7 +53,7 @@ class Server:
             await self.until_announced()
 
     async def until_announced(self) -> None:
-        while self.announced < self.published.version:
+        while self.announced < order_of(self.published):
             await asyncio.sleep(0.005)
 
     @contextlib.asynccontextmanager

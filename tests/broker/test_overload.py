@@ -10,6 +10,7 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl import topics, wire
 from fleetfl.coordinator import Outcome
+from fleetfl.generations import Order
 from fleetfl.journal import Journal
 from fleetfl.messages import Receipt, Update
 from fleetfl.telemetry import EventLog
@@ -36,7 +37,7 @@ class SlowAggregator:
         await asyncio.sleep(0.002 * len(rows))
         return [Outcome("accepted", 0) for _ in rows]
 
-    async def announcement(self, _than: int) -> None:
+    async def announcement(self, _than: Order) -> None:
         await asyncio.Event().wait()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from fleetfl import topics, wire
 from fleetfl.transport import memory
 from tests.agent_at_work import (
     BIG,
+    ME,
     Idle,
     announce,
     big_server,
     holds,
     now,
     running,
+    server_at,
     until,
 )
 
@@ -129,12 +132,42 @@ def test_restarted_server_of_lower_version_is_followed(outbox, num_releases):
     async def scene():
         server = big_server()
         async with awake(memory.Broker(), outbox, server, 0, since=40) as (agent, link):
-            restarted = big_server("two")
+            restarted = big_server("1-two")
             for _ in range(num_releases):
                 restarted.advance(restarted.vector + np.float32(2))
             await announce(link, restarted)
             await until(lambda: holds(agent, restarted))
-            assert agent.adoption.held.lineage == "two"
+            assert agent.adoption.held.lineage == "1-two"
+
+    asyncio.run(scene())
+
+
+def test_older_signed_releases_of_any_generation_are_not_taken_also_after_a_restart(outbox):
+    """What a broker replays takes nobody back: neither a lower generation nor a lower version."""
+
+    async def scene():
+        broker, old, new = (
+            memory.Broker(),
+            server_at(1, lineage="1-old"),
+            server_at(20, lineage="2-new"),
+        )
+        earlier = server_at(3, value=7.0, lineage="2-new")
+        for restart in (False, True):
+            me = dataclasses.replace(ME, boot=f"{restart}")
+            settings = {"pause_s": 60, "max_waiting": 9, "me": me}
+            async with running(broker, outbox, **settings) as (agent, link, _):
+                if not restart:
+                    await announce(link, new)
+                await until(lambda: holds(agent, new) and len(outbox))
+                for replayed in (old, earlier):
+                    await announce(link, replayed)
+                    about = (
+                        f"version {replayed.version} of {replayed.lineage}, held is version 20 of"
+                    )
+                    await until(lambda about=about: about in agent.note)
+                    assert holds(agent, new)
+                await announce(link, new)
+                await until(lambda: "older" not in agent.note)
 
     asyncio.run(scene())
 

@@ -10,6 +10,7 @@ from actors.announcer import Announcer
 from fleetfl import topics, wire
 from fleetfl.chunks import Assembler
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.generations import order_of
 from fleetfl.messages import Release, Snapshot
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
@@ -27,9 +28,9 @@ async def announcing(broker, tmp_path, version):
         published.advance(np.full(200, number + 1, np.float32))
 
     async def announcement(than):
-        while published.version <= than:
+        while order_of(published) <= than:
             await asyncio.sleep(0.01)
-        return published.whole(), published.since(than)
+        return published.whole(), published.later_than(than)
 
     async with broker.connect("gateway", max_payload_bytes=400) as link:
         announcer = Announcer(

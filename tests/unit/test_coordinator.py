@@ -368,5 +368,30 @@ def test_updates_of_another_lineage_are_refused_and_of_a_former_name_are_not(coo
     assert [o.verdict for o in outcomes] == ["accepted"] * 3
 
 
+def test_a_version_that_a_former_generation_never_had_here_is_no_base(coordinator, update):
+    """Its name ended at version 0 here: its version 1 is another one than ours that has this number."""
+    coordinator.published.lineage = "1-a"
+    coordinator.published.rename("2-b")
+    coordinator.published.advance(np.ones(coordinator.layout.size, np.float32))
+    said = [("1-a", 1), ("1-a", 0), ("2-b", 1)]
+    outcomes = [
+        coordinator.submit(update(lineage=name, base_version=base, sequence=base + 10 * len(name)))
+        for name, base in said
+    ]
+    assert outcomes[0].reason == Refusal.FUTURE
+    assert outcomes[0].detail == "base version 1, newest is 0"
+    assert outcomes[1].verdict == "accepted"
+
+
+def test_an_update_from_other_bits_of_its_base_version_is_refused(coordinator, update):
+    digest = coordinator.published.sha256[:8]
+    said = (digest, b"", b"8 others", digest[:3])
+    outcomes = [
+        coordinator.submit(update(base_sha256=base, sequence=n)) for n, base in enumerate(said)
+    ]
+    assert [o.reason for o in outcomes] == [None, None, Refusal.BASE, Refusal.BASE]
+    assert outcomes[2].detail == "base version 0 has other bits here"
+
+
 def test_releases_say_how_stale_an_update_may_be(coordinator):
     assert coordinator.published.since(-1)[0].max_staleness == 3

@@ -9,6 +9,7 @@ import pytest
 from actors.config import ServerConfig
 from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
+from fleetfl.generations import order_of
 from fleetfl.held_out import HeldOut
 from fleetfl.messages import Snapshot
 from fleetfl.registry import Scores
@@ -42,7 +43,7 @@ def evaluated(config):
     snapshot = Published(model.vector(), model.layout, Float32(), lineage="one").whole()
 
     async def newer(than):
-        while than == snapshot.version:
+        while than == order_of(snapshot):
             await asyncio.sleep(3600)
         return snapshot
 
@@ -80,9 +81,9 @@ def test_a_release_that_cannot_be_scored_is_said_and_the_next_one_is(config):
     snapshots = [bad, msgspec.structs.replace(good, version=1)]
 
     async def newer(than):
-        while than >= len(snapshots) - 1:
+        while than[1] >= len(snapshots) - 1:
             await asyncio.sleep(3600)
-        return snapshots[than + 1]
+        return snapshots[than[1] + 1]
 
     async def scenario():
         running = asyncio.create_task(Evaluator(config, newer).run())

@@ -260,7 +260,8 @@ def test_nobody_is_told_of_a_forgery_on_anothers_topic(tmp_path, make_update):
     assert "'v2' on the topic of 'v1'" in event["detail"]
 
 
-def test_the_server_signs_receipts_releases_and_snapshots(tmp_path, make_update):
+def test_the_server_signs_receipts_releases_and_snapshots(tmp_path, make_update, monkeypatch):
+    monkeypatch.setattr("actors.announcer.FIRST_LOOK_S", 0.01)
     scene = Scene(tmp_path, accept, signer=signer(9))
     signer(9).write_public("server", tmp_path)
     key = OneKey(FLEET, tmp_path / "server.pub")

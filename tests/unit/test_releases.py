@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from fleetfl.codecs import CodecError, available
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.releases import Follower, Published, ReleaseError
+from fleetfl.generations import order_of
+from fleetfl.releases import Follower, OlderRelease, Published, ReleaseError
 from fleetfl.topics import RING
 from fleetfl.vectors import Layout
 
@@ -188,11 +189,12 @@ def test_old_and_repeated_news_are_had_already():
     assert same_bits(server, follower)
 
 
-def test_restarted_server_is_another_lineage_whose_lower_version_is_adopted():
-    server = published()
+@pytest.mark.parametrize(("before", "after"), [("one", "1-b"), ("1-a", "2-b"), ("9-a", "10-b")])
+def test_a_lower_version_of_a_later_generation_is_adopted(before, after):
+    server = published(lineage=before)
     released(server, 40)
     follower = following(server)
-    restarted = published(lineage="two", start=np.ones(LAYOUT.size, np.float32))
+    restarted = published(lineage=after, start=np.ones(LAYOUT.size, np.float32))
     (news,) = restarted.since(-1)
     assert not follower.has(news)
     assert follower.missing(news) is None
@@ -200,6 +202,63 @@ def test_restarted_server_is_another_lineage_whose_lower_version_is_adopted():
     assert same_bits(restarted, follower)
     follower.apply(released(restarted, 1))
     assert same_bits(restarted, follower)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "version"),
+    [
+        ("2-a", "1-b", 41),
+        ("1-a", "zz", 41),
+        ("1-a", "1-b", 39),
+        ("1-a", "1-a", 39),
+        ("two", "one", 3),
+    ],
+)
+def test_nothing_that_stands_before_what_was_held_is_taken(before, after, version):
+    """A lower generation, or a lower version in one of the same number; names without a number are 0."""
+    server, other = published(lineage=before), published(lineage=after)
+    newest = released(server, 40)
+    difference = released(other, version)
+    follower, restarted = following(server), Follower(LAYOUT, floor=order_of(newest))
+    for who in (follower, restarted):
+        held = who.held
+        assert who.is_past(difference)
+        with pytest.raises(OlderRelease, match="an older release was offered"):
+            who.apply(difference)
+        with pytest.raises(OlderRelease, match="an older release was offered"):
+            who.apply(other.replace(other.vector) if other.version < 39 else difference)
+        if who is restarted or after != before:
+            with pytest.raises(OlderRelease, match="an older release was offered"):
+                who.adopt(other.whole())
+        assert who.held is held
+
+
+def test_same_version_of_other_bits_is_taken_from_the_snapshot():
+    server, other = published(), published(start=np.ones(LAYOUT.size, np.float32))
+    news = released(other, 2)
+    released(server, 2)
+    follower = following(server)
+    assert not follower.has(news)
+    assert not follower.is_past(news)
+    assert follower.missing(news) is None
+    follower.adopt(other.whole())
+    assert same_bits(other, follower)
+
+
+def test_the_server_knows_its_newest_versions_by_their_first_bytes():
+    """Two versions back and the newest: 4, 5, 6 of 6. Of older ones it says nothing."""
+    server = Published(
+        np.zeros(LAYOUT.size, np.float32), LAYOUT, Int8(), lineage="1-a", max_staleness=2
+    )
+    digests = [released(server, 1).sha256[:8] for _ in range(6)]
+    restored = published(lineage="x")
+    restored.restore(server.snapshot())
+    for who in (server, restored):
+        assert sorted(who.digests) == [4, 5, 6]
+        assert not who.has_other_bits(5, digests[4])
+        assert who.has_other_bits(5, digests[5])
+        assert not who.has_other_bits(5, b"")
+        assert not who.has_other_bits(1, b"whatever")
 
 
 def test_same_version_of_other_bits_is_not_had():

@@ -181,7 +181,7 @@ def test_a_running_server_notices_what_no_gateway_asks_about(config, updates, mo
 
     async def scenario():
         running = asyncio.create_task(aggregator.run())
-        waiting = asyncio.create_task(aggregator.announcement(2))
+        waiting = asyncio.create_task(aggregator.announcement((1, 2)))
         await ask(config.state, "1")
         snapshot, (release,) = await asyncio.wait_for(waiting, 30)
         running.cancel()

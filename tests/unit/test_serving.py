@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from actors.config import ServerConfig
 from actors.serving import ServedModel, build_app
 from fleetfl.codecs import decoder
+from fleetfl.generations import order_of
 from fleetfl.messages import Snapshot
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout, digest
@@ -31,7 +32,7 @@ class Releases:
         self.newest = Snapshot("one", version, bytes(8), digest(vector), "float32", body)
 
     async def newer(self, than):
-        while self.newest is None or self.newest.version <= than:
+        while self.newest is None or order_of(self.newest) <= than:
             await asyncio.sleep(0.01)
         return self.newest
 

@@ -1,0 +1,47 @@
+"""Names of generations, and which of two versions is the later one. Knows no server and no vehicle.
+
+A server counts versions from 0 up in one *generation*. It begins another where it cannot vouch that a version
+which it makes has the bits that went out under that number before, as after a restore from a backup. The name
+is `{number}-{hex}`: numbers only grow, and the hexadecimal digits tell two servers apart that drew the same
+number. Messages and files call the name `lineage`.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable
+from typing import Protocol
+
+PATTERN = re.compile(r"([1-9][0-9]{0,14})-[0-9A-Za-z]{1,32}")
+
+Order = tuple[int, int]
+"""Number of the generation, and version in it: the larger one is the later one."""
+
+BEFORE_ALL: Order = (-1, -1)
+LAST_VERSION = 2**53
+"""No version of a generation stands behind it."""
+
+
+class Versioned(Protocol):
+    """A release, a snapshot, or a version that is held."""
+
+    @property
+    def lineage(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+def number_of(lineage: str) -> int:
+    """The generation's number; 0 for a name without one, as servers before this numbering drew them."""
+    found = PATTERN.fullmatch(lineage)
+    return int(found[1]) if found else 0
+
+
+def order_of(news: Versioned) -> Order:
+    """Where the version stands among all of its fleet."""
+    return number_of(news.lineage), news.version
+
+
+def successor(known: Iterable[str] = ()) -> str:
+    """A new name whose number is higher than those of all `known` names."""
+    number = 1 + max(map(number_of, known), default=0)
+    return f"{number}-{secrets.token_hex(3)}"
