@@ -353,7 +353,7 @@ class Request:
         self.parts = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
         self.ends = dice.choice(("whole", "whole", "whole", "leaves"))
         path = dice.choice(
-            ["/v1/classify"] * 6
+            ["/v1/classify"] * 30
             + ["/readyz", "/v1/model", "/docs", "/\udcff", "/v1/classify/..", ""]
         )
         names = [
@@ -372,7 +372,7 @@ class Request:
         ]  # fmt: skip
         self.scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": dice.choice(("1.0", "1.1", "2")),
-            "method": dice.choice(["POST"] * 6 + ["GET", "HEAD", "PUT", "OPTIONS", "DELETE", "TRACE", "QQ"]),
+            "method": dice.choice(["POST"] * 30 + ["GET", "HEAD", "PUT", "OPTIONS", "DELETE", "TRACE", "QQ"]),
             "path": path, "raw_path": path.encode("utf-8", "surrogateescape"),
             "query_string": dice.choice((b"", b"a=%ff&b", b"\xff")), "root_path": "", "scheme": "http",
             "headers": [(dice.choice(names), dice.choice(values)) for _ in range(dice.randrange(5))],

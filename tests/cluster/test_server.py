@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -24,6 +25,7 @@ from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import digest
 from sim import world
 from sim.client import png
+from tests import pictures_made as made
 from tests.cluster.conftest import ROOT, running_server
 
 pytestmark = pytest.mark.cluster
@@ -124,6 +126,29 @@ def test_a_picture_is_classified(server):
     assert httpx.get(f"{server.url}/healthz").status_code == 200
     bad = httpx.post(f"{server.url}/v1/classify", content=b"not a picture")
     assert (bad.status_code, "not a whole PNG or JPEG" in bad.json()["detail"]) == (400, True)
+
+
+def test_bodies_that_stall_and_pictures_that_cost_deny_nobody(server):
+    """Sixty senders stall in the middle of their bodies, and large pictures wait for each other."""
+    host, port = server.url.removeprefix("http://").rsplit(":", 1)
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n\x89PNG"
+    costly = made.empty_png(5600, 5600, 1, 0)
+
+    def ask():
+        return httpx.post(f"{server.url}/v1/classify", content=costly, timeout=60).status_code
+
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(6) as askers:
+        for _ in range(60):
+            stalled = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            stalled.sendall(head)
+        asked = [askers.submit(ask) for _ in range(6)]
+        for path in ("/readyz", "/healthz"):
+            assert httpx.get(f"{server.url}{path}", timeout=10).status_code == 200
+            assert httpx.head(f"{server.url}{path}", timeout=10).content == b""
+        for _ in range(5):
+            answer = httpx.post(f"{server.url}/v1/classify", content=BODY, timeout=10)
+            assert answer.status_code == 200
+        assert {each.result() for each in asked} <= {200, 503}
 
 
 def test_releases_swap_in_without_a_failed_request(server, layout):
