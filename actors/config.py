@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fleetfl.addresses import Host, url_of
+from fleetfl.addresses import Host, is_ipv6, url_of
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import Config as ClosedFormConfig
@@ -46,6 +46,14 @@ class HttpConfig(Section):
     max_waiting: int = Field(default=64, ge=1)
     """Pictures that wait for their turn in a replica; further ones are refused at once (503)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @model_validator(mode="after")
+    def _is_served(self) -> "HttpConfig":
+        if is_ipv6(self.host) and self.proxy == "haproxy":
+            raise ValueError(
+                f"host {self.host}: HAProxy is set up for IPv4 alone by Ray Serve; IPv6 needs `proxy: python`"
+            )
+        return self
 
 
 class MonitorConfig(Section):

@@ -21,7 +21,7 @@ from fleetfl.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
 from fleetfl.generations import Order
-from fleetfl.identity import Signer
+from fleetfl.identity import Signer, for_the_named
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.limits import Config as LimitsConfig
 from fleetfl.limits import Limits, TokenBucket
@@ -245,6 +245,7 @@ class Gateway:
                     wire.named(message),
                 )
         except wire.SignatureError as forged:
+            self.roster.refuse(sender, str(forged))
             named = _answerable(forged.named, arrived, forged)
             await self._refuse(named, len(arrived.frame), SIGNATURE, str(forged))
             return None
@@ -254,6 +255,7 @@ class Gateway:
             return None
         if not isinstance(message, Status if is_status else Update):
             raise wire.WireError(f"a {type(message).__name__} on a topic for {arrived.leaf}")
+        self.roster.believe(sender)
         if isinstance(message, Status):
             self._note(message, retained=arrived.packet.retained)
             return None
@@ -305,8 +307,8 @@ class Gateway:
             detail=why[:MAX_DETAIL],
         )
         name = (named.vehicle, named.boot, named.sequence)
-        # Why a signature does not fit is for whoever runs the server.
-        detail = why[:MAX_DETAIL] if reason == FORMAT else ""
+        # The server's paths are for whoever runs it.
+        detail = for_the_named(why) if reason == SIGNATURE else why[:MAX_DETAIL]
         await self._send(Receipt(*name, "refused", reason, 0, 0, detail))
 
     async def _answer(self, update: Update, outcome: Outcome) -> None:

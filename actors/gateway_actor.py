@@ -15,7 +15,7 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
-from fleetfl import client_ids
+from fleetfl import client_ids, topics
 from fleetfl.adapter_file import read_adapter
 from fleetfl.bounds import max_frame_bytes
 from fleetfl.coordinator import Outcome
@@ -86,8 +86,11 @@ class GatewayActor:
         return self.metrics.collected()
 
     async def sightings(self) -> dict[str, Sighting]:
-        """Its vehicles."""
-        return self.roster.sightings
+        """Its vehicles, and what else came in the name of one."""
+        listed = [] if self.keys is None else self.keys.names()
+        count = self.config.num_partitions
+        mine = (name for name in listed if topics.partition(name, count) == self.partition)
+        return self.roster.shown(mine)
 
     def client_id(self) -> str:
         """The same at every start, so that the broker keeps what comes meanwhile. Raises JournalError."""

@@ -62,6 +62,8 @@ class Monitor:
         for sighting in self.fleet().values():
             about = msgspec.structs.asdict(sighting.status)
             about["key"] = sighting.status.key.hex()
+            about["state"] = sighting.state
+            about["note"] = "; ".join(filter(None, (sighting.refused, sighting.status.note)))
             heard = sighting.heard_at
             shown.append({**about, "silent_s": None if heard is None else round(now - heard, 1)})
         return json.dumps(sorted(shown, key=lambda each: each["vehicle"])).encode()
@@ -145,10 +147,10 @@ def vehicle_metrics(fleet: Mapping[str, Sighting], answers: Parts) -> Iterator[M
     """Sums over the fleet: a series for each vehicle would be too many; `/fleet` has those."""
     statuses = [sighting.status for sighting in fleet.values()]
     states = GaugeMetricFamily("fleetfl_vehicles", "By their last word.", labels=["state"])
-    for state in ("online", "offline"):
-        states.add_metric([state], sum(status.state == state for status in statuses))
+    for state in ("online", "offline", "refused", "unheard"):
+        states.add_metric([state], sum(each.state == state for each in fleet.values()))
     yield states
-    online = [status for status in statuses if status.state == "online"]
+    online = [each.status for each in fleet.values() if each.state == "online"]
     yield GaugeMetricFamily(
         "fleetfl_vehicles_hindered",
         "Online, with something that hinders them.",

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,22 @@ def _fetched(url: str, timeout_s: float) -> bytes:
             f"no server answers at {url}: {silent}. `fleetfl server run` says where it does; "
             "name that with --url"
         ) from silent
+
+
+def troubles(about: Mapping[str, Any]) -> list[str]:
+    """What keeps a server of this summary from doing its work, each by its name."""
+    parts = [about["aggregator"], *about["gateways"], about["evaluator"]]
+    endpoint = about["endpoint"]
+    parts += [] if endpoint is None else endpoint["replicas"]
+    found = [f"{part['part']} does not answer" for part in parts if part and not part["is_up"]]
+    for gateway in about["gateways"]:
+        if gateway["is_up"] and not gateway["is_connected"]:
+            found.append(f"{gateway['part']} has no broker")
+        if gateway["is_up"] and not gateway["is_keeping"]:
+            found.append(f"{gateway['part']}: the journal takes nothing")
+    if endpoint is not None and not endpoint["is_ready"]:
+        found.append("the endpoint is not ready")
+    return found
 
 
 def summary(now: Look, before: Look | None = None) -> dict[str, Any]:

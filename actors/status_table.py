@@ -8,6 +8,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+STATES = {
+    "online": "[green]online[/]",
+    "offline": "[red]offline[/]",
+    "refused": "[red]REFUSED[/]",
+    "unheard": "[yellow]never heard[/]",
+}
+
 
 def rendered(about: Mapping[str, Any]) -> RenderableType:
     return Group(_server(about), "", _vehicles(about["vehicles"]))
@@ -84,11 +91,10 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
     for heading in ("vehicle", "", "version", "behind", "waiting", "dropped", "heard", "note"):
         table.add_column(heading)
     for about in vehicles:
-        online = about["state"] == "online"
+        state = about["state"]
         table.add_row(
             about["vehicle"],
-            ("[green]online[/]" if online else "[red]offline[/]")
-            + (" [red]BANNED[/]" if about["banned"] else ""),
+            STATES.get(state, escape(state)) + (" [red]BANNED[/]" if about["banned"] else ""),
             _number(about["version"]) if about["version"] >= 0 else "-",
             _number(about["behind"]),
             str(about["waiting"]),

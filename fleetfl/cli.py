@@ -68,13 +68,13 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
 ) -> None:
-    """Say how a running server and its vehicles are."""
+    """Say how a running server and its vehicles are. Status 1 if something keeps it from its work."""
     import time
 
     import msgspec
     from rich.live import Live
 
-    from actors.status import look, summary
+    from actors.status import look, summary, troubles
     from actors.status_table import rendered
     from fleetfl.config import load
 
@@ -85,12 +85,15 @@ def status(
     before = look(url)
     time.sleep(1.0)
     now = look(url)
-    if as_json:
-        typer.echo(msgspec.json.encode(summary(now, before)).decode())  # NaN is null there
-        return
+    about = summary(now, before)
     console = Console()
-    if not watch:
-        console.print(rendered(summary(now, before)))
+    if as_json:
+        typer.echo(msgspec.json.encode(about).decode())  # NaN is null there
+    elif not watch:
+        console.print(rendered(about))
+    if as_json or not watch:
+        if wrong := troubles(about):
+            _fail("; ".join(wrong))
         return
     with Live(rendered(summary(now, before)), console=console, screen=console.is_terminal) as live:
         while True:

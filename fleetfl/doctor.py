@@ -7,22 +7,24 @@ import platform
 import shutil
 import socket
 import sys
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fleetfl import FleetflError
-from fleetfl.config import read_with
+from fleetfl import FleetflError, client_ids, topics
+from fleetfl.addresses import Host, authority, family
+from fleetfl.config import Section, problems, read_with, table, validate
+from fleetfl.fleet import AnyTransport
+from fleetfl.messages import VEHICLE_PATTERN
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
-from fleetfl.transport import TransportConfig
+from fleetfl.transport import TransportError
 
 PARTS = {
     "core": ("numpy", "pydantic", "msgspec", "zstandard", "safetensors"),
@@ -44,15 +46,15 @@ class Finding:
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:
     """Print what is found; False if something is bad. A config adds its broker and its port."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     sound = True
     for finding in findings(config, overrides):
         mark = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]no[/]"}[finding.state]
-        table.add_row(mark, finding.what, escape(finding.found))
+        shown.add_row(mark, finding.what, escape(finding.found))
         if finding.mend:
-            table.add_row("", "", f"[yellow]mend:[/] {escape(finding.mend)}")
+            shown.add_row("", "", f"[yellow]mend:[/] {escape(finding.mend)}")
         sound &= finding.state != "bad"
-    console.print(table)
+    console.print(shown)
     return sound
 
 
@@ -73,14 +75,36 @@ def findings(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
     except FleetflError as error:
         yield Finding("settings", str(error), "bad", "mend the file")
         return
-    http = tree.get("server", {}).get("http", {})
-    if http is not None:
-        yield port(http.get("host", "127.0.0.1"), http.get("port", 8000), needed=True)
-    own = tree.get("sim", {}).get("broker", "nats" if "sim" in tree else "external")
-    if own == "external":
-        yield broker(tree.get("transport", {"kind": "mqtt"}))
-    else:
-        yield Finding("broker", f"{own}, started by the run itself", "ok")
+    yield from of_settings(tree, str(config))
+
+
+def of_settings(tree: dict[str, Any], source: str) -> Iterator[Finding]:
+    """What these settings name: the endpoint's port, and the broker as the server or the vehicle needs it."""
+    try:
+        server, vehicle, sim = (table(tree, part, source) for part in ("server", "vehicle", "sim"))
+        http = server.get("http", {})
+        if http is not None and (server or not vehicle):
+            http = table({"server.http": http}, "server.http", source)
+            where = TypeAdapter(_Listener).validate_python(
+                {key: http[key] for key in ("host", "port") if key in http}
+            )
+            yield port(where.host, where.port, needed=True)
+        own = sim.get("broker", "nats" if sim else "external")
+        if own != "external":
+            yield Finding("broker", f"{own}, started by the run itself", "ok")
+            return
+        role = "vehicle" if vehicle and not server else "server"
+        yield broker(tree, role, source)
+    except ValidationError as invalid:
+        where, told = next(problems(invalid))
+        yield Finding("settings", f"{source}: {'.'.join(where)}: {told}", "bad", "mend the file")
+    except FleetflError as error:
+        yield Finding("settings", str(error), "bad", "mend the file")
+
+
+class _Listener(Section):
+    host: Host = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
 
 
 def python() -> Finding:
@@ -140,8 +164,8 @@ def mosquitto() -> Finding:
 
 
 def port(host: str, number: int, *, needed: bool) -> Finding:
-    what = f"port {host}:{number}"
-    with socket.socket() as probe:
+    what = f"port {authority(host, number)}"
+    with socket.socket(family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, number))
@@ -151,24 +175,49 @@ def port(host: str, number: int, *, needed: bool) -> Finding:
     return Finding(what, "free", "ok")
 
 
-def broker(table: dict[str, Any], patience_s: float = 5.0) -> Finding:
-    """A packet there and back through the broker that `transport` names."""
-    from fleetfl.fleet import AnyTransport
+class _Access(Section):
+    """What a connection to the broker takes, of the settings of a server or a vehicle."""
 
+    model_config = ConfigDict(extra="ignore")
+
+    fleet: str = Field(default="fleet", pattern=VEHICLE_PATTERN)
+    transport: AnyTransport = Field(default={"kind": "mqtt"}, validate_default=True)
+    num_partitions: int = Field(default=1, ge=1, le=1024)
+    name: str = Field(default="doctor", pattern=VEHICLE_PATTERN)
+
+
+def broker(
+    tree: dict[str, Any], role: Literal["server", "vehicle"], source: str, patience_s: float = 5.0
+) -> Finding:
+    """Whether the broker lets in who has these settings, and lets them read and write what they have to.
+
+    Only topics are asked for that a correct set of access rules allows: a vehicle its own branch, a server
+    its own. Nobody may read what it writes itself, so nothing comes back. Raises ConfigError.
+    """
+    access = validate(tree, role, _Access, source)
+    address = getattr(access.transport, "address", access.transport.kind_name)
     try:
-        transport: TransportConfig = TypeAdapter(AnyTransport).validate_python(table)
-        asyncio.run(_there_and_back(transport, patience_s))
-    except (FleetflError, ValueError, asyncio.TimeoutError) as error:
-        mend = "start it, or mend `transport` (host, port, login, permissions)"
-        return Finding("broker", str(error) or f"silent for {patience_s:g} s", "bad", mend)
-    return Finding("broker", f"{table.get('host', 'here')}:{table.get('port', '')} answers", "ok")
+        asyncio.run(_asked(access, role, patience_s))
+    except asyncio.TimeoutError:
+        return Finding("broker", f"{address}: silent for {patience_s:g} s", "bad", "is it busy?")
+    except TransportError as error:
+        # How it is to be mended is in what is said: a name, a network, TLS, a clock, a login or a rule.
+        return Finding("broker", str(error), "bad", "see docs/brokers.md")
+    what = "this vehicle's branch" if role == "vehicle" else "the server's branches"
+    return Finding("broker", f"{address} answers, and grants {what}", "ok")
 
 
-async def _there_and_back(transport: TransportConfig, patience_s: float) -> None:
-    name = f"fleetfl-doctor-{uuid.uuid4().hex[:8]}"
-    async with transport.connect(name, patience_s=patience_s) as link:
-        topic = f"fleetfl/doctor/{name}"
-        async with link.subscribe(topic) as packets:
-            await link.publish(topic, b"?", timeout_s=patience_s)
-            packet = await asyncio.wait_for(packets.__anext__(), patience_s)
-            packet.ack()
+async def _asked(access: _Access, role: str, patience_s: float) -> None:
+    fleet, name = access.fleet, access.name
+    if role == "vehicle":
+        update = topics.update(fleet, name, access.num_partitions)
+        read = [topics.release(fleet), topics.receipt(fleet, name)]
+        write = update.rsplit("/", 1)[0] + "/doctor/hello"  # in its branch, and nobody's to read
+    else:
+        read = [topics.uplink(fleet, number) for number in range(access.num_partitions)]
+        write = f"{topics.release(fleet).rsplit('/', 1)[0]}/doctor"
+    async with access.transport.connect(client_ids.passing(fleet), patience_s=patience_s) as link:
+        for topic_filter in read:
+            async with link.subscribe(topic_filter, qos=0):
+                pass
+        await link.publish(write, b"hello", timeout_s=patience_s)

@@ -38,6 +38,22 @@ class IdentityError(FleetflError, ValueError):
     """A key file that cannot be used; names it and what was expected."""
 
 
+UNLISTED, REVOKED, CHANGED = "is not listed", "is revoked", "CHANGED ITS KEY"
+
+
+def for_the_named(objection: str) -> str:
+    """An objection in words for the vehicle itself, without the server's paths and keys."""
+    for sign, words in (
+        (REVOKED, "its key was revoked"),
+        (UNLISTED, "it is not listed"),
+        (CHANGED, "another key is known for its name"),
+        ("is unknown", "no status with its key has come yet"),
+    ):
+        if sign in objection:
+            return words
+    return "it does not fit"
+
+
 class KeysConfig(Section):
     """Whose signatures are taken."""
 
@@ -119,6 +135,8 @@ class Keyring:
         self.fleet, self.folder, self.first_use, self.max_keys = fleet, folder, first_use, max_keys
         self.loaded: dict[str, tuple[int, Ed25519PublicKey]] = {}
         """By name: when its file was last changed, ns, and the key in it."""
+        self.revoked: set[str] = set()
+        """Names whose file was there and is no more."""
         self.num_noted, self.counted_ns, self.count_again_s = 0, -1, 0.0
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
@@ -137,15 +155,22 @@ class Keyring:
         if is_signed(self.fleet, frame, signature, key):
             return ""
         if offered and offered != key.public_bytes_raw():
-            return f"{name} CHANGED ITS KEY: it signs with another one than {path} has"
+            return f"{name} {CHANGED}: it signs with another one than {path} has"
         return f"{name}: the signature does not fit the frame and the key in {path}"
+
+    def names(self) -> list[str]:
+        """Those with a key."""
+        found = sorted(path.stem for path in self.folder.glob("*.pub"))
+        return [name for name in found if re.match(VEHICLE_PATTERN, name)]
 
     def _key(self, name: str, path: Path) -> Ed25519PublicKey | None:
         try:
             changed_ns = path.stat().st_mtime_ns
         except FileNotFoundError:
-            self.loaded.pop(name, None)
+            if self.loaded.pop(name, None) is not None:
+                self.revoked.add(name)
             return None
+        self.revoked.discard(name)
         known = self.loaded.get(name)
         if known is None or known[0] != changed_ns:
             known = self.loaded[name] = (changed_ns, _read_line(path))
@@ -165,7 +190,8 @@ class Keyring:
         self, name: str, path: Path, frame: bytes, signature: bytes, offered: bytes
     ) -> str:
         if not self.first_use:
-            return f"{name} is not listed: there is no {path}"
+            was_there = name in self.revoked
+            return f"{name} {f'{REVOKED}: removed was' if was_there else f'{UNLISTED}: there is no'} {path}"
         if len(offered) != 32:
             return f"{name} is unknown, and no status with its key came before this"
         key = Ed25519PublicKey.from_public_bytes(offered)
@@ -177,7 +203,7 @@ class Keyring:
         self.num_noted += 1
         # Another process may have been first.
         if _read_line(path).public_bytes_raw() != offered:
-            return f"{name} CHANGED ITS KEY: it signs with another one than {path} has"
+            return f"{name} {CHANGED}: it signs with another one than {path} has"
         return ""
 
 

@@ -1,13 +1,16 @@
 """What the vehicles of a fleet last said of themselves. Knows no clock and no broker."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from fleetfl.messages import Status
+from fleetfl.messages import MAX_NOTE, Status
 
 MOST = 100_000
 """Vehicles known at a time; beyond, the one that was silent longest is forgotten."""
+MOST_REFUSED = 1_000
+"""Names known that are not believed; beyond, the first of them is forgotten. Strangers choose these."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,19 @@ class Sighting:
     status: Status
     heard_at: float | None = None
     """UTC seconds; None if all that is known was kept by the broker from before."""
+    refused: str = ""
+    """Why the last that came in its name was not believed; empty if it was."""
+
+    @property
+    def state(self) -> str:
+        """`online` or `offline` by its last word; `refused`, or `unheard` if it never said one."""
+        if self.refused:
+            return "refused"
+        return self.status.state if self.status.boot else "unheard"
+
+
+def _unheard(vehicle: str) -> Status:
+    return Status(vehicle, "", "offline", -1, 0, 0, 0, "")
 
 
 @dataclass
@@ -24,6 +40,25 @@ class Roster:
     """The newest sighting of each vehicle, the longest silent first."""
 
     sightings: dict[str, Sighting] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why what came in a name was not believed, by name."""
+
+    def refuse(self, vehicle: str, why: str) -> None:
+        """What came in this name is not believed."""
+        if vehicle not in self.refused and len(self.refused) >= MOST_REFUSED:
+            del self.refused[next(iter(self.refused))]
+        self.refused[vehicle] = why[:MAX_NOTE]
+
+    def believe(self, vehicle: str) -> None:
+        """What came in this name is believed."""
+        self.refused.pop(vehicle, None)
+
+    def shown(self, listed: Iterable[str] = ()) -> dict[str, Sighting]:
+        """All that is known by name: the vehicles, those that are refused, and those only `listed`."""
+        found = dict(self.sightings)
+        for name in (*listed, *self.refused):
+            found.setdefault(name, Sighting(_unheard(name)))
+        return found | {n: replace(found[n], refused=why) for n, why in self.refused.items()}
 
     def note(self, status: Status, *, at: float, retained: bool = False) -> None:
         """A status that came at `at`; `retained` if the broker only kept it."""

@@ -178,7 +178,9 @@ class Delivery:
         if not isinstance(receipt, Receipt):
             return
         if receipt.reason == SIGNATURE:
-            self.tell("the server does not know our signature: see its log")
+            self.tell(
+                f"the server refuses this vehicle's signature: {receipt.detail or 'see its log'}"
+            )
             return
         name = (receipt.boot, receipt.sequence)
         try:

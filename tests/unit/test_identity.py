@@ -174,7 +174,9 @@ def test_files_that_are_replaced_or_removed_count_at_once(tmp_path):
     assert objection(keyring, "v1", signer(2)) == ""
     assert "does not fit" in objection(keyring, "v1", signer(1))
     (tmp_path / "v1.pub").unlink()
-    assert "not listed" in objection(keyring, "v1", signer(2))
+    assert "is revoked" in objection(keyring, "v1", signer(2))
+    (tmp_path / "v1.pub").write_text(signer(1).public_line("v1"))
+    assert objection(keyring, "v1", signer(1)) == ""
 
 
 def test_a_public_key_file_that_is_something_else_is_named_and_nobody_believed(tmp_path):

@@ -83,7 +83,12 @@ def test_a_scrape_holds_every_part_and_one_family_of_each_name(aggregator, roste
     assert now.by("reason", "fleetfl_updates_total") == {"stale": 1}
     assert now.value("fleetfl_update_bytes_total") == 4 * 1400
     assert now.by("part", "fleetfl_kept_updates_total")["gateway 1"] == 9
-    assert now.by("state", "fleetfl_vehicles") == {"online": 2, "offline": 1}
+    assert now.by("state", "fleetfl_vehicles") == {
+        "online": 2,
+        "offline": 1,
+        "refused": 0,
+        "unheard": 0,
+    }
     assert now.value("fleetfl_vehicle_lag_versions_max") == 7 - 2
     assert now.value("fleetfl_vehicle_updates_waiting") == 1 + 4
     assert now.value("fleetfl_endpoint_ready") == 0

@@ -4,7 +4,7 @@ import pytest
 
 from fleetfl import roster
 from fleetfl.messages import Status
-from fleetfl.roster import Roster
+from fleetfl.roster import MOST_REFUSED, Roster
 
 pytestmark = pytest.mark.unit
 
@@ -54,3 +54,27 @@ def test_of_too_many_the_longest_silent_is_forgotten(monkeypatch):
     for at, name in enumerate(("v1", "v2", "v1", "v3")):
         fleet.note(status(name), at=at)
     assert set(fleet.sightings) == {"v1", "v3"}
+
+
+def test_who_is_refused_is_known_by_name_until_it_is_believed():
+    roster = Roster()
+    roster.note(status("v1"), at=1.0)
+    for name in ("v1", "v2"):
+        roster.refuse(name, f"{name} is not listed")
+    shown = roster.shown(listed=["v3", "v1"])
+    assert {name: each.state for name, each in shown.items()} == {
+        "v1": "refused",
+        "v2": "refused",
+        "v3": "unheard",
+    }
+    assert shown["v2"].refused == "v2 is not listed"
+    roster.believe("v1")
+    assert roster.shown()["v1"].state == "online"
+
+
+def test_strangers_fill_no_memory_with_names_that_are_refused():
+    roster = Roster()
+    for number in range(3 * MOST_REFUSED):
+        roster.refuse(f"v{number}", "x" * 5_000)
+    assert len(roster.refused) == MOST_REFUSED
+    assert max(map(len, roster.refused.values())) <= 300
