@@ -64,6 +64,8 @@ class Delivery:
         self.tries: dict[Name, _Tries] = {}
         self.partly_sent: dict[tuple[Name, int], int] = {}
         """Chunks the broker has, of an update that a broken link cut off; by name and chunk size."""
+        self.is_refused = False
+        """The last receipt said that the server does not take our signature."""
         self.num_bytes = 0
         """Published, repeats included."""
 
@@ -119,6 +121,8 @@ class Delivery:
 
     def _tell_silence(self, num_sent: int) -> None:
         """Brokers may acknowledge what they drop, so nothing but the missing receipt tells."""
+        if self.is_refused:
+            return  # there are receipts, and what they say is what hinders
         if num_sent >= SILENT_TRIES:
             self.tell(
                 f"updates stay without a receipt, sent {SILENT_TRIES} times or more: does the server run, "
@@ -177,7 +181,8 @@ class Delivery:
             return
         if not isinstance(receipt, Receipt):
             return
-        if receipt.reason == SIGNATURE:
+        self.is_refused = receipt.reason == SIGNATURE
+        if self.is_refused:
             self.tell(
                 f"the server refuses this vehicle's signature: {receipt.detail or 'see its log'}"
             )

@@ -72,7 +72,7 @@ def test_an_update_whose_signature_the_server_does_not_know_is_kept(outbox):
             update = await next_update(uplink)
             receipt = Receipt("v1", update.boot, update.sequence, "refused", "signature", 0, 0)
             await server.publish(topics.receipt("f", "v1"), wire.encode(receipt))
-            await until(lambda: "does not know our signature" in agent.note)
+            await until(lambda: "refuses this vehicle's signature" in agent.note)
             again = await next_update(uplink)
             assert again == update
             assert len(outbox) == 1
