@@ -1,11 +1,21 @@
 """`fleetfl server`: aggregation and the endpoint."""
 
 import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from fleetfl.commands.options import ConfigFile, Overrides, require
+
+if TYPE_CHECKING:
+    from fleetfl.backup import Manifest
+
+State = Annotated[
+    Path, typer.Option("--state", help="The server's state folder.", metavar="FOLDER")
+]
+HERE = Path("state/server")
 
 server_app = typer.Typer(help="The server: aggregation and the endpoint.", no_args_is_help=True)
 
@@ -34,3 +44,64 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             run_until_stopped(server)
         console.print("the server stops")
+
+
+@server_app.command("backup")
+def server_backup(
+    into: Annotated[
+        Path,
+        typer.Argument(
+            help="To write: a new folder, or one file if the name ends in .tar, .tar.gz or .tgz.",
+            metavar="FOLDER|FILE",
+        ),
+    ],
+    state: State = HERE,
+) -> None:
+    """Copy a server's state while it runs: model, releases, updates, keys.
+
+    The copy is consistent, and holds every update that had its receipt when this began. It holds the server's
+    private key too: keep it where only you can read it. Events are left out.
+    """
+    from fleetfl.backup import make
+
+    console = Console(stderr=True)
+    with console.status("backup") as status:
+        made = make(state, into, tell=lambda line: status.update(f"backup: {line}"))
+    typer.echo(f"{into}: {_summary(made)}")
+    typer.echo(f"to go on from it on any host: fleetfl server restore {into} --state FOLDER")
+
+
+@server_app.command("restore")
+def server_restore(
+    backup: Annotated[
+        Path, typer.Argument(help="As `server backup` made it.", metavar="FOLDER|FILE")
+    ],
+    state: State = HERE,
+) -> None:
+    """Put a backup back as the state folder of a server, which has to be empty or not there.
+
+    Every file is checked against its SHA-256 first. The server that is started there begins a new generation
+    of versions, which vehicles follow by themselves. What they learned in updates that it refuses, because
+    they were trained from versions that it never made, goes into their next ones.
+    """
+    from fleetfl.backup import restore
+
+    console = Console(stderr=True)
+    with console.status("restore") as status:
+        made = restore(backup, state, tell=lambda line: status.update(f"restore: {line}"))
+    typer.echo(f"{state}: {_summary(made)}")
+    typer.echo(
+        "stop the server it came from for good, and start one: fleetfl server run CONFIG.yaml"
+    )
+
+
+def _summary(made: "Manifest") -> str:
+    keys = sum(name.startswith("keys/") for name in made.files)
+    releases = sum(name.endswith(".safetensors") for name in made.files)
+    where = (
+        f"version {made.version} of {made.lineage} at row {made.counted_row} of {made.newest_row}"
+    )
+    return (
+        f"{len(made.files)} files, {made.num_bytes / 1e6:.1f} MB; {where} in the journal, "
+        f"{releases} releases, {keys} vehicles' keys"
+    )

@@ -28,7 +28,7 @@ class ChaosConfig(FleetConfig):
     faults: list[AnyFault] = Field(min_length=1)
     """Those of a run are drawn from these by weight."""
     num_faults: tuple[int, int] = (2, 4)
-    """Fewest and most in a run."""
+    """Fewest and most in a run, beside those that are `always` in one."""
     faults_s: float = Field(default=6.0, gt=0)
     """Seconds within which they strike."""
     come_back_s: float = Field(default=120.0, gt=0)
@@ -39,6 +39,7 @@ class ChaosConfig(FleetConfig):
 
     @model_validator(mode="after")
     def _ordered(self) -> "ChaosConfig":
-        if not 1 <= self.num_faults[0] <= self.num_faults[1]:
+        least = 0 if any(fault.always for fault in self.faults) else 1
+        if not least <= self.num_faults[0] <= self.num_faults[1]:
             raise ValueError(f"num_faults: got {list(self.num_faults)}, expected FEWEST, MOST")
         return self

@@ -35,9 +35,21 @@ class Ledger:
     accepted_rows: dict[Name, set[int]] = field(default_factory=dict)
     """Rows of the journal that the server said it counted under this name."""
 
+    after_backup: set[Name] = field(default_factory=set)
+    """What a host that was lost had counted behind the backup that was put back."""
+
     @property
     def lost(self) -> set[Name]:
-        """Its vehicle was told that it counts, and it does not."""
+        """Its vehicle was told that it counts, and it does not, though no lost host explains that."""
+        return self._missing - self.after_backup
+
+    @property
+    def lost_with_host(self) -> set[Name]:
+        """Its vehicle was told that it counts, after the backup was begun that was put back."""
+        return self._missing & self.after_backup
+
+    @property
+    def _missing(self) -> set[Name]:
         told = {name for name, verdicts in self.receipts.items() if verdicts & COUNTS}
         told |= {name for name, end in self.ends.items() if end in COUNTS}
         return told - self.counted
@@ -81,3 +93,22 @@ def accepted_rows(events: Iterable[dict]) -> dict[Name, set[int]]:
             name = (event["vehicle"], event["boot"], event["sequence"])
             found.setdefault(name, set()).add(event["row"])
     return found
+
+
+def split_by_host(lost: Iterable[tuple[list[dict], int]]) -> tuple[list[dict], list[dict]]:
+    """Events of hosts that were lost: those that still hold after the restore, and those that do not.
+
+    `lost` has each host's events and the last row of the journal in the backup that followed it.
+    """
+    valid: list[dict] = []
+    gone: list[dict] = []
+    for events, newest_row in lost:
+        # A later backup may be of a host that had itself been restored.
+        kept = [event for event in [*valid, *events] if _row(event) <= newest_row]
+        gone += [event for event in [*valid, *events] if _row(event) > newest_row]
+        valid = kept
+    return valid, gone
+
+
+def _row(event: dict) -> int:
+    return event.get("row", event.get("counted_row", 0))

@@ -40,11 +40,14 @@ def planned(config: ChaosConfig, seed: int) -> Plan:
 
 def _strikes(config: ChaosConfig, rng: random.Random, has_endpoint: bool) -> tuple[Strike, ...]:
     possible = [f for f in config.faults if has_endpoint or not f.needs_endpoint]
+    certain = [f for f in possible if f.always]
     special = [f for f in possible if f.needs_endpoint]
     chosen: list[Strike] = []
-    for number in range(rng.randint(*config.num_faults)):
-        among = special if special and number == 0 else possible
-        fault = rng.choices(among, [f.weight for f in among])[0]
+    for number in range(len(certain) + rng.randint(*config.num_faults)):
+        fault = certain[number] if number < len(certain) else None
+        if fault is None:
+            among = special if special and number == len(certain) else possible
+            fault = rng.choices(among, [f.weight for f in among])[0]
         at = SETTLED_S + rng.uniform(0.0, config.faults_s)
         strike = Strike(at, at + rng.uniform(*fault.for_s), fault)
         if not any(_same_victim(strike, other) for other in chosen):

@@ -1,7 +1,9 @@
 """The journal of a run counted once more without any fault: what has to be in the model, to the bit."""
 
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 from actors.config import ServerConfig
 from fleetfl import wire
@@ -21,8 +23,17 @@ class Replay:
     """Each release's version and SHA-256, hexadecimal."""
 
 
-def replay(config: ServerConfig, lineage: str) -> Replay:
-    """In one go, as if nothing had ever died. `lineage` is the one that updates name. Raises JournalError."""
+def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
+    """In one go, as if nothing had ever died. Of what the server told, `events`, only the names of
+    generations are taken, and behind which row each began. Raises JournalError.
+    """
+    started = [e["lineage"] for e in events if e["event"] == "aggregator_started"]
+    begun: dict[int, list[dict[str, Any]]] = {}
+    for event in events:
+        if event["event"] == "generation_began":
+            begun.setdefault(event["counted_row"], []).append(event)
+    first = min(begun, default=0)
+    lineage = begun[first][0]["was"].split("/")[0] if begun else started[0] if started else ""
     assert config.initial is not None
     layout, params = read_adapter(config.initial)
     coordinator = Coordinator(
@@ -38,6 +49,7 @@ def replay(config: ServerConfig, lineage: str) -> Replay:
     counted: set[Name] = set()
     digests = {(0, coordinator.published.sha256.hex())}
     with closing(Journal(config.journal_path)) as journal:
+        _rename(coordinator, begun.get(0, ()))
         for kept in journal.rows(0, ALL):
             update = wire.open_frame(kept.frame).message
             assert isinstance(update, Update), "nobody rolls back in a chaos run"
@@ -46,4 +58,10 @@ def replay(config: ServerConfig, lineage: str) -> Replay:
                 counted.add((update.vehicle, update.boot, update.sequence))
             if outcome.released:
                 digests.add((outcome.version, coordinator.published.sha256.hex()))
+            _rename(coordinator, begun.get(kept.row, ()))
     return Replay(counted, digests)
+
+
+def _rename(coordinator: Coordinator, generations: Iterable[dict[str, Any]]) -> None:
+    for began in generations:
+        coordinator.published.rename(began["lineage"])

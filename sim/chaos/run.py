@@ -12,11 +12,11 @@ from typing import Any
 from fleetfl import FleetflError
 from sim.chaos.config import ChaosConfig
 from sim.chaos.fleet import VehicleProcess
-from sim.chaos.ledger import Ledger, accepted_rows, verdicts
+from sim.chaos.ledger import COUNTS, Ledger, Name, accepted_rows, split_by_host, verdicts
 from sim.chaos.plan import Plan, Strike
 from sim.chaos.recovery import Struck, recoveries
 from sim.chaos.replay import replay
-from sim.chaos.stage import FaultError, Stage, StageError, staged
+from sim.chaos.stage import SERVER_KEY, FaultError, Stage, StageError, staged
 
 START_S = 300.0
 """A server and a first receipt of each vehicle may take so long before any fault."""
@@ -67,6 +67,7 @@ def run(
 def _begin(stage: Stage) -> None:
     """Return once the fleet is at work. Raises StageError."""
     _wait(stage, lambda: _is_up(stage), START_S, "the server did not come up")
+    shutil.copyfile(stage.config.state / SERVER_KEY, stage.folder / SERVER_KEY)
     for vehicle in stage.vehicles:
         vehicle.start()
     _wait_for_receipts(stage, START_S, "before any fault")
@@ -148,8 +149,9 @@ def _wait(stage: Stage, is_done: Callable[[], bool], patience_s: float, otherwis
 
 def _accounts(stage: Stage, struck: list[Struck]) -> dict[str, Any]:
     events, receipts = stage.events(), stage.receipts()
-    lineages = [e["lineage"] for e in events if e["event"] == "aggregator_started"]
-    again = replay(stage.config, lineages[0] if lineages else "")
+    valid, with_host = split_by_host([(host.events, host.backup.newest_row) for host in stage.lost])
+    valid += events[sum(len(host.events) for host in stage.lost) :]
+    again = replay(stage.config, valid)
     ledger = Ledger(
         ends={e.name: e.verdict for vehicle in stage.vehicles for e in vehicle.record()},
         receipts={
@@ -158,20 +160,35 @@ def _accounts(stage: Stage, struck: list[Struck]) -> dict[str, Any]:
             for name, said in verdicts(vehicle.receipts(), vehicle.name).items()
         },
         counted=again.counted,
-        accepted_rows=accepted_rows(events),
+        accepted_rows=accepted_rows(valid),
+        after_backup=set(accepted_rows(with_host)) - _receipted_before_backup(stage, receipts),
     )
     released = {(e["version"], e["sha256"]) for e in events if e["event"] == "released"}
+    gone = released - again.digests if stage.lost else set()
     held = set().union(*(vehicle.held() for vehicle in stage.vehicles))
     return {
         "produced": len(ledger.ends),
         "receipted": len(ledger.receipts),
         "counted": len(ledger.counted),
         "lost": sorted(ledger.lost),
+        "lost_with_host": sorted(ledger.lost_with_host),
         "counted_twice": sorted(ledger.counted_twice),
         "unresolved": sorted(ledger.unresolved),
         "unheard_of": sorted(ledger.unheard_of),
         "expired": sum(end == "expired" for end in ledger.ends.values()),
         "releases": len(again.digests) - 1,
-        "same_bits": released == again.digests and held <= again.digests,
+        "same_bits": released - gone == again.digests and held <= again.digests | gone,
         "recoveries": [asdict(each) for each in recoveries(struck, events, receipts)],
+    }
+
+
+def _receipted_before_backup(stage: Stage, receipts: list[dict[str, Any]]) -> set[Name]:
+    """What a backup promises: its vehicle had the receipt when the backup was begun."""
+    if not stage.lost:
+        return set()
+    made = stage.lost[-1].backup.made
+    return {
+        (receipt["vehicle"], receipt["boot"], receipt["sequence"])
+        for receipt in receipts
+        if receipt["verdict"] in COUNTS and receipt["time"] < made
     }

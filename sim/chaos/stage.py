@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import yaml
 
 from actors.config import ServerConfig
 from actors.monitor import is_ready
-from fleetfl import FleetflError
+from fleetfl import FleetflError, backup
 from fleetfl.addresses import url_of
+from fleetfl.backup import Manifest
 from fleetfl.config import validate
 from fleetfl.ports import free_ports
 from fleetfl.telemetry import EventReader
@@ -32,6 +35,8 @@ from sim.network import Proxy, proxy
 
 MARK = "FLEETFL_CHAOS_RUN"
 """In the environment of a run's server and of all that it starts."""
+SERVER_KEY = "server.pub"
+"""The vehicles' copy of it."""
 ENDPOINT_PARTS = {
     "evaluator": "ray::Evaluator",
     "replica": "ray::ServeReplica",
@@ -45,6 +50,14 @@ class FaultError(FleetflError, RuntimeError):
 
 class StageError(FleetflError, RuntimeError):
     """A part that does not come up, or ended by itself; says which."""
+
+
+@dataclass(frozen=True)
+class LostHost:
+    """What a host said before it was lost, and the backup that was put back elsewhere."""
+
+    events: list[dict[str, Any]]
+    backup: Manifest
 
 
 class Stage:
@@ -66,7 +79,33 @@ class Stage:
         self.config = validate(tree, "server", ServerConfig, str(folder))
         self.vehicles: list[VehicleProcess] = []
         self.server: subprocess.Popen[bytes] | None = None
-        (folder / "server.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        self.backup: Manifest | None = None
+        """The newest one, in the folder `backup`."""
+        self.lost: list[LostHost] = []
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        (self.folder / "server.yaml").write_text(yaml.safe_dump(self.tree, sort_keys=False))
+
+    def back_up(self) -> None:
+        """Raises FaultError."""
+        shutil.rmtree(self.folder / "backup", ignore_errors=True)
+        try:
+            self.backup = backup.make(self.config.state, self.folder / "backup")
+        except backup.BackupError as failed:
+            raise FaultError(str(failed)) from failed
+
+    def lose_host(self) -> None:
+        """The server and its state are gone; another state folder has the newest backup."""
+        assert self.backup is not None, "a backup was made before"
+        self.kill_server()
+        self.lost.append(LostHost(self._own_events(), self.backup))
+        shutil.rmtree(self.config.state)
+        state = self.folder / f"state-{len(self.lost) + 1}"
+        backup.restore(self.folder / "backup", state)
+        self.tree = {**self.tree, "server": {**self.tree["server"], "state": str(state)}}
+        self.config = validate(self.tree, "server", ServerConfig, str(self.folder))
+        self._write_settings()
 
     def start_server(self) -> None:
         argv = [sys.executable, "-m", "fleetfl", "server", "run", str(self.folder / "server.yaml")]
@@ -111,7 +150,11 @@ class Stage:
                 raise StageError(f"{vehicle.name} ended with status {vehicle.process.exitcode}")
 
     def events(self) -> list[dict[str, Any]]:
-        path = self.folder / "state" / "events.jsonl"
+        """Of the hosts that were lost and of the one that is there, in their order."""
+        return [event for host in self.lost for event in host.events] + self._own_events()
+
+    def _own_events(self) -> list[dict[str, Any]]:
+        path = self.config.state / "events.jsonl"
         return EventReader(path).read() if path.exists() else []
 
     def receipts(self) -> list[dict[str, Any]]:
@@ -206,5 +249,5 @@ def _settings(tree: dict[str, Any], folder: Path, link: Proxy, number: int, seed
         agent=part.get("agent", {}),
         codec=part.get("codec", {"kind": "spectral"}),
         initial=Path(tree["server"]["initial"]),
-        server_key=folder / "state" / "server.pub",
+        server_key=folder / SERVER_KEY,
     )

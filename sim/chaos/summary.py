@@ -33,6 +33,7 @@ TOLD = (
     "receipted",
     "counted",
     "lost",
+    "lost_with_host",
     "counted_twice",
     "unresolved",
     "not_recovered",
@@ -60,6 +61,7 @@ def summarized(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             for key in ("produced", "receipted", "counted", "expired")
         },
         **{key: sum(len(r[key]) for r in results) for key in SETS},
+        "lost_with_host": sum(len(r.get("lost_with_host", ())) for r in results),
         "not_recovered": sum(bool(r["why"]) for r in results),
         "other_bits": sum(not r["same_bits"] for r in results),
         "begun_again": sum("first_try" in r for r in results),
@@ -111,10 +113,15 @@ def table(summary: dict[str, Any]) -> Table:
     return made
 
 
+def _with_hosts(number: int) -> str:
+    return f"{number} counted after the last backup and lost with the host, " if number else ""
+
+
 def headline(summary: dict[str, Any]) -> str:
     return (
         f"{summary['produced']:,} updates produced, {summary['receipted']:,} with a receipt, "
         f"{summary['counted']:,} counted: {summary['lost']} lost, "
+        f"{_with_hosts(summary['lost_with_host'])}"
         f"{summary['counted_twice']} counted twice, {summary['unresolved']} unresolved; "
         f"{summary['not_recovered']} of {summary['runs']} runs did not come back, "
         f"{summary['other_bits']} ended with other bits, "

@@ -32,6 +32,8 @@ class FaultConfig(PluginConfig):
 
     weight: float = Field(default=1.0, gt=0)
     """How often it is chosen, against the others."""
+    always: bool = False
+    """It strikes in every run, beside those that are drawn."""
     for_s: tuple[float, float] = (0.5, 2.0)
     """Shortest and longest time until it is mended, seconds."""
 
