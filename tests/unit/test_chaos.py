@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fleetfl.config import load
 from fleetfl.messages import SIGNATURE
 from sim.chaos.config import ChaosConfig
-from sim.chaos.ledger import Ledger, accepted_rows, verdicts
+from sim.chaos.ledger import Ledger, accepted_rows, split_by_host, verdicts
 from sim.chaos.plan import planned
 from sim.chaos.recovery import Recovery, Struck, recoveries
 from sim.chaos.summary import has_failed, summarized, told
@@ -35,6 +35,29 @@ def test_an_update_is_lost_if_its_vehicle_was_told_that_it_counts_and_it_does_no
         counted={A},
     )
     assert found.lost == {B}
+
+
+def test_what_a_lost_host_counted_behind_its_backup_is_said_and_not_lost():
+    """B was counted behind the backup. A was not, so that nothing explains that it is missing."""
+    found = ledger(receipts={A: {"accepted"}, B: {"accepted"}}, after_backup={B, C})
+    assert (found.lost, found.lost_with_host) == ({A}, {B})
+
+
+def test_what_a_lost_host_told_holds_up_to_the_last_row_of_its_backup():
+    """The first backup has rows up to 2; the second one, of the host restored from it, up to 3."""
+    first = [{"event": "accepted", "row": n} for n in (1, 2, 3)]
+    second = [{"event": "generation_began", "counted_row": 2}, *first[2:], {"event": "x", "row": 4}]
+    valid, gone = split_by_host([(first, 2), (second, 3)])
+    assert valid == [*first[:2], *second[:2]]
+    assert gone == [first[2], second[2]]
+
+
+def test_a_fault_of_every_run_is_in_every_run():
+    drill = load(CONFIG.with_name("chaos-restore.yaml"), "chaos", ChaosConfig)
+    plans = [planned(drill, seed) for seed in range(40)]
+    assert all(any(s.fault.kind_name == "host" for s in plan.strikes) for plan in plans)
+    assert len({plan.strikes for plan in plans}) == 40
+    assert {len(plan.strikes) for plan in plans} == {1, 2}
 
 
 def test_a_receipt_whose_vehicle_died_before_it_noted_it_is_a_promise_all_the_same():
@@ -198,6 +221,7 @@ def test_the_summary_says_ray_s_own_restart_beside_ours_and_which_seeds_failed()
         "lost": 1,
         "counted_twice": 0,
         "unresolved": 0,
+        "lost_with_host": 0,
         "not_recovered": 0,
         "recovery_s": {"median": 0.5, "worst": 1.5},
         "ray_restart_s": {"median": 2.0, "worst": 3.0},
