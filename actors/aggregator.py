@@ -71,7 +71,7 @@ class Aggregator:
         )
         log_path = config.state / "events.jsonl"
         self.metrics = Metrics()
-        self.events = EventLog(log_path, watch=self.metrics.heard)
+        self.events = EventLog(log_path, bounds=config.events, watch=self.metrics.heard)
         self.told = HighWater(config.told_path)
         """The events up to this row of the journal were written before."""
         self.names = GenerationNames(config)

@@ -22,6 +22,7 @@ from fleetfl.registry import Registry
 from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
+from fleetfl.telemetry import Config as EventsConfig
 
 
 class HttpConfig(Section):
@@ -90,6 +91,7 @@ AROUND = {
     "held_out",
     "http",
     "monitor",
+    "events",
     "ray",
 }
 """Settings that no bit of a release follows from."""
@@ -137,6 +139,8 @@ class ServerConfig(FleetConfig):
     http: HttpConfig | None = HttpConfig()
     """null: no endpoint, only gateways and aggregator."""
     monitor: MonitorConfig = MonitorConfig()
+    events: EventsConfig = EventsConfig()
+    """How much of events.jsonl stays."""
     ray: RayConfig = RayConfig()
 
     @property

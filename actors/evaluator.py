@@ -31,7 +31,9 @@ class Evaluator:
         self.held_out = read_held_out(config.held_out, len(config.model.classes))
         self.newer, self.registry = newer, config.releases
         self.metrics = Metrics()
-        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.events = EventLog(
+            config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
+        )
         self.version, self.accuracy = -1, math.nan
         self.metrics.gauge("fleetfl_evaluated_version", "The last.", lambda: self.version)
         self.metrics.gauge("fleetfl_accuracy_ratio", "Of it, held out.", lambda: self.accuracy)

@@ -75,7 +75,9 @@ class GatewayActor:
         self.signer = Signer.from_file(config.fleet, config.state / "key.pem")
         self.metrics = Metrics()
         self.journal = Journal(config.journal_path, committed=self.metrics.committed)
-        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.events = EventLog(
+            config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
+        )
         self.roster = Roster()
 
     async def ping(self) -> None:

@@ -19,6 +19,7 @@ from fleetfl.addresses import authority, family
 from fleetfl.identity import Signer
 from fleetfl.messages import SERVER
 from fleetfl.ports import free_ports
+from fleetfl.telemetry import parts
 from fleetfl.transport import TransportConfig
 from fleetfl.vectors import Layout
 
@@ -33,7 +34,7 @@ def set_aside(config: ServerConfig) -> None:
         config.journal_path.parent,
         config.checkpoint_folder,
         config.releases.folder,
-        config.state / "events.jsonl",
+        *parts(config.state / "events.jsonl"),
         config.told_path,
     ):
         if path.exists():

@@ -115,7 +115,9 @@ class ServedModel:
             "Releases that the endpoint did not take, such as diverged ones.",
         )
         self.metrics.gauge("fleetfl_served_version", "Loaded; -1 before the first.", self._version)
-        self.events = EventLog(config.state / "events.jsonl", watch=self.metrics.heard)
+        self.events = EventLog(
+            config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
+        )
         self.events.write("replica_started", pid=os.getpid(), replicas=self.http.replicas)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

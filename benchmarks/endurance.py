@@ -142,6 +142,9 @@ def settings(folder: Path, goal: int) -> ServerConfig:
             "aggregator": {"kind": "fedbuff", "goal": goal},
             "release": {"kind": "int8"},
             "checkpoint_s": CHECKPOINT_S,
+            # Bounds that a run of this size meets: those that are set are for larger models and fleets.
+            "registry": {"max_bytes": 450_000},
+            "events": {"max_bytes": 2 * 2**20},
         }
     )
 

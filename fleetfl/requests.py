@@ -41,7 +41,8 @@ def answer(
 
     Raises RegistryError if there is the event `refused` of it.
     """
-    reader, deadline = EventReader(state / "events.jsonl"), time.monotonic() + patience_s
+    reader = EventReader(state / "events.jsonl", begin_with=2)
+    deadline = time.monotonic() + patience_s
     while True:
         for event in reader.read():
             if event.get("row") == row and event["event"] == done:

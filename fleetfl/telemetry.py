@@ -1,5 +1,10 @@
-"""What happened, as lines of JSON that people and reports read. One file, any number of writers."""
+"""What happened, as lines of JSON that people and reports read. One file, any number of writers.
 
+It is a diary: no part of the server goes on from what it says.
+"""
+
+import fcntl
+import glob
 import json
 import logging
 import os
@@ -8,24 +13,44 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from fleetfl.config import Section
+
 log = logging.getLogger(__name__)
 
 Watch = Callable[[str, Mapping[str, Any]], None]
 """Hears of each event: its name and fields."""
 
 
+class Config(Section):
+    """How much of what happened stays on disk."""
+
+    max_bytes: int = Field(default=64 * 2**20, ge=2**12)
+    """Of one file; the next line after that begins another one."""
+    older_files: int = Field(default=4, ge=0)
+    """Full ones that stay, as events.jsonl.1 (the newest of them) and on."""
+
+
 class EventLog:
     """Appends {"time": UTC seconds, "event": name, ...} lines, and tells each to `watch` as well.
 
-    Each line is one write to a file opened for appending, so processes on one machine may share it.
+    Each line is one write to a file opened for appending, so processes on one machine may share it. A file
+    that is full, of those with `bounds`, gets a number, as does one that somebody moves or deletes: all go on
+    in a new one.
     A disk that takes none (full, read-only) costs lines, and is no reason to stop what they tell of: the
     first one after says how many are missing.
     """
 
     def __init__(
-        self, path: Path, *, watch: Watch | None = None, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        *,
+        bounds: Config | None = None,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path, self.watch, self.clock = path, watch, clock
+        self.path, self.bounds, self.watch, self.clock = path, bounds, watch, clock
         self.file: int | None = None
         self.missing = 0
         """Lines since the last one that was written."""
@@ -45,19 +70,45 @@ class EventLog:
         about = {"time": round(self.clock(), 3), "event": event, **fields}
         line = b"\n" * self.is_torn + json.dumps(about).encode() + b"\n"
         try:
-            written = os.write(self._opened(), line)
+            file = self._opened()
+            written = os.write(file, line)
         except OSError as failed:
             if not self.missing:
                 log.error("events are not written to %s: %s", self.path, failed)
             return False
         self.is_torn = written < len(line)
+        if self.bounds is not None and os.fstat(file).st_size >= self.bounds.max_bytes:
+            self._number(file, self.bounds)
         return not self.is_torn
 
     def _opened(self) -> int:
-        if self.file is None:
+        """The file that has the path now: not one that was moved, deleted or numbered meanwhile."""
+        if self.file is None or _identity(self.path) != _identity(self.file):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            # Not before: a new file would get the number by which readers know the old one.
+            self.close()
+            self.file = file
         return self.file
+
+    def _number(self, file: int, bounds: Config) -> None:
+        """Of those who find it full, one gives it its number; the others find another file there then."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _identity(self.path) != _identity(file):
+                return
+            for number, path in reversed([*enumerate(parts(self.path)[::-1], start=1)]):
+                if number > bounds.older_files:
+                    path.unlink()
+                else:
+                    path.replace(_part(self.path, number))
+        except BlockingIOError:
+            return
+        except OSError as failed:
+            log.error("%s is full, and written on until the next start: %s", self.path, failed)
+            self.bounds = None
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         if self.file is not None:
@@ -65,15 +116,56 @@ class EventLog:
             self.file = None
 
 
-class EventReader:
-    """Reads a file of events piece by piece while others write it."""
+def parts(path: Path) -> list[Path]:
+    """The files of an event log that are there, the oldest first."""
+    numbered = [
+        (int(number), part)
+        for part in path.parent.glob(f"{glob.escape(path.name)}.*")
+        if (number := part.name.removeprefix(f"{path.name}.")).isdecimal()
+    ]
+    older = [part for _, part in sorted(numbered, reverse=True)]
+    return [*older, path] if path.exists() else older
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.at = path, 0
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    """Equal for two ways to one file; None if there is none."""
+    try:
+        about = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return about.st_dev, about.st_ino
+
+
+class EventReader:
+    """Reads an event log piece by piece while others write it, also where it goes on in other files.
+
+    It begins with the oldest of them, or of the newest `begin_with`.
+    """
+
+    def __init__(self, path: Path, *, begin_with: int | None = None) -> None:
+        self.path, self.begin_with, self.at = path, begin_with, 0
+        self.part: tuple[int, int] | None = None
+        """The file that was read last, up to `at`."""
 
     def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line still being written waits for the next."""
-        with self.path.open("rb") as file:
+        there = parts(self.path) or [self.path]
+        known = [n for n, part in enumerate(there) if _identity(part) == self.part]
+        begin = 0 if self.begin_with is None or self.part else max(0, len(there) - self.begin_with)
+        events = []
+        for part in there[known[-1] if known else begin :]:
+            events += self._read(part)
+        return events
+
+    def _read(self, part: Path) -> list[dict[str, Any]]:
+        with part.open("rb") as file:
+            identity, size = _identity(file.fileno()), file.seek(0, os.SEEK_END)
+            if identity != self.part or size < self.at:
+                self.part, self.at = identity, 0
             file.seek(self.at)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
@@ -88,21 +180,3 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except Exception:
         return None
     return event if isinstance(event, dict) and "event" in event else None
-
-
-def last_number(path: Path, field: str, block: int = 2**20) -> int:
-    """The value of this field in the newest event that has it, 0 if none has. Reads from the end."""
-    key = json.dumps(field).encode() + b": "
-    if not path.exists():
-        return 0
-    with path.open("rb") as file:
-        at, later = file.seek(0, os.SEEK_END), b""
-        while at > 0:
-            start = max(0, at - block)
-            file.seek(start)
-            part = file.read(at - start) + later
-            if (found := part.rfind(key)) >= 0:
-                digits = part[found + len(key) :].split(b",", 1)[0].rstrip(b"}\n")
-                return int(digits)
-            at, later = start, part[: len(key) + 32]
-    return 0

@@ -22,7 +22,7 @@ from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.held_out import HeldOut
 from fleetfl.models.adapted import AdaptedModel
 from fleetfl.scratch import scratch
-from fleetfl.telemetry import EventLog, EventReader
+from fleetfl.telemetry import EventLog, EventReader, parts
 from fleetfl.tenancy import LOCK, sole
 from fleetfl.vectors import Layout
 from sim import broker
@@ -301,11 +301,10 @@ def require_clearable(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run wrote, but for the lock, which whoever calls this holds."""
-    for name in OURS:
-        path = folder / name
+    for path in (*(folder / name for name in OURS), *parts(folder / "events.jsonl")):
         if path.is_dir():
             shutil.rmtree(path)
-        elif name != LOCK:
+        elif path.name != LOCK:
             path.unlink(missing_ok=True)
 
 
