@@ -24,7 +24,7 @@ from fleetfl.messages import Snapshot, Status, Update
 from fleetfl.transport.mqtt import Config as Mqtt
 from tests.cluster.conftest import ROOT, running_server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("recovery")]  # one server for all
+pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)
 FLEET = "depot-7"
 SIGNER = Signer(FLEET, Ed25519PrivateKey.from_private_bytes(bytes(32)))

@@ -36,7 +36,7 @@ def events(folder: Path, kind: str) -> list[dict]:
     return [e for e in EventReader(path).read() if e["event"] == kind] if path.exists() else []
 
 
-def wait_for(condition, process, log, what, patience_s=180.0):
+def wait_for(condition, process, log, what, patience_s=400.0):
     deadline = time.monotonic() + patience_s
     while not condition():
         assert process.poll() is None, f"the run ended before {what}:\n{log.read_text()}"
@@ -64,7 +64,7 @@ def test_the_readmes_demo_goes_on_when_a_vehicle_and_a_replica_are_killed(tmp_pa
         assert proxies(str(tmp_path))
         os.kill(victim["pid"], signal.SIGKILL)
         os.kill(events(folder, "replica_started")[-1]["pid"], signal.SIGKILL)
-        assert process.wait(300) == 0, log.read_text()
+        assert process.wait(400) == 0, log.read_text()
     finally:
         processes.stop(process, 5)
     _, alive = psutil.wait_procs(proxies(str(tmp_path)), timeout=5)
@@ -174,7 +174,7 @@ def test_vehicles_that_cannot_run_end_the_run_with_the_end_of_a_log(tmp_path, ph
         wait_for(lambda: events(folder, "serving"), process, log, "endpoint")
         for file in (folder / "shards").iterdir():
             file.unlink()
-        assert process.wait(200) == 1
+        assert process.wait(400) == 1
     finally:
         processes.stop(process, 5)
     said = log.read_text()
