@@ -90,9 +90,7 @@ class Signer:
             _write(path, _pem(Ed25519PrivateKey.generate()), mode=0o600, over=False)
         try:
             key = load_pem_private_key(path.read_bytes(), password=None)
-        except (
-            Exception
-        ) as unfit:  # whatever OpenSSL and its binding raise for what people put there
+        except Exception as unfit:  # whatever OpenSSL and its binding raise
             raise IdentityError(f"key file {path} is not a private key in PEM: {unfit}") from unfit
         if not isinstance(key, Ed25519PrivateKey):
             raise IdentityError(f"key file {path} holds {type(key).__name__}, expected Ed25519")

@@ -148,9 +148,7 @@ def encode(message: AnyMessage, signer: Signer | None = None) -> bytes:
     try:
         packed = _packed(message)
         _decoder.decode(packed)
-    except (
-        Exception
-    ) as refused:  # a type that msgpack has not, a number out of its range, half a character
+    except Exception as refused:  # also numbers and characters that msgpack has not
         raise UnsendableError(_fault(message) or str(refused)) from refused
     frame = MAGIC + bytes([FORMAT | signed]) + packed
     if len(frame) + SIGNATURE_BYTES > MAX_FRAME_BYTES:

@@ -6,6 +6,7 @@ of it changes in the transaction of the update it belongs to, so that after a po
 learned is there twice or not at all.
 """
 
+import gc
 import logging
 import sqlite3
 import time
@@ -184,7 +185,7 @@ class Outbox:
         with self._errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return outbox_file.connected(self.path, watched=self.watched)
+            return self._connected()
         except sqlite3.OperationalError as failed:
             raise self._error(failed) from failed
         except sqlite3.DatabaseError as damaged:
@@ -196,6 +197,14 @@ class Outbox:
                     if part.exists():
                         part.replace(self.path.with_name(f"{self.path.name}.damaged{ending}"))
                 return outbox_file.connected(self.path, watched=self.watched)
+
+    def _connected(self) -> sqlite3.Connection:
+        try:
+            return outbox_file.connected(self.path, watched=self.watched)
+        except sqlite3.OperationalError:
+            # One of this process that nobody refers to has its lock until the collector finds it.
+            gc.collect()
+            return outbox_file.connected(self.path, watched=self.watched)
 
     @property
     def lived_s(self) -> float:

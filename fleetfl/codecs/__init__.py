@@ -110,9 +110,7 @@ class Guarded:
                 raise CodecError(f"{vector.dtype} {vector.shape}, expected float32 [{self.size}]")
         except CodecError:
             raise
-        except (
-            Exception
-        ) as failed:  # a codec that was not made for this, or memory that is not there
+        except Exception as failed:  # such as memory that is not there
             raise CodecError(f"body of {len(body)} bytes: {_in_words(failed)}") from failed
         return vector
 
