@@ -16,7 +16,7 @@ CHUNK_COST = 1 / 8
 class Config(Section):
     """What a gateway takes in a time. An honest fleet does not meet these: its vehicles train in between."""
 
-    updates_per_s: float = Field(default=20.0, gt=0)
+    updates_per_s: float = Field(default=100.0, gt=0)
     """Frames (updates and statuses) of one vehicle, averaged. What is above is acknowledged and not read:
     the vehicle sends an update again, later and later."""
     burst: int = Field(default=2_000, ge=1)

@@ -292,7 +292,10 @@ class Agent:
             due_s = max(due_s + period_s, clock())
             await asyncio.sleep(due_s - clock())
             # Its PUBACK may come behind a whole snapshot; the next report does not wait for it.
-            await self.report("online", timeout_s=period_s)
+            try:
+                await self.report("online", timeout_s=period_s)
+            except Exception:  # the loop must live
+                log.exception("a status was not sent")
 
     async def report(self, state: Literal["online", "offline"], *, timeout_s: float = 30.0) -> None:
         """Publish the vehicle's status, retained; a link that is down is only logged."""
