@@ -35,6 +35,7 @@ from fleetfl.messages import (
     Snapshot,
     Status,
     Update,
+    fitting,
 )
 from fleetfl.roster import Roster
 from fleetfl.tasks import together
@@ -308,7 +309,7 @@ class Gateway:
         )
         name = (named.vehicle, named.boot, named.sequence)
         # The server's paths are for whoever runs it.
-        detail = for_the_named(why) if reason == SIGNATURE else why[:MAX_DETAIL]
+        detail = fitting(for_the_named(why) if reason == SIGNATURE else why, MAX_DETAIL)
         await self._send(Receipt(*name, "refused", reason, 0, 0, detail))
 
     async def _answer(self, update: Update, outcome: Outcome) -> None:
@@ -320,7 +321,7 @@ class Gateway:
             reason=outcome.reason.value if outcome.reason else "",
             staleness=outcome.staleness,
             version=outcome.version,
-            detail=outcome.detail[:MAX_DETAIL],
+            detail=fitting(outcome.detail, MAX_DETAIL),
         )
         await self._send(receipt)
 

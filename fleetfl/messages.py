@@ -31,6 +31,12 @@ UNDONE = "undone"
 """A receipt's reason when the update was trained from a version that was rolled back. The vehicle drops it,
 and what it learned there."""
 
+
+def fitting(said: str, most: int) -> str:
+    """At most so many characters, all of which UTF-8 can write: names of files need not be that."""
+    return said.encode("utf-8", "backslashreplace").decode()[:most]
+
+
 Name = Annotated[str, Meta(pattern=VEHICLE_PATTERN)]
 Short = Annotated[str, Meta(max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]

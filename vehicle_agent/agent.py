@@ -18,7 +18,7 @@ from fleetfl import FleetflError, closed_form, topics, wire
 from fleetfl.codecs import CodecConfig
 from fleetfl.config import Section
 from fleetfl.identity import Signer
-from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update
+from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
 from fleetfl.releases import BASE_DIGEST_BYTES, Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError
@@ -316,7 +316,7 @@ class Agent:
             bytes_up=self.delivery.num_bytes,
             bytes_down=self.adoption.num_bytes,
             waiting=len(self.outbox),
-            note=sendable.text(self.note, MAX_NOTE),
+            note=fitting(self.note, MAX_NOTE),
             key=self.identity.key,
             ends=sendable.counts(self.outbox.ends),
         )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from fleetfl.messages import MAX_ENDS
+from fleetfl.messages import MAX_ENDS, fitting
 
 MOST = 2**53
 LATEST_S = 2**40
@@ -27,16 +27,11 @@ def number(value: float) -> float:
     return LARGEST if math.isnan(value) else min(max(float(value), -LARGEST), LARGEST)
 
 
-def text(said: str, most: int) -> str:
-    """At most so many characters, all of which UTF-8 can write: names of files need not be that."""
-    return said.encode("utf-8", "backslashreplace").decode()[:most]
-
-
 def counts(ends: Mapping[str, int]) -> dict[str, int]:
     """The most frequent kinds of end, as many as a status takes; the others together."""
     short: dict[str, int] = {}
     for name, number in ends.items():
-        key = text(name, MAX_ENDS)
+        key = fitting(name, MAX_ENDS)
         short[key] = min(short.get(key, 0) + max(number, 0), MOST)
     if len(short) <= MAX_ENDS:
         return short

@@ -292,3 +292,15 @@ def test_a_name_that_no_vehicle_can_have_is_no_file(tmp_path, name):
     keyring = Keyring("f", tmp_path, first_use=True)
     assert "no name of a vehicle" in objection(keyring, name, signer(1), offered=signer(1).public)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_not_listed_for_each_key_that_is_noted(tmp_path, monkeypatch):
+    listings, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listings.append(path), scandir(path))[1])
+    keyring = Keyring("f", tmp_path, first_use=True, max_keys=60)
+    said = [objection(keyring, f"v{n}", signer(n), offered=signer(n).public) for n in range(100)]
+    assert said[:60] == [""] * 60
+    assert all("one too many" in each for each in said[60:])
+    assert len(listings) <= 4
+    (tmp_path / "v7.pub").unlink()
+    assert objection(keyring, "v70", signer(70), offered=signer(70).public) == ""
