@@ -22,7 +22,7 @@ class LinkConfig(PluginConfig):
     dead_share: float = Field(ge=0, lt=1)
     """Share of slots in which nothing passes: a valley, a tunnel, the shadow of a hull."""
     slot_s: float = Field(default=60.0, gt=0)
-    out_from_hour: float = Field(default=math.inf, ge=0)
+    out_from_hour: float = Field(default=math.inf, ge=0, allow_inf_nan=True)
     """Of virtual time, the first midnight being 0: then nothing passes for `out_hours`."""
     out_hours: float = Field(default=0.0, ge=0)
     repeated_share: float = Field(default=0.0, ge=0, le=1)
