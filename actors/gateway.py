@@ -37,7 +37,7 @@ from fleetfl.messages import (
     Update,
     fitting,
 )
-from fleetfl.roster import Roster
+from fleetfl.roster import Roster, StatusDiary
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, Transport, TransportError
@@ -88,6 +88,7 @@ class Gateway:
         self.keys, self.signer, self.retry_s = keys, signer, retry_s
         self.is_keeping = True
         """The journal took the last update."""
+        self.statuses = StatusDiary(events.bounds.status_s if events.bounds else 0.0)
         self.roster = Roster()
         """The partition's vehicles."""
         self.max_in_flight, self.max_frame_bytes = max_in_flight, max_frame_bytes
@@ -264,7 +265,10 @@ class Gateway:
         return message
 
     def _note(self, status: Status, *, retained: bool) -> None:
-        self.roster.note(status, at=time.time(), retained=retained)
+        now = time.time()
+        self.roster.note(status, at=now, retained=retained)
+        if not self.statuses.is_due(status, at=now):
+            return
         self.events.write(
             status.state,
             vehicle=status.vehicle,

@@ -43,8 +43,11 @@ def answer(
     """
     reader = EventReader(state / "events.jsonl", begin_with=2)
     deadline = time.monotonic() + patience_s
+    new: list[dict[str, Any]] = []
     while True:
-        for event in reader.read():
+        with contextlib.suppress(FileNotFoundError):  # no server has begun one since it was deleted
+            new = reader.read()
+        for event in new:
             if event.get("row") == row and event["event"] == done:
                 return event
             if event.get("row") == row and event["event"] == refused:

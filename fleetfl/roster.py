@@ -35,6 +35,25 @@ def _unheard(vehicle: str) -> Status:
     return Status(vehicle, "", "offline", -1, 0, 0, 0, "")
 
 
+class StatusDiary:
+    """Which statuses are worth a line: those that say something new, and of the others one now and then."""
+
+    def __init__(self, every_s: float) -> None:
+        self.every_s = every_s
+        self.written: dict[str, tuple[tuple[str, str, str], float]] = {}
+        """By vehicle: what its last line said, and when; the longest silent first."""
+
+    def is_due(self, status: Status, *, at: float) -> bool:
+        """Whether to write this one; it then counts as written. `at` is in seconds, and may jump."""
+        about = (status.boot, status.state, status.note)
+        said, since = self.written.pop(status.vehicle, (None, 0.0))
+        is_due = said != about or not 0 <= at - since < self.every_s
+        self.written[status.vehicle] = (about, at if is_due else since)
+        if len(self.written) > MOST:
+            del self.written[next(iter(self.written))]
+        return is_due
+
+
 @dataclass
 class Roster:
     """The newest sighting of each vehicle, the longest silent first."""

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import Field
 
@@ -30,6 +30,9 @@ class Config(Section):
     """Of one file; the next line after that begins another one."""
     older_files: int = Field(default=4, ge=0)
     """Full ones that stay, as events.jsonl.1 (the newest of them) and on."""
+    status_s: float = Field(default=300.0, ge=0)
+    """A vehicle's status is written if its state, its boot or its note is another one, and else only after
+    so many seconds: its counters change with each. 0 writes each."""
 
 
 class EventLog:
@@ -148,29 +151,45 @@ class EventReader:
 
     def __init__(self, path: Path, *, begin_with: int | None = None) -> None:
         self.path, self.begin_with, self.at = path, begin_with, 0
-        self.part: tuple[int, int] | None = None
+        self.part: tuple[int, bytes] | None = None
         """The file that was read last, up to `at`."""
 
     def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line still being written waits for the next."""
         there = parts(self.path) or [self.path]
-        known = [n for n, part in enumerate(there) if _identity(part) == self.part]
+        known = [n for n, part in enumerate(there) if self._was_last(part)]
         begin = 0 if self.begin_with is None or self.part else max(0, len(there) - self.begin_with)
         events = []
         for part in there[known[-1] if known else begin :]:
             events += self._read(part)
         return events
 
+    def _was_last(self, part: Path) -> bool:
+        try:
+            with part.open("rb") as file:
+                return _which(file) == self.part
+        except FileNotFoundError:  # it is being renamed, or was the oldest
+            return False
+
     def _read(self, part: Path) -> list[dict[str, Any]]:
         with part.open("rb") as file:
-            identity, size = _identity(file.fileno()), file.seek(0, os.SEEK_END)
-            if identity != self.part or size < self.at:
-                self.part, self.at = identity, 0
+            which = _which(file)
+            if which != self.part or file.seek(0, os.SEEK_END) < self.at:
+                self.part, self.at = which, 0
             file.seek(self.at)
             new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self.at += len(whole)
         return [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
+
+
+HEAD_BYTES = 32
+"""No event is shorter. They have its time."""
+
+
+def _which(file: BinaryIO) -> tuple[int, bytes]:
+    """What tells a file from all others: its number alone is given again once the oldest was deleted."""
+    return os.fstat(file.fileno()).st_ino, file.read(HEAD_BYTES)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.held_out import HeldOut
 from fleetfl.models.adapted import AdaptedModel
 from fleetfl.scratch import scratch
+from fleetfl.telemetry import Config as EventsConfig
 from fleetfl.telemetry import EventLog, EventReader, parts
 from fleetfl.tenancy import LOCK, sole
 from fleetfl.vectors import Layout
@@ -45,10 +46,12 @@ OURS = (
     "checkpoints",
     "events.jsonl",
     "factory.safetensors",
+    "generation",
     "held_out.npz",
     "journal",
     "key.pem",
     "keys",
+    "last_told_row",
     "registry",
     "report.html",
     "server",
@@ -241,6 +244,8 @@ class _Run:
             "held_out": str(self.folder / "held_out.npz"),
         }
         config = validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+        if "events" not in config.model_fields_set:  # each status is in the report
+            config = config.model_copy(update={"events": EventsConfig(status_s=0)})
         if config.http is None:
             raise ConfigError(
                 f"{self.path}: server.http: got null, expected the endpoint's settings"

@@ -90,3 +90,20 @@ def test_beginning_anew_sets_all_files_of_the_log_aside(tmp_path):
     assert parts(tmp_path / "events.jsonl") == []
     (aside,) = tmp_path.glob("before-*")
     assert sorted(part.name for part in aside.iterdir()) == before
+
+
+@pytest.mark.parametrize("step", [1, 7, 90])
+def test_a_reader_misses_nothing_and_reads_nothing_twice_though_file_numbers_come_again(
+    tmp_path, step
+):
+    """A line is some 60 bytes, so that three files have 200 of them. The kernel gives a new file the number
+    of the oldest, which was deleted just before.
+    """
+    bounds = Config(max_bytes=4096, older_files=2)
+    log, reader, found = EventLog(tmp_path / "e", bounds=bounds), EventReader(tmp_path / "e"), []
+    for n in range(1000):
+        log.write("x", n=n, filler="." * 10)
+        if n % step == 0:
+            found += [event["n"] for event in reader.read()]
+    found += [event["n"] for event in reader.read()]
+    assert found == list(range(1000))

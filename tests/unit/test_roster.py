@@ -4,7 +4,8 @@ import pytest
 
 from fleetfl import roster
 from fleetfl.messages import Status
-from fleetfl.roster import MOST_REFUSED, Roster
+from fleetfl.roster import MOST_REFUSED, Roster, StatusDiary
+from fleetfl.telemetry import Config
 
 pytestmark = pytest.mark.unit
 
@@ -78,3 +79,46 @@ def test_strangers_fill_no_memory_with_names_that_are_refused():
         roster.refuse(f"v{number}", "x" * 5_000)
     assert len(roster.refused) == MOST_REFUSED
     assert max(map(len, roster.refused.values())) <= 300
+
+
+def reported(**fields):
+    given = {
+        "vehicle": "v",
+        "boot": "b",
+        "state": "online",
+        "version": 3,
+        "bytes_up": 5,
+        "bytes_down": 5,
+    }
+    return Status(**{**given, "waiting": 0, "note": "", **fields})
+
+
+def test_a_status_is_a_line_where_it_says_something_new_and_else_now_and_then():
+    """Every 100 s. Counters and versions alone are nothing new; the other vehicle has a line of its own."""
+    diary = StatusDiary(100)
+    said = [
+        (0, reported(), True),
+        (10, reported(bytes_up=6, version=4, waiting=2), False),
+        (20, reported(vehicle="w"), True),
+        (30, reported(note="no disk"), True),
+        (40, reported(note="no disk"), False),
+        (50, reported(), True),
+        (60, reported(state="offline"), True),
+        (70, reported(boot="c"), True),
+        (169, reported(boot="c"), False),
+        (171, reported(boot="c"), True),
+        (-9999, reported(boot="c"), True),  # the clock was set back
+    ]
+    assert [diary.is_due(each, at=at) for at, each, _ in said] == [due for _, _, due in said]
+    assert all(StatusDiary(0).is_due(reported(), at=n) for n in range(3))
+
+
+def test_a_thousand_vehicles_that_report_every_ten_seconds_are_a_line_each_in_five_minutes():
+    """8,640 statuses a vehicle and day become 288: of 1.4 GB a day 50 MB are left."""
+    diary = StatusDiary(Config().status_s)
+    due = sum(
+        diary.is_due(reported(vehicle=f"v{v}", bytes_up=n), at=10.0 * n)
+        for n in range(90)
+        for v in range(1000)
+    )
+    assert due == 3 * 1000
