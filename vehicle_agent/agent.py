@@ -324,7 +324,16 @@ class Agent:
     @property
     def note(self) -> str:
         """What hinders, in words; empty if nothing does."""
-        return "; ".join(self.notes.values())
+        notes = list(self.notes.values())
+        if "delivery" not in self.notes:  # else that says it already
+            notes += filter(None, [self._overdue()])
+        return "; ".join(notes)
+
+    def _overdue(self) -> str:
+        try:
+            return self.delivery.overdue()
+        except OutboxError as unreadable:
+            return str(unreadable)
 
     def _tell(self, who: str, note: str) -> None:
         """Note what hinders; empty if nothing does any more."""

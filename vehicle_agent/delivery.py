@@ -23,6 +23,8 @@ PATIENT_TRIES = 2
 """Publishes without a receipt before it may be the size that some broker does not let through."""
 SILENT_TRIES = 3
 """Publishes without a receipt before that is said."""
+OVERDUE_WAITS = 10
+"""Waits of `resend_s` without a receipt, after which a status says why, whatever else went well."""
 LONGEST_DOUBLING = 6
 PASSING = ("stale", UNDONE, "declined", "step", "earlier")
 """Reasons of a refusal that are no fault of the vehicle's: the next update may well be counted."""
@@ -72,6 +74,21 @@ class Delivery:
     async def run(self) -> None:
         """Until cancelled."""
         await together(publishing=self._publish(), receipts=self._take_receipts())
+
+    def overdue(self) -> str:
+        """What the oldest update has waited for too long, in words; empty if none has."""
+        waiting = self.books.outbox.waiting() if len(self.books.outbox) else []
+        patience_s = OVERDUE_WAITS * self.resend_s
+        if not waiting or waiting[0].age_s <= patience_s:
+            return ""
+        oldest = waiting[0]
+        if not self.transport.is_connected:
+            why = "the link to the broker is down"
+        elif not self.tries.get(oldest.name, _Tries()).number:
+            why = "it was not sent yet, as the link takes none or those before it take all of it"
+        else:
+            why = f"it was sent to {self.update_topic}, and the server has not answered"
+        return f"update {oldest.boot}/{oldest.sequence} waits for more than {patience_s:g} s: {why}"
 
     async def _publish(self) -> None:
         clock = asyncio.get_running_loop().time
