@@ -144,6 +144,7 @@ class Agent:
             seed=f"{identity.vehicle} {identity.boot}",
         )
         self.memory = outbox.memory()
+        self.classes = layout.means("classes")
         self.sequence = 0
         self.notes: dict[str, str] = {}
         """What hinders, by whom; without an entry nothing does."""
@@ -258,7 +259,8 @@ class Agent:
         return Memory(
             num_trained=self.memory.num_trained + (trained is not None),
             num_read=self.memory.num_read + len(frames.images),
-            class_counts=counts or self.memory.class_counts,
+            class_counts=counts or self.memory.counts_by(self.classes),
+            classes=self.classes,
         )
 
     def _kept(self, memory: Memory) -> None:

@@ -69,6 +69,12 @@ class Memory(msgspec.Struct, frozen=True):
     """Frames taken from the sensor over all boots."""
     class_counts: list[float] = []
     """The trainer's: frames so far by class."""
+    classes: bytes = b""
+    """32 bytes that name those classes in their order; empty from an older version, which did not note them."""
+
+    def counts_by(self, classes: bytes) -> list[float]:
+        """The trainer's counts, if they are of these classes (`Layout.means`); else none."""
+        return self.class_counts if self.classes in (b"", classes) else []
 
 
 @dataclass(frozen=True)

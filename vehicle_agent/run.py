@@ -40,7 +40,7 @@ async def _run(config: VehicleConfig) -> None:
     is_used = (config.state / "outbox.db").exists()
     outbox = await _opened(config)
     memory = outbox.memory()
-    trainer = Trainer(config.trainer, model, memory.class_counts)
+    trainer = Trainer(config.trainer, model, memory.counts_by(model.layout.means("classes")))
     sensor = opened(config.sensor, config.model.classes, num_read=memory.num_read)
     identity = Identity(
         config.fleet,

@@ -27,7 +27,7 @@ from tests.agent_at_work import (
     until,
 )
 from vehicle_agent.agent import Identity
-from vehicle_agent.outbox import Newest, Outbox
+from vehicle_agent.outbox import Memory, Newest, Outbox
 from vehicle_agent.training import LocalTraining
 
 pytestmark = pytest.mark.unit
@@ -164,6 +164,34 @@ def test_training_goes_on_after_a_restart_offline_and_with_other_random_numbers(
     assert remembered.num_read == 18
     assert remembered.class_counts == [3.0]
     assert seeds == [(1_000_003, 1.0), (1_000_004, 1.0), (1_000_005, 1.0)]
+
+
+def test_counts_by_class_are_forgotten_where_the_classes_changed(tmp_path):
+    """Two classes change places: as many as before, but what was counted is of the other one."""
+    ours = Layout.flat(4).meant({"classes": ["car", "boat"]})
+    swapped = Layout.flat(4).meant({"classes": ["boat", "car"]})
+
+    class Remembers(HalfWayTo3):
+        def train(self, start, frames, *, seed):
+            return dataclasses.replace(
+                super().train(start, frames, seed=seed), class_counts=[9.0, 1.0]
+            )
+
+    async def life(box):
+        broker = memory.Broker()
+        settings = {"trainer": Remembers(), "layout": ours, "max_waiting": 1}
+        async with running(broker, box, **settings) as (_, server, _uplink):
+            await announce(server, server_at(1, 1.0, layout=ours))
+            await until(lambda: len(box) == 1)
+
+    box = Outbox(tmp_path / "outbox.db")
+    asyncio.run(life(box))
+    kept = box.memory()
+    assert kept.counts_by(ours.means("classes")) == [9.0, 1.0]
+    assert kept.counts_by(swapped.means("classes")) == []
+    older = Memory(class_counts=[9.0, 1.0])
+    assert older.counts_by(ours.means("classes")) == [9.0, 1.0]
+    box.close()
 
 
 def test_a_poisonous_update_does_not_hold_up_the_others(outbox, make_update):
