@@ -29,8 +29,9 @@ WEIGHT, BIAS = "head.weight", "head.bias"
 FRACTION_BITS = 4
 MOST = 2**44
 """Of one number: a thousand such vehicles still add up in 64 bits."""
-FAIR = 2
-"""Times the median vehicle's examples, and its sum of squares: sums beyond are scaled down to that."""
+FAIR = 1
+"""Times the median vehicle's examples, and its sum of squares: sums beyond are scaled down to that. A fleet
+whose vehicles have from 40 to 640 frames loses nothing by it, and a liar half of what it does with 2."""
 EXAMPLES_ROUNDED = 64
 """Whose sums may be off by one rounding; sums of more are of little weight where they are off by more."""
 MOST_LOGIT = 1e4

@@ -7,10 +7,10 @@ the fleet reports, and no vehicle alone can move it, whenever and however often 
 vehicles are known there is no median that one of them does not own: the bound is then a share of the first
 vector's norm.
 
-*Many updates of one vehicle.* Together they may be no longer than the vehicle's share of a step: the bound,
-times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share comes
-back only as others report. So a buffer filled by one vehicle moves the model as far as one update may, and a
-flood moves it no farther; where one vehicle is alone, all that it sends counts.
+*Many updates of one vehicle.* Together they may be no longer than the vehicle's share of a step: twice the
+median, times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share
+comes back only as others report. So a buffer filled by one vehicle moves the model as far as two updates, and
+a flood moves it no farther; where one vehicle is alone, all that it sends counts.
 
 Norms are summed in float32 in an order that depends on no processor, so that a replay clips by the same bits.
 """
@@ -40,6 +40,8 @@ SENSE = 1e3
 """Times the first vector's norm, or the norm of ones: nothing beyond is a model or an update."""
 LATELY = 64
 """Updates counted. A vehicle that gave none of so many no longer has a share."""
+TOGETHER = 2.0
+"""Median norms that all updates of a vehicle in one share of a step have, or the bound if that is more."""
 LEAST_TURN = 4
 """Updates that are shared where every arrival makes a step."""
 FIRST_EXAMPLES = 1024
@@ -49,7 +51,7 @@ FIRST_EXAMPLES = 1024
 class Config(Section):
     """Bounds on one vehicle's influence."""
 
-    factor: float = Field(default=2.0, gt=1, le=100)
+    factor: float = Field(default=1.5, gt=1, le=100)
     """Updates longer than so many times the median norm are scaled down to that. Smaller is safer, and
     clips more of an honest fleet's longest updates."""
     window: int = Field(default=128, ge=QUORUM, le=100_000)
@@ -68,7 +70,7 @@ class Believed:
     """Its length, at most the bound."""
     num_examples: int
     used: float
-    """What its vehicle has used of its share with it, in bounds."""
+    """What its vehicle has used of its share with it; a share is 1, or more where few share a step."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ class Bounds:
         bound = self._bound(usual)
         length = min(norm, bound)
         free, used = self._left(vehicle)
-        counted = min(length, free * bound)
+        one = max(bound, bound * TOGETHER / self.config.factor)
+        counted = min(length, free * one)
         share = counted / norm if counted < norm else 1.0
         # Where updates are weighed by examples, length times weight is what a vehicle moves.
         longer = max(1.0, length / usual) if usual > 0 else 1.0
         believed = self._examples(num_examples, examples, longer)
-        return Believed(share, length, believed, used + counted / bound)
+        return Believed(share, length, believed, used + counted / one)
 
     def counted(self, vehicle: str, believed: Believed) -> None:
         """Remember it."""
@@ -140,7 +143,7 @@ class Bounds:
         return min(claimed, max(1, int(self.config.factor * usual / longer)))
 
     def _left(self, vehicle: str) -> tuple[float, float]:
-        """What is left of a vehicle's share, and what it has used, in bounds."""
+        """What is left of a vehicle's share, and what it has used."""
         lately = 0
         for each in reversed(self.newest.values()):
             if each.number <= self.number - LATELY:
@@ -153,7 +156,9 @@ class Bounds:
         share = -(-self.turn // lately)
         if known is None:
             return share, 0.0
-        used = max(0.0, known.used - (self.number - known.number) * share / self.turn)
+        # Of equal pace, each gets one back before its next update, however many share the step.
+        back = max(share / self.turn, 1 / (lately - 1))
+        used = max(0.0, known.used - (self.number - known.number) * back)
         return max(0.0, share - used), used
 
     def _medians(self) -> tuple[float, int]:
