@@ -93,7 +93,7 @@ class Announcer:
         while True:
             try:
                 for news in await self._said():
-                    await self._outrank(news)
+                    await self.outrank(news)
                 return
             except Exception as broken:  # the loop must live, and not speak before it knows
                 log.warning("what was announced before is not known yet: %s", broken)
@@ -105,9 +105,9 @@ class Announcer:
             self.retained.first_frame(topics.release(self.fleet), FIRST_LOOK_S),
             self.retained.first_frame(topics.snapshot_chunks(self.fleet), FIRST_LOOK_S),
         )
-        return [news for frame in frames if (news := self._ours(frame)) is not None]
+        return [news for frame in frames if (news := self.ours(frame)) is not None]
 
-    def _ours(self, frame: bytes | None) -> Release | Snapshot | None:
+    def ours(self, frame: bytes | None) -> Release | Snapshot | None:
         """The frame's message, if this server's key has signed it."""
         if frame is None or self.signer is None:
             return None
@@ -118,7 +118,7 @@ class Announcer:
             return None
         return message if isinstance(message, Release | Snapshot) else None
 
-    async def _outrank(self, news: Release | Snapshot) -> None:
+    async def outrank(self, news: Release | Snapshot) -> None:
         """Have a new generation if vehicles that hold `news` would not take what is the newest here."""
         newest, _ = await self.announcement(BEFORE_ALL)
         beyond = place_to_pass(news, newest)
@@ -148,7 +148,7 @@ class Announcer:
         if self.signer is not None and topics.release(self.fleet) in lost:
             # It may have been exchanged for a later one of ours.
             for news in await self._said():
-                await self._outrank(news)
+                await self.outrank(news)
         if lost:
             log.error("the broker LOST what was retained at %s: published again", ", ".join(lost))
             snapshot, releases = await self.announcement(BEFORE_ALL)

@@ -237,6 +237,9 @@ class Gateway:
 
     async def _believed(self, arrived: "_Arrived") -> Update | None:
         """The frame's update, if it is one to be judged. Raises WireError for what cannot be answered."""
+        if arrived.leaf == topics.PROOF:
+            await self._weigh(arrived.frame)
+            return None
         sender, is_status = arrived.sender, arrived.leaf == "status"
         try:
             message = wire.decode(arrived.frame, self.keys, sender=sender)
@@ -263,6 +266,13 @@ class Gateway:
             return None
         self.roster.hear(sender, at=time.time())
         return message
+
+    async def _weigh(self, frame: bytes) -> None:
+        """A vehicle was offered an older release than this one. Raises WireError unless it is ours."""
+        news = self.announcer.ours(frame)
+        if news is None:
+            raise wire.WireError("a proof that this server's key has not signed")
+        await self.announcer.outrank(news)
 
     def _note(self, status: Status, *, retained: bool) -> None:
         now = time.time()

@@ -3,6 +3,7 @@
 from zlib import crc32
 
 ROOT = "fleetfl/1"
+PROOF = "proof"
 RING = 32
 """Releases that stay on the broker, each in the slot of its version."""
 
@@ -18,6 +19,11 @@ def update(fleet: str, vehicle: str, num_partitions: int) -> str:
 
 def status(fleet: str, vehicle: str, num_partitions: int) -> str:
     return f"{ROOT}/{fleet}/up/{partition(vehicle, num_partitions)}/{vehicle}/status"
+
+
+def proof(fleet: str, vehicle: str, num_partitions: int) -> str:
+    """For a release with the server's own signature that is later than what the server now offers."""
+    return f"{ROOT}/{fleet}/up/{partition(vehicle, num_partitions)}/{vehicle}/{PROOF}"
 
 
 def uplink(fleet: str, number: int) -> str:
@@ -55,6 +61,6 @@ def snapshot_chunks(fleet: str) -> str:
 
 
 def sender(topic: str) -> tuple[str, str]:
-    """(vehicle, "update" or "status") of an uplink topic."""
+    """(vehicle, "update", "status" or PROOF) of an uplink topic."""
     *_, vehicle, leaf = topic.split("/")
     return vehicle, leaf

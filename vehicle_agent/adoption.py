@@ -47,11 +47,15 @@ class Adoption:
         fetch_s: float,
         retry_s: float,
         tell: Callable[[str], None],
+        proof_topic: str = "",
     ) -> None:
         self.fleet, self.transport, self.server_key = fleet, transport, server_key
         self.fetch_s, self.retry_s, self.tell = fetch_s, retry_s, tell
         self.follower = Follower(layout, floor=floor)
         self.max_frame_bytes = max_frame_bytes(layout)
+        self.proof_topic, self.word = proof_topic, b""
+        """`word` is the frame of the last release that was followed; it goes to `proof_topic` if the server
+        offers an older one, as it may have lost what it said."""
         self.num_bytes = 0
         """Of release and snapshot frames received."""
         self.max_staleness = -1
@@ -75,7 +79,7 @@ class Adoption:
 
     async def run(self) -> None:
         topic = topics.release(self.fleet)
-        release: Release | None = None
+        release, frame = None, b""
         patience_s: float | None = None if self.held else PATIENT_WAITS * self.retry_s
         # QoS 0: a broker queues nothing for a vehicle that is away, and on its return the retained
         # newest tells how far it is behind.
@@ -83,7 +87,8 @@ class Adoption:
             while True:
                 try:
                     packet = await asyncio.wait_for(anext(packets), patience_s)
-                    release = self._message(self._payload(packet), Release)
+                    frame = self._payload(packet)
+                    release = self._message(frame, Release)
                 except asyncio.TimeoutError:
                     pass  # no news: try the last again
                 except wire.WireError as noise:
@@ -97,7 +102,7 @@ class Adoption:
                     )
                     patience_s = None
                 else:
-                    patience_s = None if await self._reach(release) else self.retry_s
+                    patience_s = None if await self._reach(release, frame) else self.retry_s
 
     def _payload(self, packet: Packet) -> bytes:
         packet.ack()
@@ -111,11 +116,11 @@ class Adoption:
             raise wire.WireError(f"a {type(message).__name__}, expected a {kind.__name__}")
         return message
 
-    async def _reach(self, release: Release) -> bool:
-        """Whether this release is done with; if not, to be tried again."""
+    async def _reach(self, release: Release, frame: bytes) -> bool:
+        """Whether this release is done with; if not, to be tried again. It came as `frame`."""
         try:
             if self.follower.is_past(release):
-                return self._passed_over(release)
+                return await self._passed_over(release)
             if not self.follower.has(release):
                 await self._follow(release)
         except (ReleaseError, wire.WireError) as unfit:
@@ -137,11 +142,12 @@ class Adoption:
             )
         else:
             self.tell("")
+            self.word = frame
         if held is not None:
             self.came.set()
         return True
 
-    def _passed_over(self, release: Release) -> bool:
+    async def _passed_over(self, release: Release) -> bool:
         """Not taken. Said once it stays the last word: one that was overtaken on its way is no news."""
         if self.older is not release:
             self.older = release
@@ -151,6 +157,9 @@ class Adoption:
             f"an older release was offered and is not taken: version {release.version} of {release.lineage}"
             + (f", held is version {held.version} of {held.lineage}" if held else "")
         )
+        if self.word and self.proof_topic:
+            with contextlib.suppress(TransportError):  # it is offered again when the link is back
+                await self.transport.publish(self.proof_topic, self.word)
         return True
 
     async def _follow(self, release: Release) -> None:

@@ -73,6 +73,10 @@ class Identity:
         return topics.update(self.fleet, self.vehicle, self.num_partitions)
 
     @property
+    def proof_topic(self) -> str:
+        return topics.proof(self.fleet, self.vehicle, self.num_partitions)
+
+    @property
     def status_topic(self) -> str:
         return topics.status(self.fleet, self.vehicle, self.num_partitions)
 
@@ -128,6 +132,7 @@ class Agent:
             fetch_s=config.fetch_s,
             retry_s=config.resend_s,
             tell=functools.partial(self._tell, "release"),
+            proof_topic=identity.proof_topic,
         )
         self.books = Books(
             outbox, codec, layout, decay=error_feedback, sign=identity.frame, work=work

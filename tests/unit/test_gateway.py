@@ -272,6 +272,23 @@ def test_the_server_signs_receipts_releases_and_snapshots(tmp_path, make_update,
         wire.decode(frame, key)
 
 
+def test_a_proof_that_the_server_has_not_signed_or_that_is_older_changes_nothing(
+    tmp_path, make_update, monkeypatch
+):
+    """Were it believed, the gateway would ask for a version past it, which never comes."""
+    monkeypatch.setattr("actors.announcer.FIRST_LOOK_S", 0.01)
+    scene = Scene(tmp_path, accept, signer=signer(9))
+    far = replace(scene.published.since(-1)[0], lineage="7-far", version=40)
+    own = scene.published.since(-1)[0]
+    frames = [wire.encode(far, signer(8)), wire.encode(far), b"junk", wire.encode(own, signer(9))]
+    topic = topics.proof(FLEET, "v1", 1)
+    packets = [*((topic, frame) for frame in frames), (update_topic(), wire.encode(make_update()))]
+    receipts = asyncio.run(scene.play(packets))
+    assert [r.verdict for r in receipts] == ["accepted"]
+    assert len(scene.events("noise")) == 3
+    assert {e["leaf"] for e in scene.events("noise")} == {"proof"}
+
+
 def test_an_update_in_chunks_is_judged_once_when_it_is_whole(tmp_path, make_update):
     judged = []
 
