@@ -51,7 +51,7 @@ def for_the_named(objection: str) -> str:
     ):
         if sign in objection:
             return words
-    return "it does not fit"
+    return "it does not fit the key that is known for its name"
 
 
 class KeysConfig(Section):

@@ -53,6 +53,7 @@ def write_files(
         mine |= {"seed": tree.get("seed", 0) + number, "vehicle": part}
         file = folder / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)  # the broker's password may be in it
         file.write_text(yaml.safe_dump(mine, sort_keys=False))
         vehicles.append(Vehicle(name, file, folder / f"{name}.log", weather))
     return vehicles

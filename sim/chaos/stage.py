@@ -85,6 +85,7 @@ class Stage:
         self._write_settings()
 
     def _write_settings(self) -> None:
+        (self.folder / "server.yaml").touch(mode=0o600)  # the broker's password may be in it
         (self.folder / "server.yaml").write_text(yaml.safe_dump(self.tree, sort_keys=False))
 
     def back_up(self) -> None:

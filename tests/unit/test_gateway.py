@@ -252,6 +252,35 @@ def test_a_vehicle_is_known_from_its_first_status_on(tmp_path, make_update):
     assert "v1 CHANGED ITS KEY" in changed["detail"]
 
 
+@pytest.mark.parametrize("how", ["unlisted", "re-keyed", "revoked"])
+def test_a_vehicle_that_is_refused_is_known_by_name_and_told_why(tmp_path, make_update, how):
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    if how != "unlisted":
+        signer(1).write_public("v1", keys)
+    ring = Keyring(FLEET, keys)
+    scene = Scene(tmp_path, accept, keys=ring)
+    if how == "revoked":
+        wire.decode(introduction(signer(1))[1], ring)
+        (keys / "v1.pub").unlink()
+    one = signer(2 if how == "re-keyed" else 1)
+    frame = wire.encode(make_update(), one)
+    (receipt,) = asyncio.run(scene.play([(update_topic(), frame), introduction(one)]))
+    sighting = scene.gateway.roster.shown()["v1"]
+    assert sighting.state == "refused"
+    words, told = {
+        "unlisted": ("is not listed", "it is not listed"),
+        "re-keyed": ("CHANGED ITS KEY", "it does not fit the key that is known for its name"),
+        "revoked": ("is revoked", "its key was revoked"),
+    }[how]
+    assert words in sighting.refused
+    assert (receipt.reason, receipt.detail) == ("signature", told)
+    assert str(tmp_path) not in receipt.detail
+    signer(1).write_public("v1", keys)
+    asyncio.run(scene.play([introduction(signer(1), "c")]))
+    assert scene.gateway.roster.shown()["v1"].state == "online"
+
+
 def test_nobody_is_told_of_a_forgery_on_anothers_topic(tmp_path, make_update):
     scene = Scene(tmp_path, accept, keys=Keyring(FLEET, tmp_path / "keys", first_use=True))
     frame = wire.encode(make_update(vehicle="v2"), signer(1))

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from actors.metrics import Metrics
 from actors.monitor import Monitor
-from actors.status import StatusError, look, summary
+from actors.status import StatusError, look, summary, troubles
 from actors.status_table import rendered
 from fleetfl.messages import Status
 from fleetfl.ports import free_ports
@@ -156,6 +156,41 @@ def test_the_status_says_who_is_away_and_what_hinders(aggregator, roster):
         assert words in said
     assert "3 of 10 updates towards the next" in said
     assert "expired count 2, refused stale 1" in said
+
+
+def test_what_keeps_a_server_from_its_work_is_a_failure_and_is_named(aggregator, roster):
+    gateway = Metrics()
+    gateway.gauge("fleetfl_broker_connected", "", lambda: 0)
+    gateway.gauge("fleetfl_journal_keeps", "", lambda: 1)
+    parts = {"aggregator": aggregator.collected(), "gateway 0": gateway.collected()}
+    with answering(lambda: parts, roster, has_endpoint=False) as url:
+        assert troubles(summary(look(url))) == ["gateway 0 has no broker"]
+        argv = [sys.executable, "-m", "fleetfl", "status", "--url", url, "--json"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: gateway 0 has no broker\n"
+    parts = {"aggregator": None, "gateway 0": None}
+    with answering(lambda: parts, roster) as url:
+        assert troubles(summary(look(url))) == [
+            "aggregator does not answer",
+            "gateway 0 does not answer",
+            "the endpoint is not ready",
+        ]
+
+
+def test_the_status_shows_who_is_refused_and_who_was_never_heard(aggregator, roster):
+    roster.refuse("v2", "v2 is revoked: removed was keys/v2.pub")
+    roster.refuse("v8", "v8 is not listed")
+    fleet = Roster(roster.shown(listed=["v9"]))
+    with answering(lambda: {"aggregator": aggregator.collected()}, fleet) as url:
+        about = summary(look(url))
+    states = {v["vehicle"]: v["state"] for v in about["vehicles"]}
+    assert (states["v1"], states["v2"]) == ("online", "refused")
+    assert (states["v8"], states["v9"]) == ("refused", "unheard")
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(rendered(about))
+    for words in ("REFUSED", "v8 is not listed", "v2 is revoked", "never heard"):
+        assert words in screen.getvalue()
 
 
 def test_the_status_shows_who_is_banned(aggregator, roster):
