@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
-    """5 % of 10,000 trainings and more never report: some 526. 200 vehicles, leases of a minute."""
+    """5 % of 3,000 trainings and more never report: some 158, of 20 at a time. 200 vehicles, leases of a minute."""
     tree = {
         "fleet": "f",
         "model": {"classes": list(CLASSES)},
@@ -22,12 +22,12 @@ def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
             "clock": "virtual",
             "num_vehicles": 200,
             "learning": {"kind": "synthetic", "size": 64},
-            "stop": {"hours": 240, "updates": 10_000},
+            "stop": {"hours": 240, "updates": 3_000},
             "participation": {"kind": "sampled", "concurrency": 20, "zipf": 1.2, "lease_s": 60},
             "lost_share": 0.05,
         },
     }
     result = simulate(scenario_of(tree, "test"), folder=tmp_path)
     lost = sum(vehicle.lost for vehicle in result.vehicles.values())
-    assert result.updates == 10_000
-    assert 400 < lost < 700
+    assert result.updates == 3_000
+    assert 110 < lost < 210
