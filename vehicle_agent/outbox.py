@@ -70,7 +70,7 @@ class Memory(msgspec.Struct, frozen=True):
     class_counts: list[float] = []
     """The trainer's: frames so far by class."""
     classes: bytes = b""
-    """32 bytes that name those classes in their order; empty from an older version, which did not note them."""
+    """32 bytes that name those classes in their order; empty from an older version, which noted none."""
 
     def counts_by(self, classes: bytes) -> list[float]:
         """The trainer's counts, if they are of these classes (`Layout.means`); else none."""

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
-    """5 % of 3,000 trainings and more never report: some 158, of 20 at a time. 200 vehicles, leases of a minute."""
+    """5 % of 3,000 trainings and more never report: some 158. 200 vehicles, 20 at a time, leases of a minute."""
     tree = {
         "fleet": "f",
         "model": {"classes": list(CLASSES)},
