@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_vehicles_that_vanish_do_not_stall_the_fleet(tmp_path: Path) -> None:
-    """5 % of 3,000 trainings and more never report: some 158. 200 vehicles, 20 at a time, leases of a minute."""
+    """Of 3,000 trainings and more 5 % never report: some 158, on 200 vehicles of which 20 train at a time."""
     tree = {
         "fleet": "f",
         "model": {"classes": list(CLASSES)},
