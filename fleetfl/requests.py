@@ -43,11 +43,8 @@ def answer(
     """
     reader = EventReader(state / "events.jsonl", begin_with=2)
     deadline = time.monotonic() + patience_s
-    new: list[dict[str, Any]] = []
     while True:
-        with contextlib.suppress(FileNotFoundError):  # no server has begun one since it was deleted
-            new = reader.read()
-        for event in new:
+        for event in reader.read():
             if event.get("row") == row and event["event"] == done:
                 return event
             if event.get("row") == row and event["event"] == refused:

@@ -3,6 +3,7 @@
 It is a diary: no part of the server goes on from what it says.
 """
 
+import contextlib
 import fcntl
 import glob
 import json
@@ -146,48 +147,61 @@ def _identity(file: Path | int) -> tuple[int, int] | None:
 class EventReader:
     """Reads an event log piece by piece while others write it, also where it goes on in other files.
 
-    It begins with the oldest of them, or of the newest `begin_with`.
+    It begins with the oldest of them, or of the newest `begin_with`. Whatever is renamed meanwhile, no line
+    is read twice, and none is missed unless its file was deleted before.
     """
 
     def __init__(self, path: Path, *, begin_with: int | None = None) -> None:
-        self.path, self.begin_with, self.at = path, begin_with, 0
-        self.part: tuple[int, bytes] | None = None
-        """The file that was read last, up to `at`."""
+        self.path, self.begin_with = path, begin_with
+        self.read_to: dict[_Which, int] = {}
+        """Byte in each file met so far. Who had opened one may add to it after it got its number, and none is
+        forgotten: one that is getting its next number is not seen for a moment."""
 
     def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line still being written waits for the next."""
-        there = parts(self.path) or [self.path]
-        known = [n for n, part in enumerate(there) if self._was_last(part)]
-        begin = 0 if self.begin_with is None or self.part else max(0, len(there) - self.begin_with)
         events = []
-        for part in there[known[-1] if known else begin :]:
-            events += self._read(part)
+        with contextlib.ExitStack() as stack:
+            files = {_which(file): file for file in self._opened(stack)}
+            if self.begin_with is not None:
+                for which in list(files)[: -self.begin_with]:
+                    self.read_to[which] = files[which].seek(0, os.SEEK_END)
+                self.begin_with = None
+            for which, file in files.items():
+                if len(which[1]) == HEAD_BYTES:  # else it has no line yet, and another head soon
+                    events += self._read(which, file)
         return events
 
-    def _was_last(self, part: Path) -> bool:
-        try:
-            with part.open("rb") as file:
-                return _which(file) == self.part
-        except FileNotFoundError:  # it is being renamed, or was the oldest
-            return False
+    def _opened(self, stack: contextlib.ExitStack) -> list[BinaryIO]:
+        """The files, the oldest first."""
+        for _ in range(TRIES):
+            files = []
+            try:
+                for part in parts(self.path):
+                    files.append(stack.enter_context(part.open("rb")))
+                return files
+            except FileNotFoundError:  # they are getting their next numbers
+                stack.close()
+        return []
 
-    def _read(self, part: Path) -> list[dict[str, Any]]:
-        with part.open("rb") as file:
-            which = _which(file)
-            if which != self.part or file.seek(0, os.SEEK_END) < self.at:
-                self.part, self.at = which, 0
-            file.seek(self.at)
-            new = file.read()
+    def _read(self, which: "_Which", file: BinaryIO) -> list[dict[str, Any]]:
+        begin = self.read_to.get(which, 0)
+        if file.seek(0, os.SEEK_END) < begin:
+            begin = 0  # somebody has emptied it
+        file.seek(begin)
+        new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
-        self.at += len(whole)
+        self.read_to[which] = begin + len(whole)
         return [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
 
 
+TRIES = 20
+"""To open all files of a log before one of them has another name."""
+_Which = tuple[int, bytes]
 HEAD_BYTES = 32
 """No event is shorter. They have its time."""
 
 
-def _which(file: BinaryIO) -> tuple[int, bytes]:
+def _which(file: BinaryIO) -> _Which:
     """What tells a file from all others: its number alone is given again once the oldest was deleted."""
     return os.fstat(file.fileno()).st_ino, file.read(HEAD_BYTES)
 

@@ -107,3 +107,32 @@ def test_a_reader_misses_nothing_and_reads_nothing_twice_though_file_numbers_com
             found += [event["n"] for event in reader.read()]
     found += [event["n"] for event in reader.read()]
     assert found == list(range(1000))
+
+
+def test_a_reader_survives_files_that_are_renamed_between_its_list_and_its_look(
+    tmp_path, monkeypatch
+):
+    """The list is from before the newest file got its number: its name is nobody's for a moment. What a
+    writer that had it open adds to it later is read too, once.
+    """
+    path = tmp_path / "e"
+    path.write_text('{"event": "x", "n": 1, "filler": "......"}\n')
+    late, reader = path.open("a"), EventReader(path)
+    listings = iter([[path], []])
+
+    def renamed(_):
+        listed = next(listings)
+        if listed:
+            path.rename(tmp_path / "e.1")
+        return listed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fleetfl.telemetry.parts", renamed)
+        assert reader.read() == []
+    assert [event["n"] for event in reader.read()] == [1]
+    path.write_text('{"event": "x", "n": 3, "filler": "......"}\n')
+    assert [event["n"] for event in reader.read()] == [3]
+    late.write('{"event": "x", "n": 2, "filler": "......"}\n')
+    late.close()
+    assert [event["n"] for event in reader.read()] == [2]
+    assert reader.read() == []
