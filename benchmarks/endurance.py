@@ -10,7 +10,8 @@ memory broker and on virtual time: whatever asks for the time, sleeps or waits d
 so a day takes as long as its work. Each vehicle connects once a day under a new boot, says that it is online,
 sends its updates, signed and trained from the newest version, hours apart, and leaves by its last status. The
 model has few values, because what grows with it does not grow with time. Sizes are those after a checkpoint;
-its time is real. Without --folder all is in a temporary one; on a memory disk nothing waits for fsync.
+its time is the processor's, the least of five. Without --folder all is in a temporary one; on a memory disk
+nothing waits for fsync.
 """
 
 from __future__ import annotations
@@ -200,9 +201,12 @@ def seen(day: int, server: Aggregator, gateway_metrics: Metrics) -> Day:
     """After a checkpoint, whose time is taken."""
     state = server.config.state
     gc.collect()
-    began_s = time.perf_counter()
-    server.saving.keep(server.counted, server._state())
-    checkpoint_ms = 1000 * (time.perf_counter() - began_s)
+    took_s = []
+    for _ in range(5):
+        began_s = time.thread_time()
+        server.saving.keep(server.counted, server._state())
+        took_s.append(time.thread_time() - began_s)
+    checkpoint_ms = 1000 * min(took_s)
     server.journal.trim(server.saving.checkpoints.safe_row, server.config.journal)
     newest = max(server.config.checkpoint_folder.glob("*.checkpoint"))
     parts = {
@@ -220,7 +224,7 @@ def seen(day: int, server: Aggregator, gateway_metrics: Metrics) -> Day:
         day=day,
         updates=server.counted,
         rss_mb=round(pages * resource.getpagesize() / 1e6, 1),
-        checkpoint_ms=round(checkpoint_ms, 1),
+        checkpoint_ms=round(checkpoint_ms, 2),
         checkpoint_kb=kilobytes(newest),
         journal_kb=sizes["journal"],
         events_kb=sizes["events"],
