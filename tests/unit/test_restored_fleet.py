@@ -100,10 +100,10 @@ def test_a_fleet_that_is_ahead_of_its_server_goes_on_by_itself(tmp_path, monkeyp
                     )
                     for name in ("v1", "v2")
                 ]
-                await until(lambda: server.coordinator.version >= 2)
+                await until(lambda: server.coordinator.version >= 2, 60)
             shutil.copytree(state, tmp_path / "copy")
             async with serving(config, broker) as server:
-                await until(lambda: all(a.adoption.held.version >= 6 for a in agents))
+                await until(lambda: all(a.adoption.held.version >= 6 for a in agents), 60)
             shutil.rmtree(state)
             shutil.copytree(tmp_path / "copy", state)
             if witness != "broker":
@@ -114,11 +114,11 @@ def test_a_fleet_that_is_ahead_of_its_server_goes_on_by_itself(tmp_path, monkeyp
             async with serving(config, broker) as server:
                 before = server.coordinator.version
                 assert before < 6
-                await until(lambda: server.coordinator.version >= before + 3)
+                await until(lambda: server.coordinator.version >= before + 3, 60)
                 lineage = server.snapshot.lineage
                 assert number_of(lineage) == 2
-                await until(lambda: all(a.adoption.held.lineage == lineage for a in agents))
-                await until(lambda: all(a.note == "" for a in agents))
+                await until(lambda: all(a.adoption.held.lineage == lineage for a in agents), 60)
+                await until(lambda: all(a.note == "" for a in agents), 60)
         (began,) = told(config, "generation_began")
         assert ("restored" if witness == "mark" else "is out already") in began["why"]
 
