@@ -72,8 +72,8 @@ class Aggregator:
         log_path = config.state / "events.jsonl"
         self.metrics = Metrics()
         self.events = EventLog(log_path, bounds=config.events, watch=self.metrics.heard)
-        self.told = HighWater(config.told_path)
-        """The events up to this row of the journal were written before."""
+        self.last_told = HighWater(config.told_path)
+        """Of the journal's rows, that the events tell of; outlives a crash."""
         self.names = GenerationNames(config)
         self.journal = Journal(config.journal_path)
         self.registrar = Registrar(config.releases, config.registry, config.recipe())
@@ -104,6 +104,11 @@ class Aggregator:
             seconds=round(time.monotonic() - began, 3),
         )
 
+    @property
+    def told(self) -> int:
+        """The events up to this row of the journal were written before."""
+        return self.last_told.number
+
     def _resume(self) -> int:
         """Be what the newest checkpoint says; gives its row."""
         checkpoints = self.saving.checkpoints
@@ -123,8 +128,8 @@ class Aggregator:
         self.saving.row = self.counted
         is_older = self._restore(state)
         ban.write_down(self.config.state, self.coordinator.banned)
-        if not self.told.is_known:  # a folder from before this file: nothing is told twice
-            self.told.raise_to(self.counted)
+        if not self.last_told.is_known:  # a folder from before this file: nothing is told twice
+            self.last_told.raise_to(self.counted)
         self.snapshot = self.coordinator.published.whole()
         # It is there, and stays as it was made, unless somebody has deleted or damaged it.
         self._register(time.time(), row=self.counted, parent=None)
@@ -188,7 +193,7 @@ class Aggregator:
 
     def _require_all_rows(self) -> None:
         """Say so loudly if rows are gone that were counted, and give no number again that one had."""
-        given = max(self.counted, self.told.number)
+        given = max(self.counted, self.told)
         try:
             is_whole = self.journal.number_past(given)
         except JournalDamaged as damaged:
@@ -235,7 +240,7 @@ class Aggregator:
         """
         self.saving.is_damage_seen = False
         path = self.journal.path
-        made = repair(path, max(self.counted, self.told.number))
+        made = repair(path, max(self.counted, self.told))
         if made is None:
             return
         lost = ", ".join(map(str, made.lost)) or "none known"
@@ -365,13 +370,13 @@ class Aggregator:
             self._register(
                 kept.kept_at, row=kept.row, parent=parent, updates=self.coordinator.made_of
             )
-        if kept.row <= self.told.number:
+        if kept.row <= self.told:
             return
         event, about = judged(update, outcome, num_bytes=len(kept.frame), row=kept.row)
         self.events.write(event, **about)
         if outcome.released:
             self._tell_release()
-        self.told.raise_to(kept.row)
+        self.last_told.raise_to(kept.row)
 
     def _roll_back(self, kept: Kept, rollback: Rollback) -> None:
         """As whoever holds the server's key has asked for in this row."""
@@ -387,7 +392,7 @@ class Aggregator:
                 restores=restores,
                 reason=rollback.reason,
             )
-        if kept.row <= self.told.number:
+        if kept.row <= self.told:
             return
         told = {"row": kept.row, "restores": restores}
         if outcome.released:
@@ -404,7 +409,7 @@ class Aggregator:
         else:
             log.error("row %d: NOT rolled back to %s: %s", kept.row, restores, outcome.detail)
             self.events.write("rollback_refused", **told, detail=outcome.detail)
-        self.told.raise_to(kept.row)
+        self.last_told.raise_to(kept.row)
 
     def _rolled_back(self, kept: Kept, rollback: Rollback) -> Outcome:
         forged = self._forged(kept)
@@ -432,18 +437,18 @@ class Aggregator:
         if not forged:
             self.coordinator.ban(asked)
             ban.write_down(self.config.state, self.coordinator.banned)
-        if kept.row <= self.told.number:
+        if kept.row <= self.told:
             return
         about = {"row": kept.row, "vehicle": asked.name}
         if forged:
             log.error("row %d: %s is NOT banned: %s", kept.row, asked.name, forged)
             self.events.write(ban.REFUSED, **about, detail=forged)
-            self.told.raise_to(kept.row)
+            self.last_told.raise_to(kept.row)
             return
         event = ban.DONE if asked.is_banned else ban.LIFTED
         log.warning("row %d: %s %s: %s", kept.row, event, asked.name, asked.reason)
         self.events.write(event, **about, why=asked.reason)
-        self.told.raise_to(kept.row)
+        self.last_told.raise_to(kept.row)
 
     def _pass_over(self, kept: Kept) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""

@@ -90,7 +90,7 @@ class Release(Message, frozen=True, tag=2):
     """A new version of the adapter as the way to it from the version before."""
 
     lineage: Short
-    """Which counting of versions: drawn anew when a server starts from an adapter file."""
+    """Name of the generation of versions, `{number}-{hex}` (generations.py)."""
     version: Count
     base_version: int
     """The version before; -1 for a whole version, and if this says only that `version` is the newest."""

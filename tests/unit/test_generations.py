@@ -266,7 +266,7 @@ def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, update
         log = EventLog(config.state / "events.jsonl")
         log.write("online", vehicle="mallory", ends={"row": row}, note=f'"row": {row},')
         again = Aggregator(config)
-        assert again.told.number == len(updates)
+        assert again.told == len(updates)
         assert lineage(again) == lineage(first)
     assert told(config, "journal_lost") == []
     assert len(told(config, "accepted")) == len(updates) - 1
