@@ -71,10 +71,18 @@ def opener(url: str) -> urllib.request.OpenerDirector:
 def unproxied(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
     """The settings by which programs ask no proxy for this machine and `hosts`, beside those there are."""
     ours = ["localhost", "127.0.0.1", "::1", *own_addresses()]
-    ours += [host.rsplit(":", 1)[0] for host in hosts if host]
+    ours += [_host_of(address) for address in hosts if address]
     before = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     names = dict.fromkeys([*filter(None, (n.strip() for n in before.split(","))), *ours])
     return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))
+
+
+def _host_of(address: str) -> str:
+    """Its host, as proxies' exceptions name it: without scheme, port and brackets."""
+    host = address.rpartition("://")[2]
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host if is_ipv6(host) else host.rsplit(":", 1)[0]
 
 
 def own_addresses() -> list[str]:

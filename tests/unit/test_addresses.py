@@ -45,6 +45,16 @@ def test_exceptions_from_the_proxy_are_added_to_those_there_are():
     assert {"127.0.0.1", "::1", "10.0.0.7"} <= set(names)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["fd00::5", "[fd00::5]", "[fd00::5]:6379", "ray://[fd00::5]:10001"],
+)
+def test_no_proxy_is_asked_for_a_host_however_its_address_is_written(address):
+    assert "fd00::5" in unproxied({}, [address])["no_proxy"].split(",")
+    named = address.replace("[fd00::5]", "head.fleet").replace("fd00::5", "head.fleet")
+    assert "head.fleet" in unproxied({}, [named])["no_proxy"].split(",")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(host, monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
