@@ -176,7 +176,8 @@ def main() -> None:
     try:
         {"install": install, "renew": renew}[asked.command](asked.venv.absolute())
     except subprocess.CalledProcessError as error:
-        sys.exit(f"{asked.command} failed: {' '.join(map(str, error.cmd[:6]))} ...")
+        words = " ".join(str(word) for word in error.cmd if not str(word).startswith("--quiet"))
+        sys.exit(f"{asked.command}: status {error.returncode} (below 0: a signal) of {words}")
 
 
 if __name__ == "__main__":
