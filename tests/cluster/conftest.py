@@ -71,7 +71,7 @@ def running_server(
             processes.stop(process)
 
 
-def looked_at(server: RunningServer, patience_s: float = 180) -> Iterator[str]:
+def looked_at(server: RunningServer, patience_s: float = 400) -> Iterator[str]:
     """What the server has printed up to now, again and again, until it ends or patience does."""
     deadline, text = time.monotonic() + patience_s, ""
     while time.monotonic() < deadline:
