@@ -52,6 +52,7 @@ def running_server(
             "transport.max_payload_bytes=1000000",  # a snapshot is one packet for the tests to read
             f"server.state={state}",
             "server.http.port=0" if has_endpoint else "server.http=null",
+            "server.monitor.port=0",  # without an endpoint it is the same one for all
             "server.aggregator.goal=2",
             *overrides,
         ]
