@@ -33,8 +33,10 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
     from actors.cluster import run_until_stopped, serving
     from actors.config import ServerConfig
     from fleetfl.config import load
+    from fleetfl.tenancy import only_for_owner
 
     settings = load(config, "server", ServerConfig, overrides or [])
+    only_for_owner()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(settings, tell=tell))
         if server.url is not None:

@@ -319,6 +319,8 @@ def test_a_second_server_shares_no_port_and_a_plain_kill_ends_all_that_it_starte
         main = psutil.Process(running.process.pid)
         children = main.children(recursive=True)
         assert len(children) > 3
+        files = [path for path in running.state.rglob("*") if path.is_file()]
+        assert [path for path in files if path.stat().st_mode & 0o077] == []
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(60) == 0
         _, alive = psutil.wait_procs(children, timeout=20)
