@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from sim.network import Proxy, proxy
 
 MARK = "FLEETFL_CHAOS_RUN"
 """In the environment of a run's server and of all that it starts."""
+QUIET_LOOKS, LOOK_S = 5, 0.2
+"""Looks in a row without a process of the server until it is taken for gone, and seconds between two."""
 SERVER_KEY = "server.pub"
 """The vehicles' copy of it."""
 ENDPOINT_PARTS = {
@@ -99,7 +102,7 @@ class Stage:
     def lose_host(self) -> None:
         """The server and its state are gone; another state folder has the newest backup."""
         assert self.backup is not None, "a backup was made before"
-        self.kill_server()
+        self._kill_until_gone()
         self.lost.append(LostHost(self._own_events(), self.backup))
         shutil.rmtree(self.config.state)
         state = self.folder / f"state-{len(self.lost) + 1}"
@@ -121,6 +124,17 @@ class Stage:
         for process in self._server_processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+    def _kill_until_gone(self, patience_s: float = 30.0) -> None:
+        """A cluster that goes on without this host may build an actor again before it misses the server."""
+        deadline = time.monotonic() + patience_s
+        num_quiet = 0
+        while num_quiet < QUIET_LOOKS:
+            if time.monotonic() > deadline:
+                raise StageError(f"a process of the server lives on after {patience_s:g} s")
+            self.kill_server()
+            time.sleep(LOOK_S)
+            num_quiet = 0 if any(True for _ in self._server_processes()) else num_quiet + 1
 
     def kill_server_alone(self) -> None:
         """What it started is left, to end by itself or not."""
