@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fuzz_statistics import Fuzzer
+from fleetfl import closed_form
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import FRACTION_BITS, Config, FeatureSums, features_of
 from fleetfl.codecs.int8 import Config as Int8
@@ -150,6 +151,21 @@ def test_two_who_conspire_to_leave_less_than_nothing_stop_no_server(submit):
     again = server(vehicles=2)
     again.restore(coordinator.snapshot())
     assert again.published.sha256 == coordinator.published.sha256
+
+
+def test_statistics_with_which_no_head_can_be_solved_are_not_kept(submit, monkeypatch):
+    """Whatever the solver cannot do: the one whose sums came last is refused, the next has its place."""
+    coordinator, first = server(vehicles=2), sums(1)
+    assert submit(coordinator, "v1", first).verdict == "accepted"
+    before = coordinator.head.total.gram.copy()
+    with monkeypatch.context() as patched:
+        patched.setattr(closed_form, "discriminant", lambda *_, **__: 1 / 0)
+        refused = submit(coordinator, "mallory", sums(2))
+    assert (refused.reason, coordinator.version) == (Refusal.BODY, 0)
+    assert "no head can be solved" in refused.detail
+    np.testing.assert_array_equal(coordinator.head.total.gram, before)
+    assert list(coordinator.head.bodies) == list(coordinator.head.weights) == ["v1"]
+    assert submit(coordinator, "v2", sums(3), sequence=1).released
 
 
 def test_statistics_that_come_again_after_newer_ones_are_not_taken_back(submit):
