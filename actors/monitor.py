@@ -17,8 +17,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from actors.errors import ServerError
 from actors.metrics import merged
-from fleetfl.addresses import family, opener
+from fleetfl.addresses import authority, family, opener
 from fleetfl.roster import Sighting
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Monitor:
 
     @contextmanager
     def answering(self, host: str, port: int) -> Iterator[None]:
-        """Over HTTP, from threads, until the context is left. Raises OSError if the port is taken."""
+        """Over HTTP, from threads, until the context is left. Raises ServerError if the port is taken."""
         pages = {
             "/metrics": (self.metrics, CONTENT_TYPE_LATEST),
             "/fleet": (self.vehicles, "application/json"),
@@ -83,7 +84,14 @@ class Monitor:
         class Listener(ThreadingHTTPServer):
             address_family = family(host)
 
-        with Listener((host, port), Handler) as server:
+        try:
+            listener = Listener((host, port), Handler)
+        except OSError as taken:
+            where = f"server.monitor {authority(host, port)}"
+            raise ServerError(
+                f"{where} cannot be listened on: {taken.strerror or taken}"
+            ) from taken
+        with listener as server:
             thread = threading.Thread(target=server.serve_forever, name="monitor", daemon=True)
             thread.start()
             try:

@@ -10,6 +10,8 @@ from typing import Any
 from fleetfl.models import ModelConfig
 from vehicle_agent.training import Assignment, Config, LocalTraining
 
+log = logging.getLogger(__name__)
+
 KEEP_MEMORY = {
     "OMP_NUM_THREADS": "1",
     # glibc gives large blocks back to the kernel and gets them again, as zeroed pages, at each step.
@@ -65,14 +67,7 @@ class TrainingPool:
         from ray.util.actor_pool import ActorPool
 
         if not ray.is_initialized():
-            own = self.address is None
-            ray.init(
-                self.address or "local",  # without one Ray joins whatever runs on this machine
-                num_cpus=(self.workers or os.cpu_count()) if own else None,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            self._start_ray()
         count = self.workers or math.floor(ray.cluster_resources()["CPU"])
         remote: Any = ray.remote(Worker).options(num_cpus=1, runtime_env={"env_vars": KEEP_MEMORY})
         self.actors = [remote.remote(self.config, self.model, seed=self.seed) for _ in range(count)]
@@ -80,6 +75,27 @@ class TrainingPool:
         self.rows = self.rows or rows[0]
         self.pool, self.turns = ActorPool(self.actors), itertools.cycle(self.actors)
         return self
+
+    def _start_ray(self) -> None:
+        """Raises what Ray raises, of a cluster of our own at the third try."""
+        import ray
+
+        own = self.address is None
+        for is_last in (not own, not own, True):
+            try:
+                ray.init(
+                    self.address or "local",  # without one Ray joins whatever runs on this machine
+                    num_cpus=(self.workers or os.cpu_count()) if own else None,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+                return
+            except Exception as failed:  # on a busy machine: "the current node timed out"
+                ray.shutdown()
+                if is_last:
+                    raise
+                log.warning("Ray did not start and is tried again: %s", failed)
 
     @property
     def rows_at_once(self) -> int:

@@ -31,6 +31,11 @@ class RunningServer:
     state: Path
     log: Path
 
+    @property
+    def monitor_url(self) -> str:
+        """As the server prints it."""
+        return self.log.read_text().split("fleetfl status --url ")[1].split()[0]
+
     def events(self, kind: str) -> list[dict]:
         if not (self.state / "events.jsonl").exists():
             return []

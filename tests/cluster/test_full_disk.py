@@ -17,10 +17,6 @@ pytestmark = pytest.mark.cluster
 PATIENCE_S = 90.0
 
 
-def monitor_of(server):
-    return server.log.read_text().split("fleetfl status --url ")[1].split()[0]
-
-
 def until(condition):
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
@@ -34,7 +30,7 @@ def test_a_server_on_a_full_disk_says_so_and_goes_on_when_there_is_room(tmp_path
         small_disk(tmp_path / "state", 32) as disk,
         running_server(tmp_path, "server.aggregator.goal=5", has_endpoint=False) as server,
     ):
-        url, vehicle = monitor_of(server), Vehicle(server, "v1")
+        url, vehicle = server.monitor_url, Vehicle(server, "v1")
 
         def about(part):
             return summary(look(url))[part]

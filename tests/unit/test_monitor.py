@@ -3,6 +3,7 @@
 import contextlib
 import io
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from actors.errors import ServerError
 from actors.metrics import Metrics
 from actors.monitor import Monitor
 from actors.status import StatusError, look, summary, troubles
@@ -238,3 +240,15 @@ def test_a_silent_monitor_is_named():
     url = f"http://127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(StatusError, match=f"no server answers at {url}/metrics"):
         look(url)
+
+
+def test_a_taken_port_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"127.0.0.1:{port} cannot be listened on"),
+            Monitor(None, dict, dict).answering("127.0.0.1", port),
+        ):
+            raise AssertionError("never answers")
