@@ -11,7 +11,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetfl.journal import SCHEMA, SKIPPED, JournalError, alone, connected, is_damage, transaction
+from fleetfl.journal_file import (
+    SCHEMA,
+    SKIPPED,
+    JournalError,
+    alone,
+    connected,
+    is_damage,
+    transaction,
+)
 
 log = logging.getLogger(__name__)
 

@@ -325,5 +325,6 @@ def test_a_second_server_shares_no_port_and_a_plain_kill_ends_all_that_it_starte
         assert running.process.wait(60) == 0
         _, alive = psutil.wait_procs(children, timeout=20)
         assert [p.name() for p in alive] == []
+        assert len(running.events("aggregator_stopped")) == 1  # after its last checkpoint
         log = running.log.read_text()
     assert "Traceback" not in log
