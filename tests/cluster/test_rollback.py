@@ -43,7 +43,7 @@ def model(server, *words):
     return done.stdout
 
 
-def until(found, what, patience_s=60.0):
+def until(found, what, patience_s=180.0):
     """What `found` gives, once that is something."""
     deadline = time.monotonic() + patience_s
     while not (result := found()):
