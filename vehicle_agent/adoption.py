@@ -196,22 +196,29 @@ class Adoption:
     async def _retained(self, topic_filter: str, kind: type[News], what: str) -> News:
         """What the retained chunks make.
 
-        Raises WireError for anything else, TransportError after `fetch_s`.
+        Whatever lies beside a snapshot is passed over; for a difference that raises WireError.
+        Raises TransportError after `fetch_s`.
         """
         # Among the chunks there may be some that older frames left.
         assembler = Assembler(max_open_per_sender=16, max_frame_bytes=self.max_frame_bytes)
         clock = asyncio.get_running_loop().time
 
-        async def frame() -> bytes:
+        async def message() -> News:
             async with self.transport.subscribe(topic_filter, qos=0) as packets:
                 async for packet in packets:
-                    whole = assembler.add("server", self._payload(packet), clock())
-                    if whole is not None:
-                        return whole
+                    try:
+                        whole = assembler.add("server", self._payload(packet), clock())
+                        if whole is not None:
+                            return self._message(whole, kind)
+                    except wire.WireError as noise:
+                        if kind is not Snapshot:
+                            raise
+                        # There is no other way than by it, and the sound one may lie beside.
+                        log.warning("not %s: %s", what, noise)
             raise TransportError(f"the link was closed before {what} came")
 
         try:
-            return self._message(await asyncio.wait_for(frame(), self.fetch_s), kind)
+            return await asyncio.wait_for(message(), self.fetch_s)
         except asyncio.TimeoutError as late:
             raise TransportError(
                 f"waited {self.fetch_s:g} s for {what}: is it retained at the broker?"

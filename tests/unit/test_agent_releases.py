@@ -189,6 +189,23 @@ def test_repeated_and_old_news_cost_nothing_more(outbox):
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize("odd", [b"no frame", b"FFC\x02 no chunk", b"FFL\x02\x90"])
+def test_what_lies_beside_a_snapshot_hides_it_from_nobody(outbox, odd):
+    async def scene():
+        server = big_server()
+        broker = memory.Broker()
+        async with broker.connect("stranger") as link:
+            await link.publish(topics.snapshot("f", 0), odd, retain=True)
+            async with awake(broker, outbox, server, 0) as (agent, _):
+                await link.publish(topics.snapshot("f", 7), odd, retain=True)
+                for _ in range(100):
+                    server.advance(server.vector + np.float32(1))
+                await announce(link, server)
+                await until(lambda: holds(agent, server))
+
+    asyncio.run(scene())
+
+
 def test_snapshot_that_is_not_there_yet_is_asked_for_again(outbox):
     async def scene():
         server, broker = big_server(), memory.Broker()
