@@ -23,8 +23,8 @@ from fleetfl.transport import Transport, TransportError
 log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 1.0
-"""Before its first word a server waits so long for what it said before. Retained packets come at once, if they
-are there; what is missed all the same, vehicles prove (`topics.proof`)."""
+"""Before its first word a server waits so long for what it said before. Retained packets come at once, if
+they are there; what is missed all the same, vehicles prove (`topics.proof`)."""
 
 Announcement = Callable[[Order], Awaitable[tuple[Snapshot, list[Release]]]]
 """The newest version once it stands behind this place, with the releases behind it, newest last."""
