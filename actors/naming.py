@@ -22,4 +22,5 @@ class GenerationNames:
         past = max(past, self.highest.number)
         name = successor([*known, *self.registry.lineages(), f"{past}-0"])
         self.highest.raise_to(number_of(name), durably=True)
+        self.highest.close()  # rarely written: no file is held open for it, which would hold a disk
         return name

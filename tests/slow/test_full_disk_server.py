@@ -234,6 +234,7 @@ def test_a_disk_that_turns_read_only_under_a_server_costs_nothing_that_was_promi
         promised = asyncio.run(breaks())
         first.journal.close()
         first.events.close()
+        first.last_told.close()
         disk.is_repaired()
         second = Aggregator(config)
         kept = {wire.decode(row.frame).sequence for row in second.journal.rows(0, 99)}  # pyright: ignore
