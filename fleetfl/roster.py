@@ -35,20 +35,26 @@ def _unheard(vehicle: str) -> Status:
     return Status(vehicle, "", "offline", -1, 0, 0, 0, "")
 
 
+VERSION_S = 30.0
+"""Seconds at least between two lines of a vehicle that differ in the version that it holds alone."""
+
+
 class StatusDiary:
     """Which statuses are worth a line: those that say something new, and of the others one now and then."""
 
     def __init__(self, every_s: float) -> None:
         self.every_s = every_s
-        self.written: dict[str, tuple[tuple[str, str, str], float]] = {}
-        """By vehicle: what its last line said, and when; the longest silent first."""
+        self.written: dict[str, tuple[tuple[str, str, str], int, float]] = {}
+        """By vehicle: what its last line said, with which version, and when; the longest silent first."""
 
     def is_due(self, status: Status, *, at: float) -> bool:
         """Whether to write this one; it then counts as written. `at` is in seconds, and may jump."""
         about = (status.boot, status.state, status.note)
-        said, since = self.written.pop(status.vehicle, (None, 0.0))
-        is_due = said != about or not 0 <= at - since < self.every_s
-        self.written[status.vehicle] = (about, at if is_due else since)
+        said, version, since = self.written.pop(status.vehicle, (None, -1, 0.0))
+        patience_s = self.every_s if status.version == version else min(VERSION_S, self.every_s)
+        is_due = said != about or not 0 <= at - since < patience_s
+        last = (about, status.version, at) if is_due else (about, version, since)
+        self.written[status.vehicle] = last
         if len(self.written) > MOST:
             del self.written[next(iter(self.written))]
         return is_due

@@ -32,8 +32,8 @@ class Config(Section):
     older_files: int = Field(default=4, ge=0)
     """Full ones that stay, as events.jsonl.1 (the newest of them) and on."""
     status_s: float = Field(default=300.0, ge=0)
-    """A vehicle's status is written if its state, its boot or its note is another one, and else only after
-    so many seconds: its counters change with each. 0 writes each."""
+    """A vehicle's status is written if its state, its boot or its note is another one, with another version
+    after 30 s, and else only after so many seconds: its counters change with each. 0 writes each."""
 
 
 class EventLog:

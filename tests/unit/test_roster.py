@@ -94,7 +94,7 @@ def reported(**fields):
 
 
 def test_a_status_is_a_line_where_it_says_something_new_and_else_now_and_then():
-    """Every 100 s. Counters and versions alone are nothing new; the other vehicle has a line of its own."""
+    """Every 100 s, another version every 30 s. Counters alone are nothing new; each vehicle has its lines."""
     diary = StatusDiary(100)
     said = [
         (0, reported(), True),
@@ -107,6 +107,9 @@ def test_a_status_is_a_line_where_it_says_something_new_and_else_now_and_then():
         (70, reported(boot="c"), True),
         (169, reported(boot="c"), False),
         (171, reported(boot="c"), True),
+        (199, reported(boot="c", version=4), False),
+        (202, reported(boot="c", version=5), True),
+        (240, reported(boot="c", version=5), False),
         (-9999, reported(boot="c"), True),  # the clock was set back
     ]
     assert [diary.is_due(each, at=at) for at, each, _ in said] == [due for _, _, due in said]
