@@ -56,7 +56,7 @@ class Config(Section):
     clips more of an honest fleet's longest updates."""
     window: int = Field(default=128, ge=QUORUM, le=100_000)
     """Vehicles whose newest norm is remembered: those heard of last."""
-    start: float = Field(default=0.2, gt=0)
+    start: float = Field(default=0.25, gt=0)
     """Until three vehicles are known, an update is no longer than this share of the first vector's norm."""
 
 

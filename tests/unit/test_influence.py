@@ -9,7 +9,7 @@ from fleetfl.influence import FIRST_EXAMPLES, LATELY, Bounds, Config, norm_of
 
 pytestmark = pytest.mark.unit
 PARAMS = np.full(100, 1.0, np.float32)
-"""Of norm 10: until three vehicles are known an update has at most 2."""
+"""Of norm 10: until three vehicles are known an update has at most 2.5."""
 
 
 def bounds(turn=4):
@@ -44,7 +44,7 @@ def test_what_is_not_finite_or_has_no_square_has_an_infinite_norm(value):
 def test_the_first_updates_are_a_share_of_the_model_whoever_is_first():
     known = bounds()
     first = count(known, "mallory", 1e6)
-    assert first.share * 1e6 == pytest.approx(0.2 * 10)
+    assert first.share * 1e6 == pytest.approx(0.25 * 10)
     assert count(known, "v1", 0.5).share == 1.0
 
 
