@@ -214,7 +214,7 @@ class Adoption:
                         if kind is not Snapshot:
                             raise
                         # There is no other way than by it, and the sound one may lie beside.
-                        log.warning("not %s: %s", what, noise)
+                        self.tell(f"what lies beside {what} is passed over: {noise}")
             raise TransportError(f"the link was closed before {what} came")
 
         try:

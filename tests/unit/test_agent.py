@@ -149,7 +149,7 @@ OTHER = Layout((("v", (4,)),))
             "expected 0000",
         ),
         ("snapshot/0", wire.encode(server_at(1, layout=OTHER).whole()), "model differs in tensors"),
-        ("snapshot/0", b"junk", "release dropped: frame starts with b'junk'"),
+        ("snapshot/0", b"junk", "a snapshot is passed over: frame starts with b'junk'"),
     ],
 )
 def test_unfit_releases_and_snapshots_are_dropped_and_reported(outbox, topic, frame, says):
