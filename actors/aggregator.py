@@ -352,7 +352,7 @@ class Aggregator:
 
     def _judge(self, kept: Kept, update: Update) -> None:
         try:
-            outcome = self.coordinator.submit(update)
+            outcome = self.coordinator.submit(update, at_s=kept.kept_at)
         except Exception as bug:  # else no row after this one would ever be counted
             log.exception("row %d of the journal cannot be judged", kept.row)
             version = self.coordinator.version

@@ -15,6 +15,7 @@ from fleetfl.influence import Bounds, norm_of
 from fleetfl.ledger import Contribution, Ledger
 from fleetfl.messages import Ban, Rollback, Update
 from fleetfl.outcome import Outcome, Refusal
+from fleetfl.pace import Pace, TooFarAheadError
 from fleetfl.releases import Published, ReleaseError, whole
 from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
@@ -56,6 +57,8 @@ class Coordinator:
         aggregator.released(self.published.vector)
         self.ledger = Ledger()
         self.bounds = Bounds(clip, self.params, turn=getattr(aggregator, "turn", 1))
+        # Where the aggregator looks itself after who counts how often, nobody gets ahead.
+        self.pace = Pace(clip.ahead if clip and self.bounds.turn else None)
         self.head = head and closed_form.ClosedFormHead(head, layout, self.params)
         """Takes the sums; None refuses them."""
         self.undone: list[tuple[int, int]] = []
@@ -78,19 +81,28 @@ class Coordinator:
         """The newest release."""
         return self.published.version
 
-    def submit(self, update: Update) -> Outcome:
-        """Judge one update and, if it is sound and new, fold it in. Never raises for its content."""
+    def submit(self, update: Update, *, at_s: float = 0.0) -> Outcome:
+        """Judge one update, kept at `at_s` (UTC seconds), and, if it is sound and new, fold it in.
+
+        Never raises for its content.
+        """
         staleness = self.version - update.base_version
         if self.ledger.knows(update.vehicle, update.boot, update.sequence):
             return Outcome("duplicate", self.version, staleness)
         if update.codec == closed_form.KIND:
             return self._count_sums(update, staleness)
-        return self._count_delta(update, staleness)
+        outcome = self._count_delta(update, staleness, at_s)
+        self.pace.reported(update.vehicle, at_s, is_accepted=outcome.verdict == "accepted")
+        return outcome
 
-    def _count_delta(self, update: Update, staleness: int) -> Outcome:
+    def _count_delta(self, update: Update, staleness: int, at_s: float) -> Outcome:
         misplaced = self._misplaced(update, staleness)
         if misplaced is not None:
             return self._refused(staleness, *misplaced)
+        try:
+            self.pace.require_place(update.vehicle, at_s)
+        except TooFarAheadError as why:
+            return self._refused(staleness, Refusal.DECLINED, str(why))
         found = self._delta(update, staleness)
         if isinstance(found, Outcome):
             return found
@@ -341,6 +353,7 @@ class Coordinator:
             "undone": self.undone,
             "banned": dict(self.banned),
             "bounds": self.bounds.snapshot(),
+            "pace": self.pace.snapshot(),
             "strikes": [*self.strikes],
             "last_without_meaning": self.last_without_meaning,
             "pending": [msgspec.structs.astuple(each) for each in self.pending],
@@ -359,6 +372,8 @@ class Coordinator:
         self.banned = dict(state.get("banned", {}))
         if "bounds" in state:
             self.bounds.restore(state["bounds"])
+        if "pace" in state:
+            self.pace.restore(state["pace"])
         self.strikes = list(state.get("strikes", ()))
         self.last_without_meaning = state.get("last_without_meaning", -1)
         self.pending = [Contribution(*each) for each in state["pending"]]

@@ -10,7 +10,8 @@ vector's norm.
 *Many updates of one vehicle.* Together they may be no longer than the vehicle's share of a step: twice the
 median, times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share
 comes back only as others report. So a buffer filled by one vehicle moves the model as far as two updates, and
-a flood moves it no farther; where one vehicle is alone, all that it sends counts.
+a flood moves it no farther; where one vehicle is alone, all that it sends counts. How far a vehicle may get
+ahead of all others is for `fleetfl/pace.py`.
 
 Norms are summed in float32 in an order that depends on no processor, so that a replay clips by the same bits.
 """
@@ -58,6 +59,9 @@ class Config(Section):
     """Vehicles whose newest norm is remembered: those heard of last."""
     start: float = Field(default=0.25, gt=0)
     """Until three vehicles are known, an update is no longer than this share of the first vector's norm."""
+    ahead: int = Field(default=16, ge=2, lt=LATELY)
+    """Updates that a vehicle may be ahead of all others together, as after a tunnel; the next ones are
+    refused (`declined`) until others report, or for an hour. Unlimited until three vehicles have reported."""
 
 
 @dataclass(frozen=True)

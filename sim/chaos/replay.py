@@ -53,7 +53,7 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
         for kept in journal.rows(0, ALL):
             update = wire.open_frame(kept.frame).message
             assert isinstance(update, Update), "nobody rolls back in a chaos run"
-            outcome = coordinator.submit(update)
+            outcome = coordinator.submit(update, at_s=kept.kept_at)
             if outcome.verdict == "accepted":
                 counted.add((update.vehicle, update.boot, update.sequence))
             if outcome.released:

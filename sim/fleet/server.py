@@ -88,7 +88,7 @@ class VirtualServer:
 
     def _judge(self, row: int) -> None:
         update, size = self.journal.rows.pop(row)
-        outcome = self.coordinator.submit(update)
+        outcome = self.coordinator.submit(update, at_s=self.events.clock())
         self.outcomes[row] = outcome
         if len(self.outcomes) > REMEMBERED:
             self.outcomes.popitem(last=False)

@@ -9,6 +9,7 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.messages import Update
 from fleetfl.plugins import available
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
@@ -166,3 +167,46 @@ def test_a_fleet_of_two_still_learns_with_five_updates_a_step(make_update):
         assert (outcome.verdict, outcome.share) == ("accepted", 1.0)
     assert server.version == 30
     assert task.accuracy(server.published.vector) > max(0.9, before)
+
+
+@pytest.mark.parametrize("kind", sorted({*available("fleetfl.aggregators")} - {"fedavg"}))
+def test_a_flood_neither_owns_the_model_nor_makes_honest_updates_stale(kind):
+    """500 hostile updates between each two rounds of seven others, each under another boot."""
+    size = 50
+    layout = Layout.flat(size)
+    aggregator = importlib.import_module(f"fleetfl.aggregators.{kind}").Config().build(size)
+    server = Coordinator(
+        np.full(size, 0.1, np.float32),
+        layout,
+        aggregator,
+        SGD().build(size),
+        release_codec=Int8(),
+        lineage="1-a",
+    )
+
+    def send(vehicle, number, base, value):
+        body = decoder("float32", layout).encode(np.full(size, value, np.float32))
+        update = Update(
+            vehicle,
+            f"b{number}",
+            number,
+            base,
+            layout.fingerprint,
+            32,
+            1,
+            0,
+            0,
+            0.5,
+            "float32",
+            body,
+        )
+        return server.submit(update)
+
+    first = [send(f"v{n}", 0, 0, 1e-3).verdict for n in range(7)]
+    for turn in range(1, 8):
+        base = server.version
+        evil = [send("mallory", 500 * turn + n, server.version, -1e3) for n in range(500)]
+        assert sum(each.verdict == "accepted" for each in evil) <= 20
+        first += [send(f"v{n}", turn, base, 1e-3).verdict for n in range(7)]
+    assert set(first) == {"accepted"}
+    assert abs(float(server.published.vector.mean()) - 0.1) < 0.2
