@@ -50,7 +50,7 @@ class Pace:
         """The vehicle that reported last is last."""
 
     def require_place(self, vehicle: str, at_s: float = 0.0) -> None:
-        """Raises TooFarAheadError if the vehicle has to wait for others with what was kept at `at_s` (UTC)."""
+        """Raises TooFarAheadError if the vehicle's update, kept at `at_s` (UTC), has to wait for others."""
         taken = self._taken(vehicle, at_s)
         if self.ahead is not None and taken + 1 > self.ahead and len(self.heard) >= QUORUM:
             raise TooFarAheadError(

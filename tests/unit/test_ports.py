@@ -16,6 +16,8 @@ def test_ports_are_different_and_can_be_listened_on():
     assert len(set(found)) == 50
     for port in found:
         with socket.socket() as server:
+            # As servers do: connections of one that ended may linger at a port, and keep no server from it.
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind(("127.0.0.1", port))
 
 
