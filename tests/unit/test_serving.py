@@ -408,6 +408,8 @@ def test_a_model_that_is_stuck_makes_the_replica_say_so(tmp_path, releases):
         held = threading.Event()
         holder = asyncio.create_task(served.model_lane.run(held.wait, 20))
         assert await Sender(WHOLE).through(app) == 503
+        while served.model_lane.busy_s <= 0.2:  # on a busy machine its thread begins late
+            await asyncio.sleep(0.02)
         stuck = Sender((b"", True), method="GET", path="/readyz")
         assert await stuck.through(app) == 503
         assert b"the model has been busy" in stuck.sent[1]["body"]
