@@ -17,7 +17,7 @@ from actors.config import ServerConfig
 from actors.metrics import Metrics
 from actors.naming import GenerationNames
 from actors.saving import Saving
-from fleetfl import ban, wire
+from fleetfl import ban
 from fleetfl.adapter_file import read_adapter
 from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
@@ -25,12 +25,13 @@ from fleetfl.coordinator import Coordinator
 from fleetfl.generations import Order, order_of
 from fleetfl.heap import keep_freed
 from fleetfl.high_water import HighWater
-from fleetfl.identity import IdentityError, OneKey
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
 from fleetfl.journal_repair import repair
 from fleetfl.ledger import Contribution
-from fleetfl.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.outcome import Outcome, Refusal, judged
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
+from fleetfl.protocol.signing import IdentityError, OneKey
 from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named

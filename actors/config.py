@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fleetfl.addresses import Host, is_ipv6, url_of
 from fleetfl.aggregators import AnyAggregator
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import Config as ClosedFormConfig
@@ -13,11 +12,12 @@ from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.fleet import FleetConfig
-from fleetfl.identity import KeysConfig
 from fleetfl.influence import Config as ClipConfig
 from fleetfl.journal import Config as JournalConfig
 from fleetfl.journal import path_in
 from fleetfl.limits import Config as LimitsConfig
+from fleetfl.protocol.addresses import Host, is_ipv6, url_of
+from fleetfl.protocol.signing import KeysConfig
 from fleetfl.registry import Registry
 from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer

@@ -16,17 +16,16 @@ from dataclasses import dataclass, replace
 from actors.announcer import Announcement, Announcer
 from actors.metrics import Metrics
 from actors.room import Room
-from fleetfl import topics, wire
-from fleetfl.chunks import MAGIC as CHUNK_MAGIC
-from fleetfl.chunks import Assembler
 from fleetfl.coordinator import Outcome
 from fleetfl.generations import Order
-from fleetfl.identity import Signer, for_the_named
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.limits import Config as LimitsConfig
 from fleetfl.limits import Limits, TokenBucket
 from fleetfl.malformed import MalformedPackets
-from fleetfl.messages import (
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
+from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.messages import (
     FORMAT,
     MAX_DETAIL,
     SIGNATURE,
@@ -37,6 +36,7 @@ from fleetfl.messages import (
     Update,
     fitting,
 )
+from fleetfl.protocol.signing import Signer, for_the_named
 from fleetfl.roster import Roster, StatusDiary
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog

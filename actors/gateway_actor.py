@@ -15,14 +15,15 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
-from fleetfl import client_ids, topics
+from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter
 from fleetfl.bounds import max_frame_bytes
 from fleetfl.coordinator import Outcome
 from fleetfl.generations import Order
-from fleetfl.identity import Signer
 from fleetfl.journal import Journal, JournalError
-from fleetfl.messages import Release, Snapshot
+from fleetfl.protocol import topics
+from fleetfl.protocol.messages import Release, Snapshot
+from fleetfl.protocol.signing import Signer
 from fleetfl.roster import Roster, Sighting
 from fleetfl.telemetry import EventLog
 

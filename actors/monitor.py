@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 
 from actors.errors import ServerError
 from actors.metrics import merged
-from fleetfl.addresses import authority, family, opener
+from fleetfl.protocol.addresses import authority, family, opener
 from fleetfl.roster import Sighting
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from actors.config import ServerConfig
 from actors.errors import ServerError
 from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter, says_meaning, write_adapter
-from fleetfl.addresses import authority, family
-from fleetfl.identity import Signer
-from fleetfl.messages import SERVER
 from fleetfl.ports import free_ports
+from fleetfl.protocol.addresses import authority, family
+from fleetfl.protocol.messages import SERVER
+from fleetfl.protocol.signing import Signer
 from fleetfl.telemetry import parts
 from fleetfl.transport import TransportConfig
 from fleetfl.vectors import Layout

@@ -6,9 +6,9 @@ A broker that was killed before it saved forgets it without a word. So one looks
 import asyncio
 from collections.abc import Callable
 
-from fleetfl.chunks import Assembler, split
+from fleetfl.protocol.chunks import Assembler, split
+from fleetfl.protocol.wire import WireError
 from fleetfl.transport import Transport
-from fleetfl.wire import WireError
 
 PATIENCE_S = 5.0
 """A retained packet comes at once, if it is there."""

@@ -30,8 +30,8 @@ from actors.metrics import Metrics
 from actors.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
 from fleetfl.generations import BEFORE_ALL, order_of
-from fleetfl.messages import Snapshot
 from fleetfl.pictures import Bounds, PictureError
+from fleetfl.protocol.messages import Snapshot
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetfl import FleetflError
-from fleetfl.addresses import opener
+from fleetfl.protocol.addresses import opener
 
 
 class StatusError(FleetflError, RuntimeError):

@@ -28,7 +28,7 @@ from actors.config import ServerConfig
 from fleetfl.closed_form import ClosedFormHead, Config, FeatureSums
 from fleetfl.config import read_with, validate
 from fleetfl.coordinator import Coordinator
-from fleetfl.identity import Signer
+from fleetfl.protocol.signing import Signer
 from sim.config import SimConfig
 from sim.factory import fit_head
 from sim.lockstep import LockstepFleet

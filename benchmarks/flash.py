@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleetfl import wire
 from fleetfl.codecs.spectral import Config as Spectral
-from fleetfl.identity import Signer
-from fleetfl.messages import Update
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.releases import Follower, Published
 from fleetfl.vectors import Layout
 from vehicle_agent.books import Books

@@ -408,7 +408,7 @@ async def fuzz_requests(count: int, seed: int) -> dict[str, Any]:
     from actors.config import ServerConfig  # torch: only where the endpoint is tried
     from actors.serving import ServedModel, build_app
     from fleetfl.codecs import decoder
-    from fleetfl.messages import Snapshot
+    from fleetfl.protocol.messages import Snapshot
     from fleetfl.vectors import digest
 
     http = {

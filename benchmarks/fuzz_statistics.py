@@ -32,7 +32,7 @@ from fleetfl.closed_form import (
 )
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
-from fleetfl.messages import Ban, Update
+from fleetfl.protocol.messages import Ban, Update
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
 

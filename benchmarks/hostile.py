@@ -34,8 +34,8 @@ from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.config import read_with, validate
 from fleetfl.coordinator import DEFAULT_CLIP, Coordinator
-from fleetfl.identity import Signer
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
 from sim.config import SimConfig

@@ -32,16 +32,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.aggregator import FREED_BYTES, Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from fleetfl import topics, wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
 from fleetfl.heap import keep_freed
-from fleetfl.identity import Keyring, Signer
-from fleetfl.messages import Update
 from fleetfl.plugins import available
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Update
+from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from fleetfl.journal import Journal
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 
 TARGET_PER_S = 1_000
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500)

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from actors.retained import Retained
-from fleetfl import topics, wire
-from fleetfl.chunks import Assembler
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.messages import Receipt, Status, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.messages import Receipt, Status, Update
 from fleetfl.releases import Published
 from fleetfl.transport import Packet
 from fleetfl.transport.mqtt import Config as Mqtt

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fleetfl import requests
 from fleetfl.durable import write_whole
-from fleetfl.messages import MAX_NOTE, Ban
+from fleetfl.protocol.messages import MAX_NOTE, Ban
 
 log = logging.getLogger(__name__)
 

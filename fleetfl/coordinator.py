@@ -13,9 +13,9 @@ from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.influence import Bounds, norm_of
 from fleetfl.ledger import Contribution, Ledger
-from fleetfl.messages import Ban, Rollback, Update
 from fleetfl.outcome import Outcome, Refusal
 from fleetfl.pace import Pace, TooFarAheadError
+from fleetfl.protocol.messages import Ban, Rollback, Update
 from fleetfl.releases import Published, ReleaseError, whole
 from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout

@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import Field, SerializeAsAny
 
 from fleetfl.config import Section
-from fleetfl.messages import VEHICLE_PATTERN
 from fleetfl.models import ModelConfig
 from fleetfl.plugins import chosen_from
+from fleetfl.protocol.messages import VEHICLE_PATTERN
 from fleetfl.transport import TransportConfig
 
 AnyTransport = Annotated[SerializeAsAny[TransportConfig], chosen_from("fleetfl.transport")]

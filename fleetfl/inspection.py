@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 
 from fleetfl import closed_form
-from fleetfl.chunks import MAGIC as CHUNK_MAGIC
-from fleetfl.chunks import Chunk
 from fleetfl.codecs import decoder
+from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
+from fleetfl.protocol.chunks import Chunk
+from fleetfl.protocol.wire import FORMAT, Opened, Verifier, WireError, objection_to, open_frame
 from fleetfl.vectors import Layout
-from fleetfl.wire import FORMAT, Opened, Verifier, WireError, objection_to, open_frame
 
 
 def described(

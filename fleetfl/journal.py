@@ -27,7 +27,7 @@ from fleetfl.journal_file import (
     shared,
     transaction,
 )
-from fleetfl.messages import Ban, Rollback, Update
+from fleetfl.protocol.messages import Ban, Rollback, Update
 
 BATCH_BYTES = 16 * 2**20
 """Frames that are read or committed at a time, where one alone is not larger."""

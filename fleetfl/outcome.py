@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-from fleetfl.messages import UNDONE, Update
+from fleetfl.protocol.messages import UNDONE, Update
 
 
 class Refusal(str, Enum):

@@ -9,7 +9,7 @@ import contextlib
 import random
 import socket
 
-from fleetfl.addresses import authority, family
+from fleetfl.protocol.addresses import authority, family
 
 FIRST, LAST = 20_000, 29_999
 TRIES = 100

@@ -17,8 +17,8 @@ import numpy as np
 from fleetfl import FleetflError
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.generations import BEFORE_ALL, Order, order_of
-from fleetfl.messages import Release, Rollback, Snapshot
-from fleetfl.topics import RING
+from fleetfl.protocol.messages import Release, Rollback, Snapshot
+from fleetfl.protocol.topics import RING
 from fleetfl.vectors import Layout, digest
 
 

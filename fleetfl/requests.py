@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleetfl import wire
-from fleetfl.identity import Signer
 from fleetfl.journal import Journal, path_in
-from fleetfl.messages import Ban, Rollback
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Ban, Rollback
+from fleetfl.protocol.signing import Signer
 from fleetfl.registry import Registry, RegistryError
 from fleetfl.telemetry import EventReader
 

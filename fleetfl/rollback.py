@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetfl import requests
 from fleetfl.codecs import decoder
-from fleetfl.messages import MAX_NOTE, Rollback
+from fleetfl.protocol.messages import MAX_NOTE, Rollback
 from fleetfl.registry import Registry, RegistryError
 from fleetfl.release_file import read_release
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from fleetfl.messages import MAX_NOTE, Status
+from fleetfl.protocol.messages import MAX_NOTE, Status
 
 MOST = 100_000
 """Vehicles known at a time; beyond, the one that was silent longest is forgotten."""

@@ -12,13 +12,13 @@ from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fleetfl import topics, wire
 from fleetfl.codecs import AnyCodec, CodecConfig
 from fleetfl.config import Section, parsed, read_with, validate
 from fleetfl.config import table as table_of
-from fleetfl.identity import Signer
-from fleetfl.messages import Update
 from fleetfl.plugins import available
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.scratch import scratch
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.vectors import Layout

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from fleetfl import closed_form
 from fleetfl.codecs import decoder
 from fleetfl.coordinator import Coordinator
-from fleetfl.messages import Update
 from fleetfl.outcome import Outcome
+from fleetfl.protocol.messages import Update
 from fleetfl.vectors import Layout
 from sim.lockstep import LockstepFleet
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fleetfl import topics, wire
 from fleetfl.codecs import CodecConfig
 from fleetfl.coordinator import Coordinator
-from fleetfl.identity import Signer
-from fleetfl.messages import Update
 from fleetfl.outcome import Outcome
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.transport import mqtt_publish_bytes
 from sim.arrivals import arrivals
 from vehicle_agent.feedback import ErrorFeedback

@@ -23,7 +23,7 @@ from fleetfl.config import table as table_of
 from fleetfl.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
 from fleetfl.generations import successor
-from fleetfl.identity import Signer
+from fleetfl.protocol.signing import Signer
 from fleetfl.scratch import scratch
 from sim.cells import key_of, measured
 from sim.config import SimConfig

@@ -8,12 +8,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from fleetfl import topics, wire
-from fleetfl.chunks import split
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.identity import Signer
-from fleetfl.messages import Receipt, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import split
+from fleetfl.protocol.messages import Receipt, Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.releases import Published
 from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity

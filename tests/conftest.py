@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleetfl.messages import Update
 from fleetfl.models import ModelConfig
+from fleetfl.protocol.messages import Update
 from fleetfl.vectors import Layout
 from sim import world
 

@@ -6,12 +6,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.gateway import Gateway
-from fleetfl import topics, wire
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Outcome
 from fleetfl.generations import order_of
-from fleetfl.identity import Signer
 from fleetfl.journal import Journal
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.signing import Signer
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory

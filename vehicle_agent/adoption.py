@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from fleetfl import topics, wire
 from fleetfl.bounds import max_frame_bytes
-from fleetfl.chunks import Assembler
 from fleetfl.generations import BEFORE_ALL, Order, order_of
-from fleetfl.messages import SERVER, Release, Snapshot
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.releases import Follower, Held, OlderRelease, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout

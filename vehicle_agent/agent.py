@@ -14,11 +14,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from fleetfl import FleetflError, closed_form, topics, wire
+from fleetfl import FleetflError, closed_form
 from fleetfl.codecs import CodecConfig
 from fleetfl.config import Section
-from fleetfl.identity import Signer
-from fleetfl.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
+from fleetfl.protocol.signing import Signer
 from fleetfl.releases import BASE_DIGEST_BYTES, Held
 from fleetfl.tasks import together
 from fleetfl.transport import Transport, TransportError

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fleetfl import wire
 from fleetfl.codecs import CodecConfig
-from fleetfl.messages import UNDONE, Update
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import UNDONE, Update
 from fleetfl.releases import Held
 from fleetfl.vectors import Layout
 from vehicle_agent.feedback import ErrorFeedback

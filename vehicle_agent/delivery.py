@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fleetfl import wire
-from fleetfl.chunks import split
-from fleetfl.messages import SERVER, SIGNATURE, UNDONE, Receipt
+from fleetfl.protocol import wire
+from fleetfl.protocol.chunks import split
+from fleetfl.protocol.messages import SERVER, SIGNATURE, UNDONE, Receipt
 from fleetfl.tasks import together
 from fleetfl.transport import Packet, PacketRefused, Transport, TransportError
 from vehicle_agent.books import Books

@@ -23,7 +23,7 @@ from pydantic import Field
 from fleetfl import FleetflError
 from fleetfl.config import Section
 from fleetfl.generations import BEFORE_ALL, Order, number_of
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 from fleetfl.releases import Held, moved, unpacked
 from fleetfl.vectors import Layout, digest
 from vehicle_agent import outbox_file

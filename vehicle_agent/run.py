@@ -8,7 +8,7 @@ import secrets
 import signal
 
 from fleetfl import client_ids
-from fleetfl.identity import OneKey, Signer
+from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.tasks import together
 from fleetfl.tenancy import only_for_owner, sole
 from fleetfl.transport import Will

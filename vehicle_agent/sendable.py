@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from fleetfl.messages import MAX_ENDS, fitting
+from fleetfl.protocol.messages import MAX_ENDS, fitting
 
 MOST = 2**53
 LATEST_S = 2**40

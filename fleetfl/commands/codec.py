@@ -26,8 +26,8 @@ def codec_inspect(
     import json
 
     from fleetfl.adapter_file import read_adapter
-    from fleetfl.identity import Keyring
     from fleetfl.inspection import described, lines
+    from fleetfl.protocol.signing import Keyring
 
     if (keys is None) != (fleet is None):
         raise typer.BadParameter("--keys and --fleet go together: a signature is for one fleet")

@@ -46,7 +46,7 @@ def vehicle_run(config: ConfigFile, overrides: Overrides = None) -> None:
 def vehicle_key(config: ConfigFile, overrides: Overrides = None) -> None:
     """Print this vehicle's public key, as a server's folder of keys has it in NAME.pub."""
     from fleetfl.config import load
-    from fleetfl.identity import Signer
+    from fleetfl.protocol.signing import Signer
     from vehicle_agent.config import VehicleConfig
 
     settings = load(config, "vehicle", VehicleConfig, overrides or [])

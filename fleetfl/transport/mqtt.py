@@ -19,8 +19,8 @@ from paho.mqtt.client import MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from fleetfl.addresses import Host, authority
 from fleetfl.config import Section
+from fleetfl.protocol.addresses import Host, authority
 from fleetfl.transport import QoS, Transport, TransportConfig, TransportError, Will
 from fleetfl.transport._mqtt_client import Client, Fate, Limits
 from fleetfl.transport._mqtt_connection import Connection, resolve

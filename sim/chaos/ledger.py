@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fleetfl.messages import SIGNATURE
+from fleetfl.protocol.messages import SIGNATURE
 
 Name = tuple[str, str, int]
 """Vehicle, boot, sequence."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.coordinator import Coordinator
 from fleetfl.journal import Journal
-from fleetfl.messages import Update
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Update
 from sim.chaos.ledger import Name
 
 ALL = 10**9

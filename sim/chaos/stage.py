@@ -20,10 +20,10 @@ import yaml
 from actors.config import ServerConfig
 from actors.monitor import is_ready
 from fleetfl import FleetflError, backup
-from fleetfl.addresses import url_of
 from fleetfl.backup import Manifest
 from fleetfl.config import validate
 from fleetfl.ports import free_ports
+from fleetfl.protocol.addresses import url_of
 from fleetfl.telemetry import EventReader
 from sim import processes
 from sim.broker import Broker

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fleetfl.generations import BEFORE_ALL, Order, order_of
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 from fleetfl.releases import Held
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import (

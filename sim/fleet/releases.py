@@ -2,9 +2,9 @@
 
 from collections import OrderedDict
 
-from fleetfl.messages import Release, Snapshot
+from fleetfl.protocol.messages import Release, Snapshot
+from fleetfl.protocol.topics import RING
 from fleetfl.releases import Follower, Held
-from fleetfl.topics import RING
 from fleetfl.vectors import Layout
 
 

@@ -8,8 +8,8 @@ from actors.gateway import Gateway
 from fleetfl.coordinator import Coordinator
 from fleetfl.generations import Order, order_of
 from fleetfl.journal import Place
-from fleetfl.messages import Release, Snapshot, Update
 from fleetfl.outcome import Outcome, judged
+from fleetfl.protocol.messages import Release, Snapshot, Update
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport
 

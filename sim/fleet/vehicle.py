@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fleetfl.codecs import CodecConfig
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 from fleetfl.releases import Held
 from fleetfl.transport import Will
 from fleetfl.transport.memory import Broker

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from actors.gateway import Gateway
-from fleetfl import wire
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.journal import Journal
-from fleetfl.messages import Release, Snapshot
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.releases import Follower, Published
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport

@@ -21,12 +21,12 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.questions import Questions
-from fleetfl import topics, wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
 from fleetfl.journal import Journal
-from fleetfl.messages import Release, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Release, Update
 from fleetfl.telemetry import EventReader
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout

@@ -17,13 +17,13 @@ import pytest
 from PIL import Image
 
 from actors.config import ServerConfig
-from fleetfl import wire
 from fleetfl.adapter_file import read_adapter
 from fleetfl.config import load
 from fleetfl.coordinator import Coordinator
-from fleetfl.identity import OneKey
 from fleetfl.journal import Journal, path_in
-from fleetfl.messages import Rollback, Update
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Rollback, Update
+from fleetfl.protocol.signing import OneKey
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim import processes, world
 from tests.cluster.conftest import ROOT, RunningServer, running_server

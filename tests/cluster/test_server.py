@@ -17,10 +17,10 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleetfl import topics, wire
 from fleetfl.codecs import decoder, squeeze
-from fleetfl.identity import OneKey, Signer
-from fleetfl.messages import Receipt, Snapshot, Status, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Receipt, Snapshot, Status, Update
+from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import digest
 from sim import world

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fleetfl import topics, wire
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.messages import Receipt
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Receipt
 from fleetfl.releases import Published
 from fleetfl.transport import Transport, memory
 from fleetfl.vectors import Layout

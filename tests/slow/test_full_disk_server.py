@@ -14,12 +14,12 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.questions import Questions
-from fleetfl import topics, wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordinator import Coordinator
 from fleetfl.journal import Journal, JournalError
-from fleetfl.messages import Receipt
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Receipt
 from fleetfl.telemetry import EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout

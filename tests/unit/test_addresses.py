@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from actors.monitor import Monitor, is_ready
 from actors.status import look
-from fleetfl.addresses import Host, authority, family, is_loopback, unproxied, url_of
 from fleetfl.ports import free_ports
+from fleetfl.protocol.addresses import Host, authority, family, is_loopback, unproxied, url_of
 from fleetfl.transport.mqtt import Config as Mqtt
 
 pytestmark = pytest.mark.unit

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from fleetfl import topics, wire
 from fleetfl.codecs import decoder
-from fleetfl.messages import Status
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Status
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
 from tests.agent_at_work import (

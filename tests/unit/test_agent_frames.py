@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from fleetfl import topics, wire
-from fleetfl.chunks import Assembler, split
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.identity import Keyring, OneKey
-from fleetfl.messages import MAX_NOTE, Receipt, Status, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import Assembler, split
+from fleetfl.protocol.messages import MAX_NOTE, Receipt, Status, Update
+from fleetfl.protocol.signing import Keyring, OneKey
 from fleetfl.transport import TransportError, memory
 from tests.agent_at_work import (
     BIG,

@@ -6,13 +6,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fleetfl import topics, wire
-from fleetfl.chunks import Assembler
 from fleetfl.codecs import decoder
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.top_signs import Config as TopSigns
-from fleetfl.messages import Receipt, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.releases import Published
 from fleetfl.transport import PacketRefused, TransportError, memory
 from fleetfl.vectors import Layout

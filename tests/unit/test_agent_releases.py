@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fleetfl import topics, wire
+from fleetfl.protocol import topics, wire
 from fleetfl.transport import memory
 from tests.agent_at_work import (
     BIG,

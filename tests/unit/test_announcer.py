@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from actors.announcer import Announcer
-from fleetfl import topics, wire
-from fleetfl.chunks import Assembler
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.generations import order_of
-from fleetfl.messages import Release, Snapshot
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory

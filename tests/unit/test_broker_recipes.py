@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from fleetfl import topics
 from fleetfl.config import Section, validate
 from fleetfl.fleet import AnyTransport
+from fleetfl.protocol import topics
 from fleetfl.settings_file import parsed
 from fleetfl.transport._filters import matches
 from fleetfl.transport.mqtt import Config

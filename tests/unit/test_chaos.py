@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fleetfl.config import load
-from fleetfl.messages import SIGNATURE
+from fleetfl.protocol.messages import SIGNATURE
 from sim.chaos.config import ChaosConfig
 from sim.chaos.ledger import Ledger, accepted_rows, split_by_host, verdicts
 from sim.chaos.plan import planned

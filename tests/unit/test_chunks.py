@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetfl import wire
-from fleetfl.chunks import CHUNK_COST, HEADER, MAGIC, TRANSFER_COST, Assembler, split
-from fleetfl.wire import WireError
+from fleetfl.protocol import wire
+from fleetfl.protocol.chunks import CHUNK_COST, HEADER, MAGIC, TRANSFER_COST, Assembler, split
+from fleetfl.protocol.wire import WireError
 
 pytestmark = pytest.mark.unit
 FRAME = random.Random(0).randbytes(1000)

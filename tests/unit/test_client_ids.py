@@ -6,7 +6,7 @@ import re
 import pytest
 
 from fleetfl import client_ids
-from fleetfl.messages import VEHICLE_PATTERN
+from fleetfl.protocol.messages import VEHICLE_PATTERN
 
 pytestmark = pytest.mark.unit
 

@@ -11,7 +11,7 @@ from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.generations import order_of
 from fleetfl.held_out import HeldOut
-from fleetfl.messages import Snapshot
+from fleetfl.protocol.messages import Snapshot
 from fleetfl.registry import Scores
 from fleetfl.releases import Published
 from fleetfl.telemetry import EventReader

@@ -13,7 +13,7 @@ from fleetfl.checkpoints import CheckpointError
 from fleetfl.generations import BEFORE_ALL, LAST_VERSION, number_of, order_of, successor
 from fleetfl.high_water import HighWater
 from fleetfl.journal import Journal
-from fleetfl.messages import Snapshot
+from fleetfl.protocol.messages import Snapshot
 from fleetfl.telemetry import EventLog
 from tests.unit.test_recovery import ask, config_in, end, keep, told, unbroken, updates
 
@@ -117,7 +117,7 @@ def test_a_stopped_server_has_a_checkpoint_of_all_that_it_counted(tmp_path, upda
 
 
 def framed(updates):
-    from fleetfl import wire
+    from fleetfl.protocol import wire
 
     return [(one, wire.encode(one)) for one in updates]
 

@@ -20,12 +20,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from fleetfl import chunks, closed_form, wire
+from fleetfl import closed_form
 from fleetfl.codecs import decoder
-from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described
-from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
+from fleetfl.protocol import chunks, wire
+from fleetfl.protocol.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.vectors import Layout, digest
 
 pytestmark = pytest.mark.unit

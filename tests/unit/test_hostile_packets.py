@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from fleetfl import topics, wire
 from fleetfl.bounds import max_frame_bytes
-from fleetfl.chunks import split
 from fleetfl.coordinator import Outcome
-from fleetfl.identity import Keyring, OneKey
 from fleetfl.limits import Config as Limits
-from fleetfl.messages import Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.chunks import split
+from fleetfl.protocol.messages import Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.protocol.signing import Keyring, OneKey
 from fleetfl.releases import Held
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout

@@ -182,7 +182,7 @@ def test_statistics_that_come_again_after_newer_ones_are_not_taken_back(submit):
 
 
 def test_a_banned_vehicle_leaves_the_sums_to_the_bit(submit):
-    from fleetfl.messages import Ban
+    from fleetfl.protocol.messages import Ban
 
     banned, never = server(vehicles=3), server(vehicles=3)
     for coordinator, names in ((banned, ("v1", "mallory", "v2")), (never, ("v1", "v2"))):

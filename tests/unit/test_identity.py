@@ -18,9 +18,17 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from fleetfl import wire
-from fleetfl.identity import WEAK, IdentityError, Keyring, OneKey, Signer, is_signed, is_weak
-from fleetfl.messages import Status
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Status
+from fleetfl.protocol.signing import (
+    WEAK,
+    IdentityError,
+    Keyring,
+    OneKey,
+    Signer,
+    is_signed,
+    is_weak,
+)
 
 pytestmark = pytest.mark.unit
 FRAME = b"a frame"

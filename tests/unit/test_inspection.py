@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleetfl import chunks, wire
 from fleetfl.codecs import CodecError
-from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described, lines
-from fleetfl.messages import Receipt
+from fleetfl.protocol import chunks, wire
+from fleetfl.protocol.messages import Receipt
+from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from fleetfl import wire
 from fleetfl.journal import Config, Journal, JournalError
+from fleetfl.protocol import wire
 
 pytestmark = pytest.mark.unit
 
@@ -144,7 +144,7 @@ FILL = """
 import asyncio, random, resource, sys
 from pathlib import Path
 from fleetfl.journal import Journal, JournalError
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 
 def update(n):
     return Update("v", "b", n, 0, bytes(8), 1, 1, 0, 0, 0.5, "float32", b"")
@@ -198,7 +198,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from fleetfl.journal import Journal
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 
 async def main():
     journal = Journal(Path(sys.argv[1]))

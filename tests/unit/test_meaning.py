@@ -8,7 +8,6 @@ import torch
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
-from fleetfl import topics, wire
 from fleetfl.adapter_file import AdapterFileError, adapter_bytes, read_adapter, write_adapter
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import ClosedFormHead, FeatureSums, features_of
@@ -17,12 +16,13 @@ from fleetfl.codecs import CodecError, decoder
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.coordinator import Coordinator, Refusal
-from fleetfl.identity import Signer
-from fleetfl.messages import Rollback, Update
 from fleetfl.models import ModelConfig
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
 from fleetfl.models.checkpoint import weights_sha256
 from fleetfl.plugins import available
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Rollback, Update
+from fleetfl.protocol.signing import Signer
 from fleetfl.releases import Follower, Published, ReleaseError
 from fleetfl.server_optimizers.sgd import Config as Sgd
 from fleetfl.transport import mqtt_publish_bytes

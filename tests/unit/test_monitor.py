@@ -18,8 +18,8 @@ from actors.metrics import Metrics
 from actors.monitor import Monitor
 from actors.status import StatusError, look, summary, troubles
 from actors.status_table import rendered
-from fleetfl.messages import Status
 from fleetfl.ports import free_ports
+from fleetfl.protocol.messages import Status
 from fleetfl.roster import Roster
 from fleetfl.telemetry import EventLog
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fleetfl.codecs.top_signs import Config as TopSigns
-from fleetfl.messages import Update
+from fleetfl.protocol.messages import Update
 from fleetfl.releases import Follower, Held, Published
 from fleetfl.vectors import Layout, digest
 from vehicle_agent.feedback import ErrorFeedback

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from fleetfl import topics, wire
-from fleetfl.messages import Receipt, Status
+from fleetfl.protocol import topics, wire
+from fleetfl.protocol.messages import Receipt, Status
 from fleetfl.transport import memory
 from tests.agent_at_work import announce, next_update, running, server_at, until
 

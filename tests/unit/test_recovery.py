@@ -11,12 +11,12 @@ from msgspec.structs import replace
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.preparation import set_aside
-from fleetfl import wire
 from fleetfl.adapter_file import write_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.codecs import decoder
 from fleetfl.coordinator import Coordinator, Refusal
 from fleetfl.journal import Journal, JournalError
+from fleetfl.protocol import wire
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
 

@@ -10,8 +10,8 @@ from fleetfl.codecs import CodecError, available
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.generations import order_of
+from fleetfl.protocol.topics import RING
 from fleetfl.releases import Follower, OlderRelease, Published, ReleaseError
-from fleetfl.topics import RING
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

@@ -11,9 +11,9 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.generations import number_of
-from fleetfl.identity import OneKey, Signer
 from fleetfl.journal import Journal
-from fleetfl.messages import SERVER
+from fleetfl.protocol.messages import SERVER
+from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import memory
 from tests.agent_at_work import Camera, HalfWayTo3, now, until

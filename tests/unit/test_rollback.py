@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from actors.aggregator import Aggregator
 from fleetfl.codecs import decoder
-from fleetfl.identity import Signer
-from fleetfl.messages import SERVER
+from fleetfl.protocol.messages import SERVER
+from fleetfl.protocol.signing import Signer
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import ReleaseFileError
 from fleetfl.releases import Follower

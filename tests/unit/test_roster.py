@@ -3,7 +3,7 @@
 import pytest
 
 from fleetfl import roster
-from fleetfl.messages import Status
+from fleetfl.protocol.messages import Status
 from fleetfl.roster import MOST_REFUSED, Roster, StatusDiary
 from fleetfl.telemetry import Config
 

@@ -12,7 +12,7 @@ from actors.config import ServerConfig
 from actors.serving import ServedModel, build_app
 from fleetfl.codecs import decoder
 from fleetfl.generations import order_of
-from fleetfl.messages import Snapshot
+from fleetfl.protocol.messages import Snapshot
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout, digest
 from sim import world

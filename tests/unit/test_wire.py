@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from fleetfl import wire
-from fleetfl.identity import Signer
-from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status
+from fleetfl.protocol import wire
+from fleetfl.protocol.messages import Ban, Receipt, Release, Rollback, Snapshot, Status
+from fleetfl.protocol.signing import Signer
 
 pytestmark = pytest.mark.unit
 MESSAGES = [

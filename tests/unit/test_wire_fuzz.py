@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetfl import chunks, messages, wire
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordinator import Coordinator
-from fleetfl.identity import Keyring, Signer
 from fleetfl.inspection import described, lines
-from fleetfl.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.plugins import available
+from fleetfl.protocol import chunks, messages, wire
+from fleetfl.protocol.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update
+from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
 

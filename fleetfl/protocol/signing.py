@@ -28,7 +28,7 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
-from fleetfl.messages import VEHICLE_PATTERN
+from fleetfl.protocol.messages import VEHICLE_PATTERN
 
 COUNT_EVERY_S = 5.0
 """Between two counts of the keys in a folder."""

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fleetfl import FleetflError, _msgpack
-from fleetfl.messages import SERVER, AnyMessage, Status, Update
+from fleetfl import FleetflError
+from fleetfl.protocol import _msgpack
+from fleetfl.protocol.messages import SERVER, AnyMessage, Status, Update
 
 MAGIC = b"FFL"
 FORMAT = 2

@@ -16,7 +16,7 @@ from hashlib import sha256
 from heapq import heapify, heappop, heappush
 from zlib import crc32
 
-from fleetfl.wire import MAX_FRAME_BYTES, WireError
+from fleetfl.protocol.wire import MAX_FRAME_BYTES, WireError
 
 MAGIC = b"FFC\x02"
 HEADER = struct.Struct(">4s8sHHII")
