@@ -28,10 +28,10 @@ from actors.preparation import (
     with_session,
 )
 from fleetfl import FleetflError
-from fleetfl.generations import BEFORE_ALL
 from fleetfl.ports import free_ports
 from fleetfl.protocol.addresses import unproxied, url_of
 from fleetfl.protocol.messages import Snapshot
+from fleetfl.releases.generations import BEFORE_ALL
 from fleetfl.roster import Sighting
 from fleetfl.scratch import remove, scratch
 from fleetfl.tenancy import only_for_owner, sole

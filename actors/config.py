@@ -11,11 +11,11 @@ from fleetfl.closed_form import Config as ClosedFormConfig
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
+from fleetfl.defences.influence import Config as ClipConfig
+from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.fleet import FleetConfig
-from fleetfl.influence import Config as ClipConfig
 from fleetfl.journal import Config as JournalConfig
 from fleetfl.journal import path_in
-from fleetfl.limits import Config as LimitsConfig
 from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig
 from fleetfl.registry import Registry

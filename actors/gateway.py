@@ -16,12 +16,11 @@ from dataclasses import dataclass, replace
 from actors.announcer import Announcement, Announcer
 from actors.metrics import Metrics
 from actors.room import Room
-from fleetfl.coordinator import Outcome
-from fleetfl.generations import Order
+from fleetfl.coordination.coordinator import Outcome
+from fleetfl.defences.malformed import MalformedPackets
+from fleetfl.defences.rate_limits import Config as LimitsConfig
+from fleetfl.defences.rate_limits import Limits, TokenBucket
 from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
-from fleetfl.limits import Config as LimitsConfig
-from fleetfl.limits import Limits, TokenBucket
-from fleetfl.malformed import MalformedPackets
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.protocol.chunks import Assembler
@@ -37,6 +36,7 @@ from fleetfl.protocol.messages import (
     fitting,
 )
 from fleetfl.protocol.signing import Signer, for_the_named
+from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, StatusDiary
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog

@@ -17,13 +17,13 @@ from actors.metrics import Metrics
 from actors.questions import Questions
 from fleetfl import client_ids
 from fleetfl.adapter_file import read_adapter
-from fleetfl.bounds import max_frame_bytes
-from fleetfl.coordinator import Outcome
-from fleetfl.generations import Order
+from fleetfl.coordination.coordinator import Outcome
 from fleetfl.journal import Journal, JournalError
 from fleetfl.protocol import topics
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.signing import Signer
+from fleetfl.releases.frame_bounds import max_frame_bytes
+from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, Sighting
 from fleetfl.telemetry import EventLog
 

@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 from actors.config import ServerConfig
 from fleetfl.closed_form import ClosedFormHead, Config, FeatureSums
 from fleetfl.config import read_with, validate
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
 from sim.config import SimConfig
 from sim.factory import fit_head

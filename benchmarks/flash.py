@@ -33,7 +33,7 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases import Follower, Published
+from fleetfl.releases.versions import Follower, Published
 from fleetfl.vectors import Layout
 from vehicle_agent.books import Books
 from vehicle_agent.outbox import Memory, Outbox

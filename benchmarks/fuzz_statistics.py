@@ -31,7 +31,7 @@ from fleetfl.closed_form import (
     features_of,
 )
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.messages import Ban, Update
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout

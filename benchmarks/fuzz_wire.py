@@ -38,14 +38,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleetfl import codecs
 from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.bounds import max_frame_bytes
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.plugins import available
 from fleetfl.protocol import chunks, messages, wire
 from fleetfl.protocol.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.protocol.signing import Keyring, Signer
+from fleetfl.releases.frame_bounds import max_frame_bytes
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
 

@@ -33,7 +33,7 @@ from fleetfl.closed_form import KIND, FeatureSums, features_of
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.config import read_with, validate
-from fleetfl.coordinator import DEFAULT_CLIP, Coordinator
+from fleetfl.coordination.coordinator import DEFAULT_CLIP, Coordinator
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
 from fleetfl.server_optimizers.sgd import Config as SGD

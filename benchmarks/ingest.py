@@ -36,7 +36,7 @@ from fleetfl.adapter_file import write_adapter
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.heap import keep_freed
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire

@@ -33,7 +33,7 @@ from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Receipt, Status, Update
-from fleetfl.releases import Published
+from fleetfl.releases.versions import Published
 from fleetfl.transport import Packet
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout

@@ -20,8 +20,8 @@ from fleetfl.adapter_file import (
     read_about,
     read_adapter,
 )
+from fleetfl.coordination.deduplication import Contribution
 from fleetfl.durable import write_durably
-from fleetfl.ledger import Contribution
 from fleetfl.vectors import Layout, digest
 
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from fleetfl import closed_form
 from fleetfl.codecs import decoder
-from fleetfl.coordinator import Coordinator
-from fleetfl.outcome import Outcome
+from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.outcome import Outcome
 from fleetfl.protocol.messages import Update
 from fleetfl.vectors import Layout
 from sim.lockstep import LockstepFleet

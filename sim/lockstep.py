@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fleetfl.codecs import CodecConfig
-from fleetfl.coordinator import Coordinator
-from fleetfl.outcome import Outcome
+from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.outcome import Outcome
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer

@@ -20,10 +20,10 @@ from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.config import Section, read_with, validate
 from fleetfl.config import table as table_of
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
-from fleetfl.generations import successor
 from fleetfl.protocol.signing import Signer
+from fleetfl.releases.generations import successor
 from fleetfl.scratch import scratch
 from sim.cells import key_of, measured
 from sim.config import SimConfig

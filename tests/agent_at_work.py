@@ -14,7 +14,7 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases import Published
+from fleetfl.releases.versions import Published
 from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.sensors import Frames

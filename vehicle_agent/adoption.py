@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from fleetfl.bounds import max_frame_bytes
-from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
-from fleetfl.releases import Follower, Held, OlderRelease, ReleaseError
+from fleetfl.releases.frame_bounds import max_frame_bytes
+from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
+from fleetfl.releases.versions import Follower, Held, OlderRelease, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import Newest

@@ -11,7 +11,7 @@ import numpy as np
 from fleetfl.codecs import CodecConfig
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import UNDONE, Update
-from fleetfl.releases import Held
+from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout
 from vehicle_agent.feedback import ErrorFeedback
 from vehicle_agent.outbox import Memory, Name, Newest, Outbox, Verdict

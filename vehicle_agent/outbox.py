@@ -22,9 +22,9 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
-from fleetfl.generations import BEFORE_ALL, Order, number_of
 from fleetfl.protocol.messages import Update
-from fleetfl.releases import Held, moved, unpacked
+from fleetfl.releases.generations import BEFORE_ALL, Order, number_of
+from fleetfl.releases.versions import Held, moved, unpacked
 from fleetfl.vectors import Layout, digest
 from vehicle_agent import outbox_file
 from vehicle_agent import residual as residuals

@@ -49,7 +49,7 @@ class Aggregator(Protocol):
 
     @property
     def turn(self) -> int:
-        """Updates of which no vehicle gives more than its share (`fleetfl/influence.py`).
+        """Updates of which no vehicle gives more than its share (`fleetfl/defences/influence.py`).
 
         0 where the aggregator looks itself after who counts how often.
         """

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.journal import Journal
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Update

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.protocol.messages import Update
-from fleetfl.releases import Held
+from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
+from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import (
     Config,

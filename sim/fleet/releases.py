@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.topics import RING
-from fleetfl.releases import Follower, Held
+from fleetfl.releases.versions import Follower, Held
 from fleetfl.vectors import Layout
 
 

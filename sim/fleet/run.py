@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport.memory import Broker

@@ -5,11 +5,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from actors.gateway import Gateway
-from fleetfl.coordinator import Coordinator
-from fleetfl.generations import Order, order_of
+from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.outcome import Outcome, judged
 from fleetfl.journal import Place
-from fleetfl.outcome import Outcome, judged
 from fleetfl.protocol.messages import Release, Snapshot, Update
+from fleetfl.releases.generations import Order, order_of
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport
 

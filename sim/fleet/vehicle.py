@@ -11,7 +11,7 @@ import numpy as np
 
 from fleetfl.codecs import CodecConfig
 from fleetfl.protocol.messages import Update
-from fleetfl.releases import Held
+from fleetfl.releases.versions import Held
 from fleetfl.transport import Will
 from fleetfl.transport.memory import Broker
 from fleetfl.vectors import Layout

@@ -23,7 +23,7 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.journal import Journal
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Release, Update

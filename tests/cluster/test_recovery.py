@@ -16,7 +16,7 @@ from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
 from fleetfl.codecs import decoder
 from fleetfl.config import load
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.journal import Journal
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Snapshot, Status, Update

@@ -19,7 +19,7 @@ from PIL import Image
 from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
 from fleetfl.config import load
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.journal import Journal, path_in
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Rollback, Update

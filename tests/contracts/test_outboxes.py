@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleetfl.releases import Held
+from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout, digest
 from sim.fleet.outbox import MemoryOutbox
 from vehicle_agent.outbox import Config, Memory, Newest, Outbox

@@ -11,7 +11,7 @@ import pytest
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
-from fleetfl.releases import Published
+from fleetfl.releases.versions import Published
 from fleetfl.transport import Transport, memory
 from fleetfl.vectors import Layout
 from tests.small_disk import fill, read_only, small_disk

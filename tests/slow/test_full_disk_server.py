@@ -16,7 +16,7 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.journal import Journal, JournalError
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt

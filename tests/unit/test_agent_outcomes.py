@@ -13,7 +13,7 @@ from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Receipt, Update
-from fleetfl.releases import Published
+from fleetfl.releases.versions import Published
 from fleetfl.transport import PacketRefused, TransportError, memory
 from fleetfl.vectors import Layout
 from tests.agent_at_work import (

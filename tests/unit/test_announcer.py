@@ -8,11 +8,11 @@ import pytest
 
 from actors.announcer import Announcer
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.generations import order_of
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Release, Snapshot
-from fleetfl.releases import Published
+from fleetfl.releases.generations import order_of
+from fleetfl.releases.versions import Published
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout

@@ -8,7 +8,7 @@ from fleetfl.aggregators.fedbuff import Config
 from fleetfl.closed_form import Config as HeadConfig
 from fleetfl.closed_form import FeatureSums, features_of
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizers.sgd import Config as OptimizerConfig
 from fleetfl.vectors import Layout, digest
 

@@ -9,7 +9,7 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
-from fleetfl.coordinator import Outcome
+from fleetfl.coordination.coordinator import Outcome
 from fleetfl.journal import Journal, JournalDamaged
 from fleetfl.protocol import wire
 from fleetfl.telemetry import EventReader

@@ -9,11 +9,11 @@ import pytest
 from actors.config import ServerConfig
 from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
-from fleetfl.generations import order_of
 from fleetfl.held_out import HeldOut
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.registry import Scores
-from fleetfl.releases import Published
+from fleetfl.releases.generations import order_of
+from fleetfl.releases.versions import Published
 from fleetfl.telemetry import EventReader
 from sim import world
 

@@ -8,7 +8,7 @@ import pytest
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.plugins import available
 from fleetfl.protocol.messages import Update
 from fleetfl.server_optimizers.sgd import Config as SGD

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from fleetfl.bounds import max_frame_bytes
-from fleetfl.coordinator import Outcome
-from fleetfl.limits import Config as Limits
+from fleetfl.coordination.coordinator import Outcome
+from fleetfl.defences.rate_limits import Config as Limits
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.protocol.signing import Keyring, OneKey
-from fleetfl.releases import Held
+from fleetfl.releases.frame_bounds import max_frame_bytes
+from fleetfl.releases.versions import Held
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
 from tests.agent_at_work import (

@@ -8,7 +8,7 @@ from fleetfl import closed_form
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import FRACTION_BITS, Config, FeatureSums, features_of
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("fleetfl.coordinator", "torch ray paho timm"),
+        ("fleetfl.coordination.coordinator", "torch ray paho timm"),
         ("fleetfl.cli", "torch ray paho timm"),
         ("fleetfl.fleet", "torch ray timm"),
         ("actors.config", "torch ray timm"),

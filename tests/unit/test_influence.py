@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fleetfl.influence import FIRST_EXAMPLES, LATELY, Bounds, Config, norm_of
+from fleetfl.defences.influence import FIRST_EXAMPLES, LATELY, Bounds, Config, norm_of
 
 pytestmark = pytest.mark.unit
 PARAMS = np.full(100, 1.0, np.float32)

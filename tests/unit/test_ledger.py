@@ -8,8 +8,8 @@ import pytest
 
 from fleetfl.aggregators.fedbuff import Config
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator, Refusal
-from fleetfl.ledger import WINDOW, Ledger
+from fleetfl.coordination.coordinator import Coordinator, Refusal
+from fleetfl.coordination.deduplication import WINDOW, Ledger
 from fleetfl.server_optimizers.sgd import Config as OptimizerConfig
 from fleetfl.vectors import Layout
 

@@ -15,7 +15,7 @@ from fleetfl.closed_form import Config as ClosedForm
 from fleetfl.codecs import CodecError, decoder
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.spectral import Config as Spectral
-from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.models import ModelConfig
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
 from fleetfl.models.checkpoint import weights_sha256
@@ -23,7 +23,7 @@ from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Rollback, Update
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases import Follower, Published, ReleaseError
+from fleetfl.releases.versions import Follower, Published, ReleaseError
 from fleetfl.server_optimizers.sgd import Config as Sgd
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.vectors import PARTS, Layout, digest

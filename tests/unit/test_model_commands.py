@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fleetfl.adapter_file import read_adapter
 from fleetfl.cli import app
-from fleetfl.ledger import Contribution
+from fleetfl.coordination.deduplication import Contribution
 from fleetfl.models.backbones.fleet_vit import architecture
 from fleetfl.registrar import Registrar
 from fleetfl.registry import Registry, RegistryError, Scores

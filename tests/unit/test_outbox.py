@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from fleetfl.releases import Held
+from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout, digest
 from vehicle_agent.outbox import (
     Config,

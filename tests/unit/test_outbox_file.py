@@ -16,7 +16,7 @@ import pytest
 
 from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.protocol.messages import Update
-from fleetfl.releases import Follower, Held, Published
+from fleetfl.releases.versions import Follower, Held, Published
 from fleetfl.vectors import Layout, digest
 from vehicle_agent.feedback import ErrorFeedback
 from vehicle_agent.outbox import MOST_ENDS, Config, Memory, Outbox, OutboxError, Produced

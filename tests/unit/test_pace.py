@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from fleetfl.pace import REFILL_S, Pace, TooFarAheadError
+from fleetfl.defences.pace import REFILL_S, Pace, TooFarAheadError
 
 pytestmark = pytest.mark.unit
 AHEAD = 16

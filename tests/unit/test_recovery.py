@@ -14,7 +14,7 @@ from actors.preparation import set_aside
 from fleetfl.adapter_file import write_adapter
 from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.codecs import decoder
-from fleetfl.coordinator import Coordinator, Refusal
+from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.journal import Journal, JournalError
 from fleetfl.protocol import wire
 from fleetfl.telemetry import EventReader

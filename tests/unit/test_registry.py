@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fleetfl.adapter_file import read_adapter
-from fleetfl.ledger import Contribution
+from fleetfl.coordination.deduplication import Contribution
 from fleetfl.registrar import Registrar
 from fleetfl.registry import Registry, RegistryError, Scores
 from fleetfl.release_file import Record, ReleaseFileError, read_release, write_release

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from fleetfl.codecs import CodecError, available
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.generations import order_of
 from fleetfl.protocol.topics import RING
-from fleetfl.releases import Follower, OlderRelease, Published, ReleaseError
+from fleetfl.releases.generations import order_of
+from fleetfl.releases.versions import Follower, OlderRelease, Published, ReleaseError
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

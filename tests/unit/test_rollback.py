@@ -12,7 +12,7 @@ from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import ReleaseFileError
-from fleetfl.releases import Follower
+from fleetfl.releases.versions import Follower
 from fleetfl.rollback import answer, ask
 from fleetfl.vectors import digest
 from tests.unit.test_recovery import LAYOUT, config_in, end, keep, told

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.coordinator import Coordinator
+from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.inspection import described, lines
 from fleetfl.plugins import available
 from fleetfl.protocol import chunks, messages, wire

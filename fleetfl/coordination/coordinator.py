@@ -8,15 +8,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fleetfl import closed_form, influence
+from fleetfl import closed_form
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
-from fleetfl.influence import Bounds, norm_of
-from fleetfl.ledger import Contribution, Ledger
-from fleetfl.outcome import Outcome, Refusal
-from fleetfl.pace import Pace, TooFarAheadError
+from fleetfl.coordination.deduplication import Contribution, Ledger
+from fleetfl.coordination.outcome import Outcome, Refusal
+from fleetfl.defences import influence
+from fleetfl.defences.influence import Bounds, norm_of
+from fleetfl.defences.pace import Pace, TooFarAheadError
 from fleetfl.protocol.messages import Ban, Rollback, Update
-from fleetfl.releases import Published, ReleaseError, whole
+from fleetfl.releases.versions import Published, ReleaseError, whole
 from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
 

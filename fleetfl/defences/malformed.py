@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from fleetfl.limits import TokenBucket
+from fleetfl.defences.rate_limits import TokenBucket
 
 LINES, LINE_EVERY_S = 20, 10.0
 MOST_SENDERS = 1_000

@@ -16,9 +16,9 @@ import numpy as np
 
 from fleetfl import FleetflError
 from fleetfl.codecs import CodecConfig, CodecError, decoder
-from fleetfl.generations import BEFORE_ALL, Order, order_of
 from fleetfl.protocol.messages import Release, Rollback, Snapshot
 from fleetfl.protocol.topics import RING
+from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
 from fleetfl.vectors import Layout, digest
 
 

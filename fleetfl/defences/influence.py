@@ -11,7 +11,7 @@ vector's norm.
 median, times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share
 comes back only as others report. So a buffer filled by one vehicle moves the model as far as two updates, and
 a flood moves it no farther; where one vehicle is alone, all that it sends counts. How far a vehicle may get
-ahead of all others is for `fleetfl/pace.py`.
+ahead of all others is for `fleetfl/defences/pace.py`.
 
 Norms are summed in float32 in an order that depends on no processor, so that a replay clips by the same bits.
 """

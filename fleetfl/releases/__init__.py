@@ -1,0 +1,1 @@
+"""Versions of the model as coded differences that everybody holds to the bit."""
