@@ -19,15 +19,11 @@ from actors.naming import GenerationNames
 from actors.saving import Saving
 from fleetfl import ban
 from fleetfl.adapter_file import read_adapter
-from fleetfl.checkpoints import CheckpointError
 from fleetfl.code_version import code_version
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
 from fleetfl.heap import keep_freed
-from fleetfl.high_water import HighWater
-from fleetfl.journal import Journal, JournalDamaged, JournalError, Kept
-from fleetfl.journal_repair import repair
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.protocol.signing import IdentityError, OneKey
@@ -35,6 +31,10 @@ from fleetfl.registrar import Registrar
 from fleetfl.registry import RegistryError
 from fleetfl.release_file import Record, named
 from fleetfl.releases.generations import Order, order_of
+from fleetfl.storage.checkpoints import CheckpointError
+from fleetfl.storage.high_water import HighWater
+from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Kept
+from fleetfl.storage.journal_repair import repair
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)

@@ -33,8 +33,8 @@ from fleetfl.protocol.addresses import unproxied, url_of
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL
 from fleetfl.roster import Sighting
-from fleetfl.scratch import remove, scratch
-from fleetfl.tenancy import only_for_owner, sole
+from fleetfl.storage.scratch import remove, scratch
+from fleetfl.storage.state_lock import only_for_owner, sole
 
 log = logging.getLogger(__name__)
 

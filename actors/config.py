@@ -14,14 +14,14 @@ from fleetfl.config import Section
 from fleetfl.defences.influence import Config as ClipConfig
 from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.fleet import FleetConfig
-from fleetfl.journal import Config as JournalConfig
-from fleetfl.journal import path_in
 from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig
 from fleetfl.registry import Registry
 from fleetfl.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
+from fleetfl.storage.journal import Config as JournalConfig
+from fleetfl.storage.journal import path_in
 from fleetfl.telemetry import Config as EventsConfig
 
 

@@ -20,7 +20,6 @@ from fleetfl.coordination.coordinator import Outcome
 from fleetfl.defences.malformed import MalformedPackets
 from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.defences.rate_limits import Limits, TokenBucket
-from fleetfl.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.protocol.chunks import Assembler
@@ -38,6 +37,7 @@ from fleetfl.protocol.messages import (
 from fleetfl.protocol.signing import Signer, for_the_named
 from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, StatusDiary
+from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.tasks import together
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, Transport, TransportError

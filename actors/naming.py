@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from actors.config import ServerConfig
-from fleetfl.high_water import HighWater
 from fleetfl.releases.generations import number_of, successor
+from fleetfl.storage.high_water import HighWater
 
 
 class GenerationNames:

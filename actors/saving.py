@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl.checkpoints import Checkpoints
-from fleetfl.journal import Journal, JournalDamaged
 from fleetfl.registrar import Registrar
+from fleetfl.storage.checkpoints import Checkpoints
+from fleetfl.storage.journal import Journal, JournalDamaged
 from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from fleetfl.journal import Journal
 from fleetfl.protocol.messages import Update
+from fleetfl.storage.journal import Journal
 
 TARGET_PER_S = 1_000
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500)

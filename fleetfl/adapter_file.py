@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from fleetfl import FleetflError
-from fleetfl.durable import write_durably
+from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout
 
 

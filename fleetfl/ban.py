@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleetfl import requests
-from fleetfl.durable import write_whole
 from fleetfl.protocol.messages import MAX_NOTE, Ban
+from fleetfl.storage.atomic_write import write_whole
 
 log = logging.getLogger(__name__)
 

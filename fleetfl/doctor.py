@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fleetfl import FleetflError, client_ids
+from fleetfl import FleetflError
 from fleetfl.config import Section, problems, read_with, table, validate
 from fleetfl.fleet import AnyTransport
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
 from fleetfl.protocol import topics
 from fleetfl.protocol.addresses import Host, authority, family
 from fleetfl.protocol.messages import VEHICLE_PATTERN
+from fleetfl.storage import client_ids
 from fleetfl.transport import TransportError
 
 PARTS = {

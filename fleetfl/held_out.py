@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fleetfl import FleetflError
-from fleetfl.archives import ArchiveError, ArchiveMissing, arrays_from
+from fleetfl.storage.arrays import ArchiveError, ArchiveMissing, arrays_from
 
 
 class HeldOutError(FleetflError, ValueError):

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fleetfl.durable import sync, write_durably, write_whole
 from fleetfl.registry import Registry, RegistryError, fingerprint_of
 from fleetfl.release_file import (
     Record,
@@ -18,6 +17,7 @@ from fleetfl.release_file import (
     release_bytes,
 )
 from fleetfl.retention import Config, retained
+from fleetfl.storage.atomic_write import sync, write_durably, write_whole
 from fleetfl.vectors import Layout
 
 log = logging.getLogger(__name__)

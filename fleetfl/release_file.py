@@ -21,7 +21,7 @@ from fleetfl.adapter_file import (
     read_adapter,
 )
 from fleetfl.coordination.deduplication import Contribution
-from fleetfl.durable import write_durably
+from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout, digest
 
 

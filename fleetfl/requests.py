@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleetfl.journal import Journal, path_in
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Ban, Rollback
 from fleetfl.protocol.signing import Signer
 from fleetfl.registry import Registry, RegistryError
+from fleetfl.storage.journal import Journal, path_in
 from fleetfl.telemetry import EventReader
 
 

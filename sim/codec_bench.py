@@ -19,7 +19,7 @@ from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
-from fleetfl.scratch import scratch
+from fleetfl.storage.scratch import scratch
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.vectors import Layout
 from sim.config import SimConfig

@@ -24,7 +24,7 @@ from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.fleet import FleetConfig
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
-from fleetfl.scratch import scratch
+from fleetfl.storage.scratch import scratch
 from sim.cells import key_of, measured
 from sim.config import SimConfig
 from sim.datasets import checked, dealt

@@ -21,10 +21,10 @@ from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.held_out import HeldOut
 from fleetfl.models.adapted import AdaptedModel
-from fleetfl.scratch import scratch
+from fleetfl.storage.scratch import scratch
+from fleetfl.storage.state_lock import LOCK, sole
 from fleetfl.telemetry import Config as EventsConfig
 from fleetfl.telemetry import EventLog, EventReader, parts
-from fleetfl.tenancy import LOCK, sole
 from fleetfl.vectors import Layout
 from sim import broker
 from sim.central import train_central

@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.journal import Journal
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import order_of
 from fleetfl.releases.versions import Published
+from fleetfl.storage.journal import Journal
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout

@@ -10,7 +10,7 @@ from rich.console import Console
 from fleetfl.commands.options import ConfigFile, Overrides, require
 
 if TYPE_CHECKING:
-    from fleetfl.backup import Manifest
+    from fleetfl.storage.backup import Manifest
 
 State = Annotated[
     Path, typer.Option("--state", help="The server's state folder.", metavar="FOLDER")
@@ -33,7 +33,7 @@ def server_run(config: ConfigFile, overrides: Overrides = None) -> None:
     from actors.cluster import run_until_stopped, serving
     from actors.config import ServerConfig
     from fleetfl.config import load
-    from fleetfl.tenancy import only_for_owner
+    from fleetfl.storage.state_lock import only_for_owner
 
     settings = load(config, "server", ServerConfig, overrides or [])
     only_for_owner()
@@ -64,7 +64,7 @@ def server_backup(
     The copy is consistent, and holds every update that had its receipt when this began. It holds the server's
     private key too: keep it where only you can read it. Events are left out.
     """
-    from fleetfl.backup import make
+    from fleetfl.storage.backup import make
 
     console = Console(stderr=True)
     with console.status("backup") as status:
@@ -86,7 +86,7 @@ def server_restore(
     of versions, which vehicles follow by themselves. What they learned in updates that it refuses, because
     they were trained from versions that it never made, goes into their next ones.
     """
-    from fleetfl.backup import restore
+    from fleetfl.storage.backup import restore
 
     console = Console(stderr=True)
     with console.status("restore") as status:

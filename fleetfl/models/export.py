@@ -8,9 +8,9 @@ import msgspec
 import numpy as np
 from safetensors.torch import save
 
-from fleetfl.durable import write_durably
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.release_file import Record
+from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout
 
 

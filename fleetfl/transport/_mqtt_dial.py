@@ -13,7 +13,7 @@ from paho.mqtt.client import Client as Paho
 from paho.mqtt.client import WebsocketConnectionError
 from paho.mqtt.reasoncodes import ReasonCode
 
-from fleetfl.client_ids import MOST_FOR_ALL
+from fleetfl.storage.client_ids import MOST_FOR_ALL
 
 if TYPE_CHECKING:
     from fleetfl.transport.mqtt import Config

@@ -8,9 +8,9 @@ from typing import Any
 from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.journal import Journal
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Update
+from fleetfl.storage.journal import Journal
 from sim.chaos.ledger import Name
 
 ALL = 10**9

@@ -19,11 +19,12 @@ import yaml
 
 from actors.config import ServerConfig
 from actors.monitor import is_ready
-from fleetfl import FleetflError, backup
-from fleetfl.backup import Manifest
+from fleetfl import FleetflError
 from fleetfl.config import validate
 from fleetfl.ports import free_ports
 from fleetfl.protocol.addresses import url_of
+from fleetfl.storage import backup
+from fleetfl.storage.backup import Manifest
 from fleetfl.telemetry import EventReader
 from sim import processes
 from sim.broker import Broker

@@ -24,9 +24,9 @@ from actors.questions import Questions
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.journal import Journal
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Release, Update
+from fleetfl.storage.journal import Journal
 from fleetfl.telemetry import EventReader
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout

@@ -17,10 +17,10 @@ from fleetfl.adapter_file import read_adapter
 from fleetfl.codecs import decoder
 from fleetfl.config import load
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.journal import Journal
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Snapshot, Status, Update
 from fleetfl.protocol.signing import Signer
+from fleetfl.storage.journal import Journal
 from fleetfl.transport.mqtt import Config as Mqtt
 from tests.cluster.conftest import ROOT, running_server
 

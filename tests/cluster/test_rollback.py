@@ -20,10 +20,10 @@ from actors.config import ServerConfig
 from fleetfl.adapter_file import read_adapter
 from fleetfl.config import load
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.journal import Journal, path_in
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Rollback, Update
 from fleetfl.protocol.signing import OneKey
+from fleetfl.storage.journal import Journal, path_in
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim import processes, world
 from tests.cluster.conftest import ROOT, RunningServer, running_server

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fleetfl.aggregators import Declined
-from fleetfl.checkpoints import Checkpoints
 from fleetfl.plugins import available
+from fleetfl.storage.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.contracts
 SIZE = 5

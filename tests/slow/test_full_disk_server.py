@@ -17,9 +17,9 @@ from actors.questions import Questions
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.journal import Journal, JournalError
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
+from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.telemetry import EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout

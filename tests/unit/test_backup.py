@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.aggregator import Aggregator
-from fleetfl import backup
-from fleetfl.backup import BackupError, make, restore
 from fleetfl.cli import app
-from fleetfl.journal import Journal
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import number_of, order_of
+from fleetfl.storage import backup
+from fleetfl.storage.backup import BackupError, make, restore
+from fleetfl.storage.journal import Journal
 from tests.unit.test_recovery import ask, config_in, end, keep, told, unbroken, updates
 
 pytestmark = pytest.mark.unit

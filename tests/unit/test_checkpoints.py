@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fleetfl.checkpoints import CheckpointError, Checkpoints
+from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 
 pytestmark = pytest.mark.unit
 STATE = {"a": np.float32([[1, -0.0], [np.nan, 2]]), "b": {"c": b"x", "d": [1, 0.1, "e"]}, "f": None}

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from fleetfl import client_ids
 from fleetfl.protocol.messages import VEHICLE_PATTERN
+from fleetfl.storage import client_ids
 
 pytestmark = pytest.mark.unit
 

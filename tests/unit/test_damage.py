@@ -10,8 +10,8 @@ from actors.config import ServerConfig
 from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.journal import Journal, JournalDamaged
 from fleetfl.protocol import wire
+from fleetfl.storage.journal import Journal, JournalDamaged
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
 

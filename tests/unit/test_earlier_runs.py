@@ -11,7 +11,7 @@ from rich.console import Console
 from actors.cluster import serving
 from actors.config import ServerConfig
 from fleetfl import FleetflError
-from fleetfl.tenancy import sole
+from fleetfl.storage.state_lock import sole
 from fleetfl.transport.memory import Config as Memory
 from sim.fleet.command import run as run_virtual
 from sim.partition import PartitionError, dirichlet_rows

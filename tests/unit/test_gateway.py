@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Outcome, Refusal
-from fleetfl.journal import JournalDamaged, JournalError
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler, split
 from fleetfl.protocol.messages import Receipt, Rollback, Status
 from fleetfl.protocol.signing import Keyring, OneKey
 from fleetfl.releases.versions import Published
+from fleetfl.storage.journal import JournalDamaged, JournalError
 from fleetfl.vectors import Layout
 from tests.gateway_at_work import FLEET, Scene, accept, signer, update_topic
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from fleetfl.journal import Config, Journal, JournalError
 from fleetfl.protocol import wire
+from fleetfl.storage.journal import Config, Journal, JournalError
 
 pytestmark = pytest.mark.unit
 
@@ -143,7 +143,7 @@ def test_a_journal_that_was_lost_goes_on_with_its_numbers(journal, make_update):
 FILL = """
 import asyncio, random, resource, sys
 from pathlib import Path
-from fleetfl.journal import Journal, JournalError
+from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.protocol.messages import Update
 
 def update(n):
@@ -197,7 +197,7 @@ def test_a_full_disk_costs_nothing_that_was_kept_and_ends_by_itself(tmp_path):
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from fleetfl.journal import Journal
+from fleetfl.storage.journal import Journal
 from fleetfl.protocol.messages import Update
 
 async def main():

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from fleetfl.journal import Journal, JournalDamaged
-from fleetfl.journal_repair import UNKNOWN, repair
+from fleetfl.storage.journal import Journal, JournalDamaged
+from fleetfl.storage.journal_repair import UNKNOWN, repair
 
 pytestmark = pytest.mark.unit
 PAGE = 4096

@@ -12,11 +12,11 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.preparation import set_aside
 from fleetfl.adapter_file import write_adapter
-from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator, Refusal
-from fleetfl.journal import Journal, JournalError
 from fleetfl.protocol import wire
+from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
+from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
 

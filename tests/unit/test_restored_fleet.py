@@ -10,10 +10,10 @@ from actors.aggregator import Aggregator
 from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.codecs.float32 import Config as Float32
-from fleetfl.journal import Journal
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.releases.generations import number_of
+from fleetfl.storage.journal import Journal
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import memory
 from tests.agent_at_work import Camera, HalfWayTo3, now, until

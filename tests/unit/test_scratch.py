@@ -8,12 +8,12 @@ import tempfile
 
 import pytest
 
-from fleetfl.scratch import OWNER, clear_leftovers, remove, scratch
+from fleetfl.storage.scratch import OWNER, clear_leftovers, remove, scratch
 
 pytestmark = pytest.mark.unit
 HOLDER = """
 import sys, time
-from fleetfl.scratch import scratch
+from fleetfl.storage.scratch import scratch
 with scratch() as folder:
     print(folder, flush=True)
     time.sleep(60)

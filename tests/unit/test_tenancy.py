@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fleetfl.tenancy import TenancyError, sole
+from fleetfl.storage.state_lock import TenancyError, sole
 from fleetfl.transport.memory import Config as Memory
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.run import run
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fleetfl.tenancy import sole
+from fleetfl.storage.state_lock import sole
 with sole(Path(sys.argv[1]), "server"):
     print("mine", flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from fleetfl.archives import ArchiveError, ArchiveMissing, array_from, arrays_from
+from fleetfl.storage.arrays import ArchiveError, ArchiveMissing, array_from, arrays_from
 from vehicle_agent.sensors import Frames, SensorConfig, SensorError
 
 MAX_EPOCHS_SKIPPED = 10_000

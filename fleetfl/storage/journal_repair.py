@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleetfl.journal_file import (
+from fleetfl.storage.journal_file import (
     SCHEMA,
     SKIPPED,
     JournalError,

@@ -19,7 +19,8 @@ from zlib import crc32
 from pydantic import Field
 
 from fleetfl.config import Section
-from fleetfl.journal_file import (
+from fleetfl.protocol.messages import Ban, Rollback, Update
+from fleetfl.storage.journal_file import (
     JournalConnection,
     JournalDamaged,
     JournalError,
@@ -27,7 +28,6 @@ from fleetfl.journal_file import (
     shared,
     transaction,
 )
-from fleetfl.protocol.messages import Ban, Rollback, Update
 
 BATCH_BYTES = 16 * 2**20
 """Frames that are read or committed at a time, where one alone is not larger."""

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
-from fleetfl.durable import write_durably
+from fleetfl.storage.atomic_write import write_durably
 
 log = logging.getLogger(__name__)
 

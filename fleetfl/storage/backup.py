@@ -23,10 +23,10 @@ from typing import Any
 import msgspec
 
 from fleetfl import FleetflError
-from fleetfl.checkpoints import CheckpointError, Checkpoints
 from fleetfl.code_version import code_version
-from fleetfl.durable import sync
-from fleetfl.journal import Journal, JournalError, path_in
+from fleetfl.storage.atomic_write import sync
+from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
+from fleetfl.storage.journal import Journal, JournalError, path_in
 
 FORMAT = 1
 MANIFEST, STATE, RESTORED = "manifest.json", "state", "restored"
