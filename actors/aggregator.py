@@ -17,8 +17,6 @@ from actors.config import ServerConfig
 from actors.metrics import Metrics
 from actors.naming import GenerationNames
 from actors.saving import Saving
-from fleetfl import ban
-from fleetfl.adapter_file import read_adapter
 from fleetfl.code_version import code_version
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
@@ -27,9 +25,11 @@ from fleetfl.heap import keep_freed
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.protocol.signing import IdentityError, OneKey
-from fleetfl.registrar import Registrar
-from fleetfl.registry import RegistryError
-from fleetfl.release_file import Record, named
+from fleetfl.registry import ban
+from fleetfl.registry.adapter_file import read_adapter
+from fleetfl.registry.registry import RegistryError
+from fleetfl.registry.release_file import Record, named
+from fleetfl.registry.writer import Registrar
 from fleetfl.releases.generations import Order, order_of
 from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater

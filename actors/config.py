@@ -16,8 +16,8 @@ from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.fleet import FleetConfig
 from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig
-from fleetfl.registry import Registry
-from fleetfl.retention import Config as RetentionConfig
+from fleetfl.registry.registry import Registry
+from fleetfl.registry.retention import Config as RetentionConfig
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.storage.journal import Config as JournalConfig

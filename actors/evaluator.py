@@ -13,7 +13,7 @@ from actors.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.held_out import read_held_out
 from fleetfl.protocol.messages import Snapshot
-from fleetfl.registry import RegistryError, Scores
+from fleetfl.registry.registry import RegistryError, Scores
 from fleetfl.releases.generations import BEFORE_ALL, order_of
 from fleetfl.telemetry import EventLog
 

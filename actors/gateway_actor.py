@@ -15,11 +15,11 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
-from fleetfl.adapter_file import read_adapter
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.protocol import topics
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.releases.frame_bounds import max_frame_bytes
 from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, Sighting

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl.registrar import Registrar
+from fleetfl.registry.writer import Registrar
 from fleetfl.storage.checkpoints import Checkpoints
 from fleetfl.storage.journal import Journal, JournalDamaged
 from fleetfl.telemetry import EventLog

@@ -32,11 +32,11 @@ import yaml
 from actors import status
 from actors.config import ServerConfig
 from fleetfl import FleetflError
-from fleetfl.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.config import ConfigError, validate
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.protocol.signing import IdentityError, OneKey, Signer
-from fleetfl.release_file import Record, ReleaseFileError, read_release, write_release
+from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
+from fleetfl.registry.release_file import Record, ReleaseFileError, read_release, write_release
 from fleetfl.settings_file import parsed
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError

@@ -32,7 +32,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.aggregator import FREED_BYTES, Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from fleetfl.adapter_file import write_adapter
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
@@ -42,6 +41,7 @@ from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Keyring, Signer
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet

@@ -44,7 +44,6 @@ from cryptography.x509.oid import NameOID
 from actors.cluster import ray_environment, start_actors
 from actors.config import ServerConfig
 from actors.preparation import with_keys
-from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.codecs.top_signs import Config as TopSigns
@@ -53,6 +52,7 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
 from sim.broker import Broker, mosquitto, nats_server

@@ -15,12 +15,12 @@ from pydantic import TypeAdapter
 from actors.cluster import Server, serving
 from actors.config import ServerConfig
 from actors.preparation import require_broker, require_ports
-from fleetfl.adapter_file import write_adapter
 from fleetfl.code_version import commit
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.held_out import HeldOut
 from fleetfl.models.adapted import AdaptedModel
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.scratch import scratch
 from fleetfl.storage.state_lock import LOCK, sole
 from fleetfl.telemetry import Config as EventsConfig

@@ -25,9 +25,9 @@ def codec_inspect(
     """Say what a frame holds: type, fields, signature, codec, and the values of its body."""
     import json
 
-    from fleetfl.adapter_file import read_adapter
     from fleetfl.inspection import described, lines
     from fleetfl.protocol.signing import Keyring
+    from fleetfl.registry.adapter_file import read_adapter
 
     if (keys is None) != (fleet is None):
         raise typer.BadParameter("--keys and --fleet go together: a signature is for one fleet")

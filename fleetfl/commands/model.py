@@ -26,8 +26,8 @@ HERE = Path("state/server")
 @model_app.command("list")
 def model_list(state: State = HERE, as_json: AsJson = False) -> None:
     """List the releases, oldest first: where they come from, how they scored, which are damaged."""
-    from fleetfl.registry import Registry
-    from fleetfl.release_table import release_table, rows
+    from fleetfl.registry.registry import Registry
+    from fleetfl.registry.table import release_table, rows
 
     listed = rows(Registry.of_server(state).required())
     if as_json:
@@ -39,9 +39,9 @@ def model_list(state: State = HERE, as_json: AsJson = False) -> None:
 @model_app.command("show")
 def model_show(version: Name, state: State = HERE, as_json: AsJson = False) -> None:
     """Say all that is known of a release: updates, settings, scores, code."""
-    from fleetfl.registry import Registry, RegistryError
-    from fleetfl.release_file import read_record
-    from fleetfl.release_table import about, lines
+    from fleetfl.registry.registry import Registry, RegistryError
+    from fleetfl.registry.release_file import read_record
+    from fleetfl.registry.table import about, lines
 
     registry = Registry.of_server(state)
     entry = registry.find(version)
@@ -57,10 +57,10 @@ def model_show(version: Name, state: State = HERE, as_json: AsJson = False) -> N
 @model_app.command("diff")
 def model_diff(a: Name, b: Name, state: State = HERE, as_json: AsJson = False) -> None:
     """Compare two releases tensor by tensor, and their scores."""
-    from fleetfl.registry import Registry
-    from fleetfl.release_diff import changes, require_same
-    from fleetfl.release_file import read_release
-    from fleetfl.release_table import change_table, changes_in_json, score_table
+    from fleetfl.registry.diff import changes, require_same
+    from fleetfl.registry.registry import Registry
+    from fleetfl.registry.release_file import read_release
+    from fleetfl.registry.table import change_table, changes_in_json, score_table
 
     registry = Registry.of_server(state)
     one, other = registry.find(a), registry.find(b)
@@ -88,7 +88,7 @@ def model_rollback(
 
     A server that does not run does it when it is started.
     """
-    from fleetfl.rollback import answer, ask
+    from fleetfl.registry.rollback import answer, ask
 
     row = asyncio.run(ask(state, version, reason=reason))
     done = answer(state, row, patience_s=patience_s)
@@ -114,13 +114,13 @@ def model_export(
     ] = False,
 ) -> None:
     """Write a release as safetensors: adapter and head, or with --merged the whole network."""
-    from fleetfl.registry import Registry
-    from fleetfl.release_file import read_release, write_release
+    from fleetfl.registry.registry import Registry
+    from fleetfl.registry.release_file import read_release, write_release
 
     registry = Registry.of_server(state)
     record, layout, vector = read_release(registry.find(version).path)
     if merged:
-        from fleetfl.models.export import write_merged
+        from fleetfl.registry.merged_export import write_merged
 
         write_merged(file, record, layout, vector, registry.config(record.config))
     else:

@@ -79,7 +79,7 @@ def vehicle_bans(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the vehicles that are banned, and why."""
-    from fleetfl.ban import in_force
+    from fleetfl.registry.ban import in_force
 
     banned = in_force(state)
     if as_json:
@@ -89,7 +89,7 @@ def vehicle_bans(
 
 
 def _ask(name: str, state: Path, reason: str, patience_s: float, *, is_banned: bool) -> None:
-    from fleetfl import ban, requests
+    from fleetfl.registry import ban, requests
 
     row = asyncio.run(ban.ask(state, name, reason=reason, is_banned=is_banned))
     done = ban.DONE if is_banned else ban.LIFTED

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from fleetfl.adapter_file import write_adapter
 from fleetfl.config import read_with, table, validate
 from fleetfl.held_out import HeldOut
+from fleetfl.registry.adapter_file import write_adapter
 from sim.chaos.cluster import ray_cluster
 from sim.chaos.config import ChaosConfig
 from sim.chaos.plan import planned

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl.adapter_file import read_adapter
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Update
+from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.storage.journal import Journal
 from sim.chaos.ledger import Name
 

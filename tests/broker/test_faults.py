@@ -21,11 +21,11 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.questions import Questions
-from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Release, Update
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal
 from fleetfl.telemetry import EventReader
 from fleetfl.transport.mqtt import Config as Mqtt

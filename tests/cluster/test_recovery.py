@@ -13,13 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.config import ServerConfig
-from fleetfl.adapter_file import read_adapter
 from fleetfl.codecs import decoder
 from fleetfl.config import load
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Snapshot, Status, Update
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.storage.journal import Journal
 from fleetfl.transport.mqtt import Config as Mqtt
 from tests.cluster.conftest import ROOT, running_server

@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from actors.config import ServerConfig
-from fleetfl.adapter_file import read_adapter
 from fleetfl.config import load
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Rollback, Update
 from fleetfl.protocol.signing import OneKey
+from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.storage.journal import Journal, path_in
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim import processes, world

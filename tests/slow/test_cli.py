@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fleetfl.adapter_file import write_adapter
 from fleetfl.cli import main
 from fleetfl.protocol import wire
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.slow

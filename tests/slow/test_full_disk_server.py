@@ -14,11 +14,11 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.questions import Questions
-from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.telemetry import EventReader
 from fleetfl.transport import memory

@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.aggregator import Aggregator
-from fleetfl import ban
 from fleetfl.cli import app
 from fleetfl.codecs import decoder
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry import ban
 from tests.unit.test_recovery import LAYOUT, config_in, end, keep, told
 from tests.unit.test_recovery import ask as outcomes_of
 

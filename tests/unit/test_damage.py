@@ -7,10 +7,10 @@ import pytest
 
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
-from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.protocol import wire
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal, JournalDamaged
 from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout

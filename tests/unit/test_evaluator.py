@@ -11,7 +11,7 @@ from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.held_out import HeldOut
 from fleetfl.protocol.messages import Snapshot
-from fleetfl.registry import Scores
+from fleetfl.registry.registry import Scores
 from fleetfl.releases.generations import order_of
 from fleetfl.releases.versions import Published
 from fleetfl.telemetry import EventReader

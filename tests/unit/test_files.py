@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fleetfl.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.held_out import HeldOut, HeldOutError, read_held_out
+from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.vectors import Layout
 

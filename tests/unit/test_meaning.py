@@ -8,7 +8,6 @@ import torch
 from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
-from fleetfl.adapter_file import AdapterFileError, adapter_bytes, read_adapter, write_adapter
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import ClosedFormHead, FeatureSums, features_of
 from fleetfl.closed_form import Config as ClosedForm
@@ -23,6 +22,12 @@ from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Rollback, Update
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry.adapter_file import (
+    AdapterFileError,
+    adapter_bytes,
+    read_adapter,
+    write_adapter,
+)
 from fleetfl.releases.versions import Follower, Published, ReleaseError
 from fleetfl.server_optimizers.sgd import Config as Sgd
 from fleetfl.transport import mqtt_publish_bytes

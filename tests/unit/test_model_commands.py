@@ -9,15 +9,15 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file, safe_open
 from typer.testing import CliRunner
 
-from fleetfl.adapter_file import read_adapter
 from fleetfl.cli import app
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.models.backbones.fleet_vit import architecture
-from fleetfl.registrar import Registrar
-from fleetfl.registry import Registry, RegistryError, Scores
-from fleetfl.release_diff import DiffError, changes
-from fleetfl.release_file import Record, ReleaseFileError
-from fleetfl.retention import Config
+from fleetfl.registry.adapter_file import read_adapter
+from fleetfl.registry.diff import DiffError, changes
+from fleetfl.registry.registry import Registry, RegistryError, Scores
+from fleetfl.registry.release_file import Record, ReleaseFileError
+from fleetfl.registry.retention import Config
+from fleetfl.registry.writer import Registrar
 from fleetfl.vectors import Layout, digest
 
 pytestmark = pytest.mark.unit

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.preparation import set_aside
-from fleetfl.adapter_file import write_adapter
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.protocol import wire
+from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.telemetry import EventReader

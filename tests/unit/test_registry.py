@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fleetfl.adapter_file import read_adapter
 from fleetfl.coordination.deduplication import Contribution
-from fleetfl.registrar import Registrar
-from fleetfl.registry import Registry, RegistryError, Scores
-from fleetfl.release_file import Record, ReleaseFileError, read_release, write_release
-from fleetfl.retention import Config, retained
+from fleetfl.registry.adapter_file import read_adapter
+from fleetfl.registry.registry import Registry, RegistryError, Scores
+from fleetfl.registry.release_file import Record, ReleaseFileError, read_release, write_release
+from fleetfl.registry.retention import Config, retained
+from fleetfl.registry.writer import Registrar
 from fleetfl.vectors import Layout, digest
 
 pytestmark = pytest.mark.unit

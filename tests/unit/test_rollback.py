@@ -10,10 +10,10 @@ from actors.aggregator import Aggregator
 from fleetfl.codecs import decoder
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
-from fleetfl.registry import RegistryError
-from fleetfl.release_file import ReleaseFileError
+from fleetfl.registry.registry import RegistryError
+from fleetfl.registry.release_file import ReleaseFileError
+from fleetfl.registry.rollback import answer, ask
 from fleetfl.releases.versions import Follower
-from fleetfl.rollback import answer, ask
 from fleetfl.vectors import digest
 from tests.unit.test_recovery import LAYOUT, config_in, end, keep, told
 from tests.unit.test_recovery import ask as outcomes_of

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from fleetfl import FleetflError
-from fleetfl.release_file import Record, ReleaseFileError, named, read_release
+from fleetfl.registry.release_file import Record, ReleaseFileError, named, read_release
 from fleetfl.storage.atomic_write import write_durably
 
 log = logging.getLogger(__name__)

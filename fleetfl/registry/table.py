@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from fleetfl.registry import Entry, best_of
-from fleetfl.release_diff import Change
+from fleetfl.registry.diff import Change
+from fleetfl.registry.registry import Entry, best_of
 
 
 def rows(entries: list[Entry]) -> list[dict[str, Any]]:

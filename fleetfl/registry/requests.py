@@ -12,7 +12,7 @@ from typing import Any
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Ban, Rollback
 from fleetfl.protocol.signing import Signer
-from fleetfl.registry import Registry, RegistryError
+from fleetfl.registry.registry import Registry, RegistryError
 from fleetfl.storage.journal import Journal, path_in
 from fleetfl.telemetry import EventReader
 

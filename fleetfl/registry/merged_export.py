@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.torch import save
 
 from fleetfl.models import ModelConfig, ModelError
-from fleetfl.release_file import Record
+from fleetfl.registry.release_file import Record
 from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout
 

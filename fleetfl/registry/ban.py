@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleetfl import requests
 from fleetfl.protocol.messages import MAX_NOTE, Ban
+from fleetfl.registry import requests
 from fleetfl.storage.atomic_write import write_whole
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from fleetfl import requests
 from fleetfl.codecs import decoder
 from fleetfl.protocol.messages import MAX_NOTE, Rollback
-from fleetfl.registry import Registry, RegistryError
-from fleetfl.release_file import read_release
+from fleetfl.registry import requests
+from fleetfl.registry.registry import Registry, RegistryError
+from fleetfl.registry.release_file import read_release
 
 
 async def ask(state: Path, name: str, *, reason: str = "") -> int:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fleetfl.registry import Registry, RegistryError, fingerprint_of
-from fleetfl.release_file import (
+from fleetfl.registry.registry import Registry, RegistryError, fingerprint_of
+from fleetfl.registry.release_file import (
     Record,
     ReleaseFileError,
     named,
@@ -16,7 +16,7 @@ from fleetfl.release_file import (
     read_release,
     release_bytes,
 )
-from fleetfl.retention import Config, retained
+from fleetfl.registry.retention import Config, retained
 from fleetfl.storage.atomic_write import sync, write_durably, write_whole
 from fleetfl.vectors import Layout
 

@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
-from fleetfl.adapter_file import (
+from fleetfl.coordination.deduplication import Contribution
+from fleetfl.registry.adapter_file import (
     MEANING,
     AdapterFileError,
     adapter_bytes,
     read_about,
     read_adapter,
 )
-from fleetfl.coordination.deduplication import Contribution
 from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout, digest
 
