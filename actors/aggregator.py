@@ -17,10 +17,10 @@ from actors.config import ServerConfig
 from actors.metrics import Metrics
 from actors.naming import GenerationNames
 from actors.saving import Saving
-from fleetfl.code_version import code_version
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
+from fleetfl.event_log import EventLog
 from fleetfl.heap import keep_freed
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
@@ -35,7 +35,7 @@ from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Kept
 from fleetfl.storage.journal_repair import repair
-from fleetfl.telemetry import EventLog
+from fleetfl.version import code_version
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from actors.retained import Retained
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import BEFORE_ALL, LAST_VERSION, Order, order_of
-from fleetfl.tasks import together
-from fleetfl.telemetry import EventLog
+from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.defences.influence import Config as ClipConfig
 from fleetfl.defences.rate_limits import Config as LimitsConfig
-from fleetfl.fleet import FleetConfig
+from fleetfl.event_log import Config as EventsConfig
+from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig
 from fleetfl.registry.registry import Registry
@@ -22,7 +23,6 @@ from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.storage.journal import Config as JournalConfig
 from fleetfl.storage.journal import path_in
-from fleetfl.telemetry import Config as EventsConfig
 
 
 class HttpConfig(Section):

@@ -11,11 +11,11 @@ from actors.config import ServerConfig
 from actors.gateway import Newer
 from actors.metrics import Metrics
 from fleetfl.codecs import decoder
-from fleetfl.held_out import read_held_out
+from fleetfl.evaluation.held_out import read_held_out
+from fleetfl.event_log import EventLog
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.registry.registry import RegistryError, Scores
 from fleetfl.releases.generations import BEFORE_ALL, order_of
-from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from fleetfl.coordination.coordinator import Outcome
 from fleetfl.defences.malformed import MalformedPackets
 from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.defences.rate_limits import Limits, TokenBucket
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.protocol.chunks import Assembler
@@ -38,8 +39,7 @@ from fleetfl.protocol.signing import Signer, for_the_named
 from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, StatusDiary
 from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Place
-from fleetfl.tasks import together
-from fleetfl.telemetry import EventLog
+from fleetfl.task_group import together
 from fleetfl.transport import Packet, Transport, TransportError
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from actors.gateway import Gateway
 from actors.metrics import Metrics
 from actors.questions import Questions
 from fleetfl.coordination.coordinator import Outcome
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.signing import Signer
@@ -25,7 +26,6 @@ from fleetfl.releases.generations import Order
 from fleetfl.roster import Roster, Sighting
 from fleetfl.storage import client_ids
 from fleetfl.storage.journal import Journal, JournalError
-from fleetfl.telemetry import EventLog
 
 NAMESPACE = "fleetfl"
 """Of the actors' names in Ray."""

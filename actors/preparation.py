@@ -13,13 +13,13 @@ from pathlib import Path
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
+from fleetfl.event_log import parts
 from fleetfl.ports import free_ports
 from fleetfl.protocol.addresses import authority, family
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
 from fleetfl.registry.adapter_file import read_adapter, says_meaning, write_adapter
 from fleetfl.storage import client_ids
-from fleetfl.telemetry import parts
 from fleetfl.transport import TransportConfig
 from fleetfl.vectors import Layout
 

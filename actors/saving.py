@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.config import ServerConfig
+from fleetfl.event_log import EventLog
 from fleetfl.registry.writer import Registrar
 from fleetfl.storage.checkpoints import Checkpoints
 from fleetfl.storage.journal import Journal, JournalDamaged
-from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 

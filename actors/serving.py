@@ -29,10 +29,10 @@ from actors.http_edge import HUNG_UP, Edge
 from actors.metrics import Metrics
 from actors.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
+from fleetfl.event_log import EventLog
 from fleetfl.pictures import Bounds, PictureError
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL, order_of
-from fleetfl.telemetry import EventLog
 
 log = logging.getLogger(__name__)
 

@@ -38,11 +38,11 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.metrics import Metrics
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Status, Update
 from fleetfl.protocol.signing import Signer
 from fleetfl.registry.adapter_file import write_adapter
-from fleetfl.telemetry import EventLog
 from fleetfl.transport.memory import Broker, Client
 from fleetfl.vectors import Layout
 from sim import virtual_time

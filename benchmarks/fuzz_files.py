@@ -33,14 +33,14 @@ from actors import status
 from actors.config import ServerConfig
 from fleetfl import FleetflError
 from fleetfl.config import ConfigError, validate
+from fleetfl.config.settings_file import parsed
 from fleetfl.coordination.deduplication import Contribution
+from fleetfl.event_log import EventReader
 from fleetfl.protocol.signing import IdentityError, OneKey, Signer
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.registry.release_file import Record, ReleaseFileError, read_release, write_release
-from fleetfl.settings_file import parsed
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError
-from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout, digest
 
 SLOWEST_MS = 2_000.0

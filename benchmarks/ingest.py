@@ -36,6 +36,7 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.event_log import EventLog
 from fleetfl.heap import keep_freed
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
@@ -43,7 +44,6 @@ from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.server_optimizers.sgd import Config as Optimizer
-from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet
 from fleetfl.vectors import Layout
 

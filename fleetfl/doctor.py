@@ -20,7 +20,7 @@ from rich.table import Table
 
 from fleetfl import FleetflError
 from fleetfl.config import Section, problems, read_with, table, validate
-from fleetfl.fleet import AnyTransport
+from fleetfl.fleet_config import AnyTransport
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
 from fleetfl.protocol import topics
 from fleetfl.protocol.addresses import Host, authority, family

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetfl import FleetflError
-from fleetfl.code_version import commit
+from fleetfl.version import commit
 from sim.processes import end_with_parent
 
 Line = dict[str, Any]

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from fleetfl.held_out import HeldOut
-from fleetfl.telemetry import EventLog
+from fleetfl.evaluation.held_out import HeldOut
+from fleetfl.event_log import EventLog
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fleetfl.config import Section
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from sim.datasets import AnyDataset, Weather
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from fleetfl.tasks import together
+from fleetfl.task_group import together
 
 Direction = Literal["up", "down"]
 """From who connects to the target, and back."""

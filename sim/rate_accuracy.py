@@ -21,7 +21,7 @@ from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.config import Section, read_with, validate
 from fleetfl.config import table as table_of
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch

@@ -15,17 +15,17 @@ from pydantic import TypeAdapter
 from actors.cluster import Server, serving
 from actors.config import ServerConfig
 from actors.preparation import require_broker, require_ports
-from fleetfl.code_version import commit
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
-from fleetfl.held_out import HeldOut
+from fleetfl.evaluation.held_out import HeldOut
+from fleetfl.event_log import Config as EventsConfig
+from fleetfl.event_log import EventLog, EventReader, parts
 from fleetfl.models.adapted import AdaptedModel
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.scratch import scratch
 from fleetfl.storage.state_lock import LOCK, sole
-from fleetfl.telemetry import Config as EventsConfig
-from fleetfl.telemetry import EventLog, EventReader, parts
 from fleetfl.vectors import Layout
+from fleetfl.version import commit
 from sim import broker
 from sim.central import train_central
 from sim.client import Client, Measurement, png

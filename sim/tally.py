@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleetfl.telemetry import EventReader
+from fleetfl.event_log import EventReader
 from sim.summary import incidents
 
 

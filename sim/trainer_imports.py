@@ -3,7 +3,7 @@
 import gc
 from importlib import import_module
 
-from fleetfl.imports import uncollected
+from fleetfl.models.loading import uncollected
 
 with uncollected():
     for name in ("sim.batched", "timm.models.vision_transformer"):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from fleetfl import FleetflError
-from fleetfl.telemetry import EventLog
+from fleetfl.event_log import EventLog
 from sim import processes
 from sim.datasets import Weather
 

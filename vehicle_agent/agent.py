@@ -21,7 +21,7 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.versions import BASE_DIGEST_BYTES, Held
-from fleetfl.tasks import together
+from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent import sendable

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fleetfl.codecs import AnyCodec
 from fleetfl.codecs.spectral import Config as Spectral
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.messages import VEHICLE_PATTERN
 from vehicle_agent.agent import Config as AgentConfig
 from vehicle_agent.outbox import Config as OutboxConfig

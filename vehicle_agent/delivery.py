@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fleetfl.protocol import wire
 from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import SERVER, SIGNATURE, UNDONE, Receipt
-from fleetfl.tasks import together
+from fleetfl.task_group import together
 from fleetfl.transport import Packet, PacketRefused, Transport, TransportError
 from vehicle_agent.books import Books
 from vehicle_agent.outbox import Name, Newest, OutboxError, Waiting

@@ -10,7 +10,7 @@ import signal
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.storage import client_ids
 from fleetfl.storage.state_lock import only_for_owner, sole
-from fleetfl.tasks import together
+from fleetfl.task_group import together
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fleetfl.commands.options import ConfigFile, Overrides
-from fleetfl.imports import uncollected
+from fleetfl.models.loading import uncollected
 
 vehicle_app = typer.Typer(
     help="The agent on a vehicle; on the server, whom nothing is taken from.", no_args_is_help=True

@@ -6,11 +6,11 @@ from pydantic import Field, field_validator
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
-from fleetfl.imports import uncollected
 from fleetfl.models.adapters import AnyAdapter
 from fleetfl.models.adapters.lora import Config as Lora
 from fleetfl.models.backbones import AnyBackbone
 from fleetfl.models.backbones.fleet_vit import Config as FleetVit
+from fleetfl.models.loading import uncollected
 
 if TYPE_CHECKING:
     from fleetfl.models.adapted import AdaptedModel

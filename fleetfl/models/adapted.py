@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.backbones import Backbone
-from fleetfl.models.checkpoint import weights_sha256
 from fleetfl.models.kept_patches import KeptPatches
 from fleetfl.models.low_rank import LowRankLinear
 from fleetfl.models.stacked import Linear
+from fleetfl.models.weights_file import weights_sha256
 from fleetfl.vectors import Layout
 
 RESIZED = "bilinear"

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fleetfl.models import ModelError
-from fleetfl.models.checkpoint import one_line
+from fleetfl.models.weights_file import one_line
 
 
 def num_features(module: nn.Module, image_size: int, source: str) -> int:

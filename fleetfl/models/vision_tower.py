@@ -11,7 +11,7 @@ from torch import nn
 from transformers.utils import logging as their_logging
 
 from fleetfl.models import ModelError
-from fleetfl.models.checkpoint import is_head, named, one_line
+from fleetfl.models.weights_file import is_head, named, one_line
 
 TOWERS = {
     "clip": "CLIPVisionModel",

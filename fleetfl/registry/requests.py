@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fleetfl.event_log import EventReader
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Ban, Rollback
 from fleetfl.protocol.signing import Signer
 from fleetfl.registry.registry import Registry, RegistryError
 from fleetfl.storage.journal import Journal, path_in
-from fleetfl.telemetry import EventReader
 
 
 async def append(state: Path, request: Rollback | Ban) -> int:

@@ -23,10 +23,10 @@ from typing import Any
 import msgspec
 
 from fleetfl import FleetflError
-from fleetfl.code_version import code_version
 from fleetfl.storage.atomic_write import sync
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError, path_in
+from fleetfl.version import code_version
 
 FORMAT = 1
 MANIFEST, STATE, RESTORED = "manifest.json", "state", "restored"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fleetfl.config import read_with, table, validate
-from fleetfl.held_out import HeldOut
+from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.registry.adapter_file import write_adapter
 from sim.chaos.cluster import ray_cluster
 from sim.chaos.config import ChaosConfig

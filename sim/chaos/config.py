@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from sim.chaos.brokers import BrokerConfig
 from sim.chaos.faults import AnyFault
 

@@ -21,11 +21,11 @@ from actors.config import ServerConfig
 from actors.monitor import is_ready
 from fleetfl import FleetflError
 from fleetfl.config import validate
+from fleetfl.event_log import EventReader
 from fleetfl.ports import free_ports
 from fleetfl.protocol.addresses import url_of
 from fleetfl.storage import backup
 from fleetfl.storage.backup import Manifest
-from fleetfl.telemetry import EventReader
 from sim import processes
 from sim.broker import Broker
 from sim.chaos import brokers

@@ -22,12 +22,12 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fleetfl.codecs import AnyCodec, CodecConfig
-from fleetfl.fleet import AnyTransport
+from fleetfl.event_log import EventLog
+from fleetfl.fleet_config import AnyTransport
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.registry.adapter_file import read_adapter
-from fleetfl.telemetry import EventLog
 from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from fleetfl.config import ConfigError, Section
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from sim.compare.fleets import AnyFleet, Entrant
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny
 
 from fleetfl import FleetflError
 from fleetfl.config import ConfigError, Section
-from fleetfl.held_out import HeldOut
+from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.plugins import PluginConfig, chosen_from
 from sim import world
 from vehicle_agent.sensors import SensorError

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fleetfl.code_version import commit
-from fleetfl.telemetry import EventReader
+from fleetfl.event_log import EventReader
+from fleetfl.version import commit
 from sim import instructions
 from sim.client import Measurement
 from sim.fleet.run import FleetResult, Point, simulate

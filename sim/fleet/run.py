@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.tasks import together
-from fleetfl.telemetry import EventLog
+from fleetfl.event_log import EventLog
+from fleetfl.task_group import together
 from fleetfl.transport.memory import Broker
 from sim import virtual_time
 from sim.fleet.dice import normal, seed_of, uniform

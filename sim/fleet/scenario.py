@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from actors.config import ServerConfig
 from fleetfl.config import Section, read_with, table, validate
-from fleetfl.fleet import FleetConfig
+from fleetfl.fleet_config import FleetConfig
 from sim.datasets import AnyDataset, Weather, checked
 from sim.datasets.drone_world import Config as DroneWorld
 from sim.fleet.availability import AnyAvailability

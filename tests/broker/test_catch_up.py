@@ -10,12 +10,12 @@ import pytest
 
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
 from fleetfl.releases.versions import Follower, Published
 from fleetfl.storage.journal import Journal
-from fleetfl.telemetry import EventLog
 from fleetfl.transport import Transport
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout

@@ -23,11 +23,11 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.event_log import EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Release, Update
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal
-from fleetfl.telemetry import EventReader
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
 from sim.broker import Broker, mosquitto, nats_server

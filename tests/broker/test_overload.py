@@ -9,11 +9,11 @@ import pytest
 from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.coordination.coordinator import Outcome
+from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.releases.generations import Order
 from fleetfl.storage.journal import Journal
-from fleetfl.telemetry import EventLog
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim.broker import Broker
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleetfl.telemetry import EventLog, EventReader
+from fleetfl.event_log import EventLog, EventReader
 from sim import broker, processes, world
 from sim.broker import Broker
 from sim.client import Client

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fleetfl.telemetry import EventReader
+from fleetfl.event_log import EventReader
 from sim import processes, world
 from tests.cluster.test_recovery import RUN
 from tests.slow.test_docs import DEMO, starting

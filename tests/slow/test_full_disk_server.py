@@ -16,11 +16,11 @@ from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.event_log import EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal, JournalError
-from fleetfl.telemetry import EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
 from tests.small_disk import breaking_disk, fill, read_only, small_disk

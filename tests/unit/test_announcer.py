@@ -8,12 +8,12 @@ import pytest
 
 from actors.announcer import Announcer
 from fleetfl.codecs.int8 import Config as Int8
+from fleetfl.event_log import EventLog, EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.releases.generations import order_of
 from fleetfl.releases.versions import Published
-from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from fleetfl.held_out import HeldOutError, read_held_out
+from fleetfl.evaluation.held_out import HeldOutError, read_held_out
 from fleetfl.storage.arrays import ArchiveError, array_from, arrays_from
 from vehicle_agent.sensors import SensorError
 from vehicle_agent.sensors.labelled_npz import Config

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.backbones.fleet_vit import WEIGHTS, architecture
-from fleetfl.models.checkpoint import load_into
 from fleetfl.models.picture_processor import pictures_of
+from fleetfl.models.weights_file import load_into
 
 pytestmark = pytest.mark.unit
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))

@@ -7,9 +7,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from fleetfl.config import Section, validate
-from fleetfl.fleet import AnyTransport
+from fleetfl.config.settings_file import parsed
+from fleetfl.fleet_config import AnyTransport
 from fleetfl.protocol import topics
-from fleetfl.settings_file import parsed
 from fleetfl.transport._filters import matches
 from fleetfl.transport.mqtt import Config
 

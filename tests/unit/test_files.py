@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fleetfl.held_out import HeldOut, HeldOutError, read_held_out
+from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
+from fleetfl.event_log import EventLog, EventReader
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
-from fleetfl.telemetry import EventLog, EventReader
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

@@ -9,12 +9,12 @@ import pytest
 from actors.aggregator import Aggregator
 from actors.announcer import place_to_pass
 from actors.preparation import set_aside
+from fleetfl.event_log import EventLog
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL, LAST_VERSION, number_of, order_of, successor
 from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal
-from fleetfl.telemetry import EventLog
 from tests.unit.test_recovery import ask, config_in, end, keep, told, unbroken, updates
 
 pytestmark = pytest.mark.unit

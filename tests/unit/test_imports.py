@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
     [
         ("fleetfl.coordination.coordinator", "torch ray paho timm"),
         ("fleetfl.cli", "torch ray paho timm"),
-        ("fleetfl.fleet", "torch ray timm"),
+        ("fleetfl.fleet_config", "torch ray timm"),
         ("actors.config", "torch ray timm"),
         ("actors.gateway", "torch ray timm"),
         ("actors.aggregator", "torch timm"),

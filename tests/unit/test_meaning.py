@@ -17,7 +17,7 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.models import ModelConfig
 from fleetfl.models.backbones.fleet_vit import WEIGHTS
-from fleetfl.models.checkpoint import weights_sha256
+from fleetfl.models.weights_file import weights_sha256
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Rollback, Update

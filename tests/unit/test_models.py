@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.backbones.fleet_vit import WEIGHTS, architecture
-from fleetfl.models.checkpoint import load_into
+from fleetfl.models.weights_file import load_into
 from sim import world
 
 pytestmark = pytest.mark.unit

@@ -18,10 +18,10 @@ from actors.metrics import Metrics
 from actors.monitor import Monitor
 from actors.status import StatusError, look, summary, troubles
 from actors.status_table import rendered
+from fleetfl.event_log import EventLog
 from fleetfl.ports import free_ports
 from fleetfl.protocol.messages import Status
 from fleetfl.roster import Roster
-from fleetfl.telemetry import EventLog
 
 pytestmark = pytest.mark.unit
 

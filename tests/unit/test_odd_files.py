@@ -11,14 +11,14 @@ import pytest
 from actors import status
 from fleetfl import config as settings
 from fleetfl.config import ConfigError, Section
-from fleetfl.held_out import HeldOut, HeldOutError, read_held_out
+from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
+from fleetfl.event_log import EventReader
 from fleetfl.protocol.signing import IdentityError, Keyring, OneKey, Signer
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.registry.registry import Registry, RegistryError, fingerprint_of
 from fleetfl.registry.release_file import ReleaseFileError, read_record, read_release
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError
-from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

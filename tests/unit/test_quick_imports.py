@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from fleetfl.imports import uncollected
+from fleetfl.models.loading import uncollected
 
 pytestmark = pytest.mark.unit
 

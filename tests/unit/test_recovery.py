@@ -13,11 +13,11 @@ from actors.config import ServerConfig
 from actors.preparation import set_aside
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator, Refusal
+from fleetfl.event_log import EventReader
 from fleetfl.protocol import wire
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.journal import Journal, JournalError
-from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit

@@ -10,11 +10,11 @@ from actors.aggregator import Aggregator
 from actors.gateway import Gateway
 from actors.questions import Questions
 from fleetfl.codecs.float32 import Config as Float32
+from fleetfl.event_log import EventLog
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.releases.generations import number_of
 from fleetfl.storage.journal import Journal
-from fleetfl.telemetry import EventLog
 from fleetfl.transport import memory
 from tests.agent_at_work import Camera, HalfWayTo3, now, until
 from tests.unit.test_recovery import LAYOUT, config_in, told

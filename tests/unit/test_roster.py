@@ -3,9 +3,9 @@
 import pytest
 
 from fleetfl import roster
+from fleetfl.event_log import Config
 from fleetfl.protocol.messages import Status
 from fleetfl.roster import MOST_REFUSED, Roster, StatusDiary
-from fleetfl.telemetry import Config
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,9 @@ from fastapi.testclient import TestClient
 from actors.config import ServerConfig
 from actors.serving import ServedModel, build_app
 from fleetfl.codecs import decoder
+from fleetfl.event_log import EventReader
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import order_of
-from fleetfl.telemetry import EventReader
 from fleetfl.vectors import Layout, digest
 from sim import world
 from tests import pictures_made as made

@@ -7,7 +7,7 @@ import yaml
 
 from actors.config import ServerConfig
 from fleetfl.config import ConfigError, load, read, table, validate
-from fleetfl.settings_file import MAX_BYTES
+from fleetfl.config.settings_file import MAX_BYTES
 from vehicle_agent.config import VehicleConfig
 
 pytestmark = pytest.mark.unit

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from fleetfl.tasks import together
+from fleetfl.task_group import together
 from sim.virtual_time import DeadlinePassed, Deadlock, VirtualTimeLoop, run
 
 pytestmark = pytest.mark.unit

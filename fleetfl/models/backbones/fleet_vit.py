@@ -20,7 +20,7 @@ class Config(BackboneConfig):
     """Local weights in place of the shipped ones, such as `fleetfl model export --merged` writes."""
 
     def build(self) -> Backbone:
-        from fleetfl.models.checkpoint import load_into  # torch: only where a model is made
+        from fleetfl.models.weights_file import load_into  # torch: only where a model is made
 
         module = architecture()
         loaded = load_into(module, self.checkpoint or WEIGHTS)

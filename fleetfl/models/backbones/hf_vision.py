@@ -20,13 +20,10 @@ class Config(BackboneConfig):
     has no pooler."""
 
     def build(self) -> Backbone:
-        from fleetfl.models.checkpoint import (  # heavy, not on every vehicle
-            load_into,
-            weights_sha256,
-        )
         from fleetfl.models.picture_processor import pictures_of
         from fleetfl.models.probe import num_features
         from fleetfl.models.vision_tower import computed, loaded
+        from fleetfl.models.weights_file import load_into, weights_sha256
 
         module, settings, processor = loaded(self.name, pooler=self.pooler)
         source = f"transformers model {self.name!r}"

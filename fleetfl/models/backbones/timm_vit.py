@@ -27,8 +27,8 @@ class Config(BackboneConfig):
         from timm.data.config import resolve_model_data_config
 
         from fleetfl.models import ModelError
-        from fleetfl.models.checkpoint import load_into, put_into
         from fleetfl.models.probe import num_features
+        from fleetfl.models.weights_file import load_into, put_into
 
         if not timm.is_model(self.name):
             near = timm.list_models(f"*{self.name.split('.')[0][:12]}*")[:5]
@@ -68,7 +68,7 @@ class Config(BackboneConfig):
         import timm
 
         from fleetfl.models import ModelError
-        from fleetfl.models.checkpoint import one_line
+        from fleetfl.models.weights_file import one_line
 
         try:
             return timm.create_model(self.name, pretrained=pretrained, num_classes=0, **options)

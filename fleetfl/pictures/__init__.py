@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from fleetfl.picture_headers import Bounds, Header, PictureError, header, orientation
+from fleetfl.pictures.headers import Bounds, Header, PictureError, header, orientation
 
 __all__ = [
     "BACKGROUND",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fleetfl.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
+from fleetfl.config.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
 
 PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
 

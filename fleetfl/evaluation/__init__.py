@@ -1,0 +1,1 @@
+"""How good a release is: held-out frames and scores by group."""
