@@ -13,15 +13,15 @@ from typing import Any
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from actors.checkpointer import Saving
 from actors.config import ServerConfig
-from actors.metrics import Metrics
+from actors.malloc import keep_freed
+from actors.monitoring.metrics import Metrics
 from actors.naming import GenerationNames
-from actors.saving import Saving
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
 from fleetfl.event_log import EventLog
-from fleetfl.heap import keep_freed
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.protocol.signing import IdentityError, OneKey

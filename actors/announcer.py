@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from actors.retained import Retained
+from actors.retained_publisher import Retained
 from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import SERVER, Release, Snapshot

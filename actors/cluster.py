@@ -18,8 +18,10 @@ from actors.config import HttpConfig, ServerConfig
 from actors.errors import ServerError
 from actors.evaluator import Evaluator
 from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
-from actors.monitor import Monitor
-from actors.preparation import (
+from actors.monitoring.monitor import Monitor
+from actors.ports import free_ports
+from actors.roster import Sighting
+from actors.startup import (
     initial_beside,
     require_broker,
     set_aside,
@@ -28,11 +30,9 @@ from actors.preparation import (
     with_session,
 )
 from fleetfl import FleetflError
-from fleetfl.ports import free_ports
 from fleetfl.protocol.addresses import unproxied, url_of
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL
-from fleetfl.roster import Sighting
 from fleetfl.storage.scratch import remove, scratch
 from fleetfl.storage.state_lock import only_for_owner, sole
 
@@ -311,7 +311,7 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
     from ray import serve  # a second and a half, and not every server has an endpoint
     from ray.exceptions import RayError
 
-    from actors.serving import ServedModel  # as above
+    from actors.serving.app import ServedModel  # as above
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deployment: Any = serve.deployment(

@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
 from actors.gateway import Newer
-from actors.metrics import Metrics
+from actors.monitoring.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.evaluation.held_out import read_held_out
 from fleetfl.event_log import EventLog

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from actors.announcer import Announcement, Announcer
-from actors.metrics import Metrics
+from actors.monitoring.metrics import Metrics
 from actors.room import Room
+from actors.roster import Roster, StatusDiary
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.defences.malformed import MalformedPackets
 from fleetfl.defences.rate_limits import Config as LimitsConfig
@@ -37,7 +38,6 @@ from fleetfl.protocol.messages import (
 )
 from fleetfl.protocol.signing import Signer, for_the_named
 from fleetfl.releases.generations import Order
-from fleetfl.roster import Roster, StatusDiary
 from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Place
 from fleetfl.task_group import together
 from fleetfl.transport import Packet, Transport, TransportError

@@ -11,10 +11,11 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from actors.call_coalescer import Questions
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from actors.metrics import Metrics
-from actors.questions import Questions
+from actors.monitoring.metrics import Metrics
+from actors.roster import Roster, Sighting
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics
@@ -23,7 +24,6 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.releases.frame_bounds import max_frame_bytes
 from fleetfl.releases.generations import Order
-from fleetfl.roster import Roster, Sighting
 from fleetfl.storage import client_ids
 from fleetfl.storage.journal import Journal, JournalError
 

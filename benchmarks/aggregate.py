@@ -58,8 +58,8 @@ def floor(size: int) -> Folding:
 
 
 def fleetfl(size: int) -> Folding:
+    from actors.malloc import keep_freed
     from fleetfl.aggregators.fedbuff import Config
-    from fleetfl.heap import keep_freed
     from fleetfl.staleness.constant import Config as Constant
 
     keep_freed(256 * 2**20)  # as the server's aggregator does

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from actors.metrics import Metrics
+from actors.monitoring.metrics import Metrics
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire

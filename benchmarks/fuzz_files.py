@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from actors import status
 from actors.config import ServerConfig
+from actors.monitoring import status
 from fleetfl import FleetflError
 from fleetfl.config import ConfigError, validate
 from fleetfl.config.settings_file import parsed

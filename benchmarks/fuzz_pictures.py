@@ -406,7 +406,7 @@ def quoted(body: bytes) -> bytes:
 async def fuzz_requests(count: int, seed: int) -> dict[str, Any]:
     """Answers by status, and what broke the claim."""
     from actors.config import ServerConfig  # torch: only where the endpoint is tried
-    from actors.serving import ServedModel, build_app
+    from actors.serving.app import ServedModel, build_app
     from fleetfl.codecs import decoder
     from fleetfl.protocol.messages import Snapshot
     from fleetfl.vectors import digest

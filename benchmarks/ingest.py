@@ -32,12 +32,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.aggregator import FREED_BYTES, Aggregator
 from actors.config import ServerConfig
 from actors.gateway import Gateway
+from actors.malloc import keep_freed
 from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.event_log import EventLog
-from fleetfl.heap import keep_freed
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update

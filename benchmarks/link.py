@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.retained import Retained
+from actors.retained_publisher import Retained
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler

@@ -43,11 +43,11 @@ from cryptography.x509.oid import NameOID
 
 from actors.cluster import ray_environment, start_actors
 from actors.config import ServerConfig
-from actors.preparation import with_keys
+from actors.ports import free_ports
+from actors.startup import with_keys
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.codecs.top_signs import Config as TopSigns
-from fleetfl.ports import free_ports
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import Receipt, Update

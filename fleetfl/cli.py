@@ -74,8 +74,8 @@ def status(
     import msgspec
     from rich.live import Live
 
-    from actors.status import look, summary, troubles
-    from actors.status_table import rendered
+    from actors.monitoring.status import look, summary, troubles
+    from actors.monitoring.status_table import rendered
     from fleetfl.config import load
 
     if url is None:

@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from actors.ports import free_ports
 from fleetfl import FleetflError
-from fleetfl.ports import free_ports
 from sim import processes
 
 HOST = "127.0.0.1"

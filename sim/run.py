@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from actors.cluster import Server, serving
 from actors.config import ServerConfig
-from actors.preparation import require_broker, require_ports
+from actors.startup import require_broker, require_ports
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.evaluation.held_out import HeldOut

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.errors import ServerError
-from fleetfl.ports import free_ports
+from actors.ports import free_ports
 from sim import processes
 
 HOST = "127.0.0.1"

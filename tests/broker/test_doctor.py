@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.ports import free_ports
 from fleetfl.doctor import of_settings
-from fleetfl.ports import free_ports
 from sim.broker import mosquitto
 
 pytestmark = pytest.mark.broker

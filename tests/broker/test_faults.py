@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from actors.aggregator import Aggregator
+from actors.call_coalescer import Questions
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from actors.questions import Questions
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.event_log import EventReader
@@ -272,7 +272,7 @@ def scene_on(broker: AbstractContextManager[Broker], folder: Path) -> Iterator[S
 def test_a_broker_that_is_killed_stopped_and_forgets_everything(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.retained.PATIENCE_S", 1.0)
+    monkeypatch.setattr("actors.retained_publisher.PATIENCE_S", 1.0)
 
     async def newest_release(scene: Scene) -> int:
         async with (

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from fleetfl.ports import free_ports
+from actors.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config, WebsocketConfig
 from sim.broker import mosquitto, nats_server

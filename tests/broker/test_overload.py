@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.call_coalescer import Questions
 from actors.gateway import Gateway
-from actors.questions import Questions
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetfl.ports import free_ports
+from actors.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config
 from sim.broker import mosquitto

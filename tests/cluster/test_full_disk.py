@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from actors.status import look, summary
+from actors.monitoring.status import look, summary
 from tests.cluster.conftest import running_server
 from tests.cluster.test_recovery import Vehicle, frames
 from tests.small_disk import fill, small_disk

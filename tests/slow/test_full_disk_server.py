@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from actors.aggregator import Aggregator
+from actors.call_coalescer import Questions
 from actors.config import ServerConfig
 from actors.gateway import Gateway
-from actors.questions import Questions
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.event_log import EventReader

@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from actors.monitor import Monitor, is_ready
-from actors.status import look
-from fleetfl.ports import free_ports
+from actors.monitoring.monitor import Monitor, is_ready
+from actors.monitoring.status import look
+from actors.ports import free_ports
 from fleetfl.protocol.addresses import Host, authority, family, is_loopback, unproxied, url_of
 from fleetfl.transport.mqtt import Config as Mqtt
 

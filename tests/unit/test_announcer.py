@@ -70,7 +70,7 @@ async def until(condition):
 
 @pytest.mark.parametrize("what", ["all", "news", "snapshot"])
 def test_what_the_broker_lost_is_retained_again(tmp_path, monkeypatch, what):
-    monkeypatch.setattr("actors.retained.PATIENCE_S", 0.05)
+    monkeypatch.setattr("actors.retained_publisher.PATIENCE_S", 0.05)
 
     async def scene():
         broker = memory.Broker()

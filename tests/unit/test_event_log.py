@@ -5,7 +5,7 @@ import os
 import pytest
 
 from actors.config import ServerConfig
-from actors.preparation import set_aside
+from actors.startup import set_aside
 from fleetfl.event_log import Config, EventLog, EventReader, parts
 
 pytestmark = pytest.mark.unit

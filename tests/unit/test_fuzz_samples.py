@@ -18,7 +18,9 @@ def test_frames_end_in_messages_or_in_our_own_errors(tmp_path):
 
 
 def test_settings_files_and_pages_end_in_values_or_in_our_own_errors(tmp_path, monkeypatch):
-    monkeypatch.setattr("actors.status._fetched", None)  # put back what the run leaves there
+    monkeypatch.setattr(
+        "actors.monitoring.status._fetched", None
+    )  # put back what the run leaves there
     figures = fuzz_files.run(700, seed=1, folder=tmp_path)
     assert figures["failures"] == []
     kinds = {came_to.split()[0] for came_to in figures["came_to"]}

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.unit
 COUNT_FAULTS = """
 import resource, sys
 import numpy as np
-from fleetfl.heap import keep_freed
+from actors.malloc import keep_freed
 
 if not keep_freed(int(sys.argv[1])):
     sys.exit(7)

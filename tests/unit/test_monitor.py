@@ -14,14 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from actors.errors import ServerError
-from actors.metrics import Metrics
-from actors.monitor import Monitor
-from actors.status import StatusError, look, summary, troubles
-from actors.status_table import rendered
+from actors.monitoring.metrics import Metrics
+from actors.monitoring.monitor import Monitor
+from actors.monitoring.status import StatusError, look, summary, troubles
+from actors.monitoring.status_table import rendered
+from actors.ports import free_ports
+from actors.roster import Roster
 from fleetfl.event_log import EventLog
-from fleetfl.ports import free_ports
 from fleetfl.protocol.messages import Status
-from fleetfl.roster import Roster
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from actors import status
+from actors.monitoring import status
 from fleetfl import config as settings
 from fleetfl.config import ConfigError, Section
 from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out

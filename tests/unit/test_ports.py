@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetfl import ports
-from fleetfl.ports import free_ports
+from actors import ports
+from actors.ports import free_ports
 
 pytestmark = pytest.mark.unit
 

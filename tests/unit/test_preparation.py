@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from actors.config import ServerConfig
 from actors.errors import ServerError
-from actors.preparation import initial_beside, with_initial
+from actors.startup import initial_beside, with_initial
 from fleetfl.models.adapters.lora import Config as Lora
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.transport.memory import Config as Memory

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.questions import Questions
+from actors.call_coalescer import Questions
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from actors.aggregator import Aggregator
 from actors.config import ServerConfig
-from actors.preparation import set_aside
+from actors.startup import set_aside
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.event_log import EventReader

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from actors.aggregator import Aggregator
+from actors.call_coalescer import Questions
 from actors.gateway import Gateway
-from actors.questions import Questions
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.event_log import EventLog
 from fleetfl.protocol.messages import SERVER

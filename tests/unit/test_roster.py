@@ -2,10 +2,10 @@
 
 import pytest
 
-from fleetfl import roster
+from actors import roster
+from actors.roster import MOST_REFUSED, Roster, StatusDiary
 from fleetfl.event_log import Config
 from fleetfl.protocol.messages import Status
-from fleetfl.roster import MOST_REFUSED, Roster, StatusDiary
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from actors.config import ServerConfig
-from actors.serving import ServedModel, build_app
+from actors.serving.app import ServedModel, build_app
 from fleetfl.codecs import decoder
 from fleetfl.event_log import EventReader
 from fleetfl.protocol.messages import Snapshot

@@ -21,13 +21,13 @@ from prometheus_client.metrics_core import Metric
 from pydantic import BaseModel, Field
 
 import fleetfl
-from actors.bodies import instead
 from actors.config import ServerConfig
-from actors.decoding import Busy, Decoding, Lane
 from actors.gateway import Newer
-from actors.http_edge import HUNG_UP, Edge
-from actors.metrics import Metrics
-from actors.uploads import Hangup, UploadError, Uploads
+from actors.monitoring.metrics import Metrics
+from actors.serving.bodies import instead
+from actors.serving.decoding import Busy, Decoding, Lane
+from actors.serving.http_edge import HUNG_UP, Edge
+from actors.serving.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
 from fleetfl.event_log import EventLog
 from fleetfl.pictures import Bounds, PictureError

@@ -18,9 +18,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from actors.errors import ServerError
-from actors.metrics import merged
+from actors.monitoring.metrics import merged
+from actors.roster import Sighting
 from fleetfl.protocol.addresses import authority, family, opener
-from fleetfl.roster import Sighting
 
 log = logging.getLogger(__name__)
 

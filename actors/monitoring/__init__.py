@@ -1,0 +1,1 @@
+"""How a running server and its fleet are: metrics, the monitor's pages, `fleetfl status`."""

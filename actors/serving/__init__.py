@@ -1,0 +1,1 @@
+"""The endpoint: pictures in, answers out, always from the newest release."""
