@@ -35,8 +35,8 @@ from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.versions import Follower, Published
 from fleetfl.vectors import Layout
-from vehicle_agent.books import Books
 from vehicle_agent.outbox import Memory, Outbox
+from vehicle_agent.update_queue import Books
 
 BUDGET_BYTES = 50_000
 LAYOUT = Layout(

@@ -25,12 +25,12 @@ from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent import sendable
-from vehicle_agent.adoption import Adoption
-from vehicle_agent.books import Books, Work
 from vehicle_agent.delivery import Delivery
 from vehicle_agent.outbox import Memory, Outbox, OutboxError
+from vehicle_agent.release_follower import Adoption
 from vehicle_agent.sensors import Frames, SensorError, SensorSource, checked, passed_over
 from vehicle_agent.training import LocalTraining, Summed
+from vehicle_agent.update_queue import Books, Work
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import SERVER, SIGNATURE, UNDONE, Receipt
 from fleetfl.task_group import together
 from fleetfl.transport import Packet, PacketRefused, Transport, TransportError
-from vehicle_agent.books import Books
 from vehicle_agent.outbox import Name, Newest, OutboxError, Waiting
+from vehicle_agent.update_queue import Books
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from sim import processes, world
 from tests.cluster.conftest import ROOT, RunningServer, running_server
 from tests.cluster.test_recovery import FLEET, Vehicle, frames, retained, served
 from tests.cluster.test_vehicle import start
-from vehicle_agent.adoption import Adoption
+from vehicle_agent.release_follower import Adoption
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)

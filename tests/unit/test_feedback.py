@@ -5,7 +5,7 @@ import pytest
 
 from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.vectors import Layout
-from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.residual import coarse
 
 pytestmark = pytest.mark.unit

@@ -18,7 +18,7 @@ from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.protocol.messages import Update
 from fleetfl.releases.versions import Follower, Held, Published
 from fleetfl.vectors import Layout, digest
-from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.outbox import MOST_ENDS, Config, Memory, Outbox, OutboxError, Produced
 from vehicle_agent.outbox_file import FORMAT, PAGE_BYTES
 

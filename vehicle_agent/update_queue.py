@@ -13,7 +13,7 @@ from fleetfl.protocol import wire
 from fleetfl.protocol.messages import UNDONE, Update
 from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout
-from vehicle_agent.feedback import ErrorFeedback
+from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.outbox import Memory, Name, Newest, Outbox, Verdict
 
 log = logging.getLogger(__name__)
