@@ -45,7 +45,7 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.transport.memory import Broker, Client
 from fleetfl.vectors import Layout
-from sim import virtual_time
+from sim.fleet import virtual_time
 
 FLEET = "endurance"
 LAYOUT = Layout.flat(256)

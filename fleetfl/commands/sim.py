@@ -33,7 +33,7 @@ def sim_compare(
     import json
     import time
 
-    from sim import instructions
+    from sim.fleet import instructions
 
     instructions.agree()
     from sim.compare.report import written
@@ -72,7 +72,7 @@ def run_fleet(config: Path, overrides: list[str]) -> None:
     from sim.table import result_table
 
     if table(read_with(config, overrides), "sim", str(config)).get("clock") == "virtual":
-        from sim import instructions
+        from sim.fleet import instructions
 
         instructions.agree()
         from sim.fleet.command import run

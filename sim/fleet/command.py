@@ -9,8 +9,8 @@ from typing import Any
 
 from fleetfl.event_log import EventReader
 from fleetfl.version import commit
-from sim import instructions
 from sim.client import Measurement
+from sim.fleet import instructions
 from sim.fleet.run import FleetResult, Point, simulate
 from sim.fleet.scenario import read_scenario
 from sim.progress import Progress

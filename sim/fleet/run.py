@@ -20,7 +20,7 @@ from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.event_log import EventLog
 from fleetfl.task_group import together
 from fleetfl.transport.memory import Broker
-from sim import virtual_time
+from sim.fleet import virtual_time
 from sim.fleet.dice import normal, seed_of, uniform
 from sim.fleet.learning import Learning, Score
 from sim.fleet.links import Link

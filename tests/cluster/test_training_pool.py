@@ -5,8 +5,8 @@ import pytest
 
 from fleetfl.models import ModelConfig
 from sim import world
-from sim.batched import train_together
-from sim.training_pool import TrainingPool
+from sim.fleet.workers.ray_pool import TrainingPool
+from sim.fleet.workers.stacked_model import train_together
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Trainer
 from vehicle_agent.training import Config

@@ -13,7 +13,7 @@ from fleetfl.models import ModelConfig
 from sim import world
 from sim.fleet.run import simulate
 from sim.fleet.scenario import scenario_of
-from sim.training_processes import TrainingProcesses
+from sim.fleet.workers.process_pool import TrainingProcesses
 from vehicle_agent.training import Config
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ HELD = """
 import time, psutil
 from fleetfl.models import ModelConfig
 from sim import world
-from sim.training_processes import TrainingProcesses
+from sim.fleet.workers.process_pool import TrainingProcesses
 from vehicle_agent.training import Config
 
 if __name__ == "__main__":

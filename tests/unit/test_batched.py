@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sim import world
-from sim.batched import rows_for, stacks, train_together
+from sim.fleet.workers.stacked_model import rows_for, stacks, train_together
 from vehicle_agent.sensors import Frames
 from vehicle_agent.trainer import Trainer, train
 from vehicle_agent.training import Config

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.endurance import growth, lived
-from sim import virtual_time
+from sim.fleet import virtual_time
 
 pytestmark = pytest.mark.unit
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from sim import instructions
+from sim.fleet import instructions
 
 pytestmark = pytest.mark.unit
 ASK = """
 import json, sys
-from sim import instructions
+from sim.fleet import instructions
 agreed = instructions.agree()
 import numpy, torch
 from fleetfl.models.adapted import chosen_dtype

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from fleetfl.task_group import together
-from sim.virtual_time import DeadlinePassed, Deadlock, VirtualTimeLoop, run
+from sim.fleet.virtual_time import DeadlinePassed, Deadlock, VirtualTimeLoop, run
 
 pytestmark = pytest.mark.unit
 

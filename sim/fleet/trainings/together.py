@@ -1,7 +1,7 @@
 """Many in one call and on all cores, ahead of need: each is worked out from when its stack is full.
 
 A stack has the trainings that were begun one after the other in virtual time, as many as the model gains by
-(`sim/batched.py`), or fewer if the first result is needed before it is full. So what lies in it follows from
+(`sim/fleet/workers/stacked_model.py`), or fewer if the first result is needed before it is full. So what lies in it follows from
 virtual time alone, and the same seed gives the same bits however many cores there are.
 """
 
@@ -19,8 +19,8 @@ from pydantic import Field
 
 from fleetfl.config import ConfigError
 from sim.fleet.trainings import Result, TrainingsConfig
-from sim.training_pool import TrainingPool
-from sim.training_processes import TrainingProcesses
+from sim.fleet.workers.process_pool import TrainingProcesses
+from sim.fleet.workers.ray_pool import TrainingPool
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import Assignment, LocalTraining
@@ -77,12 +77,12 @@ class Trainers(Protocol):
 
 class _Here:
     def __init__(self, config: TrainerConfig, model: AdaptedModel) -> None:
-        from sim.batched import rows_for
+        from sim.fleet.workers.stacked_model import rows_for
 
         self.config, self.model, self.rows_at_once = config, model, rows_for(model)
 
     def submit(self, todo: Sequence[Assignment]) -> Results:
-        from sim.batched import train_together
+        from sim.fleet.workers.stacked_model import train_together
 
         return lambda: train_together(self.config, self.model, todo, rows=self.rows_at_once)
 

@@ -1,4 +1,4 @@
-"""Trainings in processes of our own on this machine, one a core. (On Ray: sim/training_pool.py.)
+"""Trainings in processes of our own on this machine, one a core. (On Ray: sim/fleet/workers/ray_pool.py.)
 
 A process that has torch and timm imported forks off the others: two imports of three seconds less on two
 cores, and theirs is under way while whoever asks for trainings does his own.
@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from fleetfl import FleetflError
 from fleetfl.models import ModelConfig
+from sim.fleet.workers.ray_pool import KEEP_MEMORY, Worker
 from sim.processes import end_with_parent
-from sim.training_pool import KEEP_MEMORY, Worker
 from vehicle_agent.training import Assignment, Config, LocalTraining
 
-IMPORTED = ["sim.trainer_imports"]
+IMPORTED = ["sim.fleet.workers.preload"]
 """By the process that the others are forked from. It runs nothing, so it has no threads."""
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ class Worker:
     def __init__(self, config: Config, model: ModelConfig, *, seed: int) -> None:
         self.config, self.model = config, model.build(seed=seed, threads=1)
         # In the actor, after its environment is set; whoever only asks for trainings needs no torch.
-        from sim import batched
+        from sim.fleet.workers import stacked_model as batched
 
         self.batched = batched
 
@@ -36,7 +36,7 @@ class Worker:
         return self.batched.train_together(self.config, self.model, todo, rows=rows)
 
     def rows_for(self) -> int:
-        """How many images are best looked at at once: see sim/batched.py."""
+        """How many images are best looked at at once: see sim/fleet/workers/stacked_model.py."""
         return self.batched.rows_for(self.model)
 
 
@@ -110,7 +110,7 @@ class TrainingPool:
 
     def train(self, todo: Sequence[Assignment]) -> list[LocalTraining]:
         """What `vehicle_agent.trainer.train` gives for each, in their order."""
-        from sim.batched import stacks
+        from sim.fleet.workers.stacked_model import stacks
 
         # No stack so large that an actor has nothing to do.
         share = -(-len(todo) // len(self.actors)) * self.config.batch_size

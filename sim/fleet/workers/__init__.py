@@ -1,0 +1,1 @@
+"""Where the trainings of virtual vehicles run: stacked in one batch, in processes, on Ray."""
