@@ -29,9 +29,9 @@ from fleetfl.closed_form import ClosedFormHead, Config, FeatureSums
 from fleetfl.config import read_with, validate
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
-from sim.config import SimConfig
-from sim.factory import fit_head
-from sim.lockstep import LockstepFleet
+from sim.baselines.initial_model import fit_head
+from sim.bench.lockstep import LockstepFleet
+from sim.live.config import SimConfig
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer

@@ -31,7 +31,7 @@ from fleetfl.codecs import Codec
 from fleetfl.codecs.eden import Config as Eden
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.vectors import Layout
-from sim.codec_bench import configs_of, measure
+from sim.bench.codec import configs_of, measure
 
 TARGET_RATIO = 0.5
 TARGET_PER_S = 25e6

@@ -38,9 +38,9 @@ from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
-from sim.config import SimConfig
-from sim.factory import fit_head
-from sim.hostile import KINDS, HostileFleet, forged_statistics, weighty
+from sim.attacks.vehicle import KINDS, HostileFleet, forged_statistics, weighty
+from sim.baselines.initial_model import fit_head
+from sim.live.config import SimConfig
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer

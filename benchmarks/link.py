@@ -5,7 +5,7 @@ while no heartbeat comes more than 1.5 s late.
 
 Run: python benchmarks/link.py [--rate 60000] [--keepalive 60] [--packet 61440] [--json FILE]
 
-A real agent behind the proxy of `sim/network.py`, a real nats-server or Mosquitto, and a server that
+A real agent behind the proxy of `sim/chaos/tcp_proxy.py`, a real nats-server or Mosquitto, and a server that
 answers. The update waits in the outbox when the vehicle connects, so both go at once. Its status every 2 s is
 the heartbeat: late is from when it is due to when the server has it.
 """
@@ -37,8 +37,8 @@ from fleetfl.releases.versions import Published
 from fleetfl.transport import Packet
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
-from sim.broker import Broker, mosquitto, nats_server
-from sim.network import proxy
+from sim.chaos.tcp_proxy import proxy
+from sim.processes.brokers import Broker, mosquitto, nats_server
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import Frames, SensorError

@@ -55,7 +55,7 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
-from sim.broker import Broker, mosquitto, nats_server
+from sim.processes.brokers import Broker, mosquitto, nats_server
 
 FLEET = "bench"
 LORA = {"a": (8, 192), "b": (576, 8)}

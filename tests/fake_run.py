@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sim.client import Measurement
-from sim.summary import summarize
+from sim.live.client import Measurement
+from sim.report.summary import summarize
 
 WEATHERS = ("clear", "fog", "rain", "night", "snow", "dust", "motion_blur")
 NUM_VALUES, NUM_PARAMETERS = 26_122, 5_700_000

@@ -30,8 +30,8 @@ def bench_codec(
     """Train vehicles for a few updates and say what each codec makes of them: bytes and speed."""
     import json
 
-    from sim.codec_bench import configs_of, measure, record, table
-    from sim.progress import Progress
+    from sim.bench.codec import configs_of, measure, record, table
+    from sim.report.progress import Progress
 
     chosen = configs_of(codecs or [])
     with Progress(Console(stderr=True)) as progress:
@@ -60,8 +60,8 @@ def bench_rate_accuracy(
     """
     import json
 
-    from sim.progress import Progress
-    from sim.rate_accuracy import run, table
+    from sim.bench.rate_accuracy import run, table
+    from sim.report.progress import Progress
     from sim.report.rate_curve import rate_curve
 
     if picture is not None and not picture.absolute().parent.is_dir():

@@ -32,7 +32,7 @@ def chaos_run(
 
     from sim.chaos.campaign import Campaign
     from sim.chaos.summary import described, has_failed, headline, summarized, table, told
-    from sim.progress import Progress
+    from sim.report.progress import Progress
 
     campaign = Campaign(config, overrides or [], runs=runs, seed=seed, workers=workers, anew=anew)
     results = []

@@ -39,8 +39,8 @@ def sim_compare(
     from sim.compare.report import written
     from sim.compare.results import tables
     from sim.compare.run import run
-    from sim.progress import Progress
     from sim.report.figures import duration
+    from sim.report.progress import Progress
 
     standing, stage, began, before = None, "", 0.0, 0
     with Progress(Console(stderr=True)) as progress:
@@ -68,8 +68,8 @@ def sim_compare(
 def run_fleet(config: Path, overrides: list[str]) -> None:
     """On the clock that the settings name, with progress and a table at the end."""
     from fleetfl.config import read_with, table
-    from sim.progress import Progress
-    from sim.table import result_table
+    from sim.report.progress import Progress
+    from sim.report.table import result_table
 
     if table(read_with(config, overrides), "sim", str(config)).get("clock") == "virtual":
         from sim.fleet import instructions
@@ -78,7 +78,7 @@ def run_fleet(config: Path, overrides: list[str]) -> None:
         from sim.fleet.command import run
     else:
         require("ray", "fastapi")
-        from sim.run import run
+        from sim.live.run import run
     console = Console()
     with Progress(console) as progress:
         summary = run(config, overrides, progress=progress)

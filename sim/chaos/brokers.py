@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from fleetfl.config import Section
-from sim import broker
-from sim.broker import Broker
+from sim.processes import brokers as broker
+from sim.processes.brokers import Broker
 
 
 class BrokerConfig(Section):

@@ -17,7 +17,7 @@ from typing import Any
 
 from actors.errors import ServerError
 from actors.ports import free_ports
-from sim import processes
+from sim.processes import children as processes
 
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20

@@ -11,8 +11,8 @@ import msgspec
 from fleetfl.event_log import EventReader
 from sim.chaos import vehicle
 from sim.chaos.ledger import Entry
+from sim.chaos.tcp_proxy import Proxy
 from sim.chaos.vehicle import RESTING, Orders, Settings
-from sim.network import Proxy
 
 # Forked from a process that has imported everything once: an agent is there in hundredths of a second.
 _processes = multiprocessing.get_context("forkserver")

@@ -26,14 +26,14 @@ from fleetfl.event_log import EventReader
 from fleetfl.protocol.addresses import url_of
 from fleetfl.storage import backup
 from fleetfl.storage.backup import Manifest
-from sim import processes
-from sim.broker import Broker
 from sim.chaos import brokers
 from sim.chaos.brokers import BrokerConfig
 from sim.chaos.cluster import TOKEN
 from sim.chaos.fleet import VehicleProcess
+from sim.chaos.tcp_proxy import Proxy, proxy
 from sim.chaos.vehicle import Settings
-from sim.network import Proxy, proxy
+from sim.processes import children as processes
+from sim.processes.brokers import Broker
 
 MARK = "FLEETFL_CHAOS_RUN"
 """In the environment of a run's server and of all that it starts."""

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from sim import world
-from sim.cells import key_of
-from sim.config import SimConfig
 from sim.datasets import DatasetConfig
-from sim.partition import dirichlet_rows
+from sim.live.config import SimConfig
+from sim.partitions._label_skew import dirichlet_rows
+from sim.processes.sweep import key_of
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sim.compare.curve import Curve
-from sim.intervals import mean_ci95
+from sim.report.intervals import mean_ci95
 
 Figure = tuple[float, float]
 """Mean, and half the width of its 95 % interval."""

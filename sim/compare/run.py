@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from fleetfl.config import read_with, validate
-from sim.cells import Line, key_of, measured
 from sim.compare.config import CompareConfig, Contestant, Scenario
 from sim.compare.curve import Curve
 from sim.compare.results import Result
-from sim.config import SimConfig
 from sim.datasets import checked
+from sim.live.config import SimConfig
+from sim.processes.sweep import Line, key_of, measured
 
 
 @dataclass(frozen=True)

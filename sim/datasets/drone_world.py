@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sim import world
 from sim.datasets import DatasetConfig, Weather
-from sim.shares import AnyShares
+from sim.partitions import AnyShares
 from sim.shares.dirichlet import Config as Dirichlet
 
 

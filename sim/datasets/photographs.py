@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import Field
 
 from sim.datasets import DatasetConfig, Weather
-from sim.partition import dirichlet_rows, rows_by_shares
-from sim.shares import AnyShares
+from sim.partitions import AnyShares
+from sim.partitions._label_skew import dirichlet_rows, rows_by_shares
 from vehicle_agent.sensors.labelled_npz import read_archive
 
 

@@ -16,7 +16,7 @@ def write_report(
     *,
     pictures: Pictures | None = None,
 ) -> None:
-    """Self-contained: no network, no library. `summary` as `sim.summary.summarize` gives it."""
+    """Self-contained: no network, no library. `summary` as `sim.report.summary.summarize` gives it."""
     text = page(summary, History(events), pictures or ())
     # A lone surrogate from some vehicle's words must not cost the whole report.
     path.write_text(text, encoding="utf-8", errors="replace")

@@ -19,7 +19,7 @@ text { paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 
 
 def rate_curve(rows: Sequence[dict[str, Any]], *, about: str) -> str:
-    """SVG of rows as `sim.rate_accuracy.run` gives them; those without `loss_points` are left out."""
+    """SVG of rows as `sim.bench.rate_accuracy.run` gives them; those without `loss_points` are left out."""
     rows = sorted(
         (row for row in rows if row["loss_points"] is not None), key=lambda r: r["bits_per_value"]
     )

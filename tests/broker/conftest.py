@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from sim.broker import Broker, mosquitto, nats_server
+from sim.processes.brokers import Broker, mosquitto, nats_server
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from fleetfl.transport import TransportError
 from fleetfl.transport._mqtt_connection import Connection
 from fleetfl.transport.mqtt import Config
-from sim.broker import Broker
-from sim.network import Proxy, proxy
+from sim.chaos.tcp_proxy import Proxy, proxy
+from sim.processes.brokers import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -19,7 +19,7 @@ from fleetfl.storage.journal import Journal
 from fleetfl.transport import Transport
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
-from sim.broker import Broker
+from sim.processes.brokers import Broker
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import Frames

@@ -6,7 +6,7 @@ import pytest
 
 from actors.ports import free_ports
 from fleetfl.doctor import of_settings
-from sim.broker import mosquitto
+from sim.processes.brokers import mosquitto
 
 pytestmark = pytest.mark.broker
 HASHED = (

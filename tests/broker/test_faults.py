@@ -30,8 +30,8 @@ from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import Layout
-from sim.broker import Broker, mosquitto, nats_server
-from sim.network import proxy
+from sim.chaos.tcp_proxy import proxy
+from sim.processes.brokers import Broker, mosquitto, nats_server
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
 from vehicle_agent.sensors import Frames, SensorError

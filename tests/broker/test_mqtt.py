@@ -17,7 +17,7 @@ import pytest
 
 from fleetfl.transport import Packet, PacketRefused, TransportError
 from fleetfl.transport.mqtt import Config
-from sim.broker import Broker, mosquitto, nats_server
+from sim.processes.brokers import Broker, mosquitto, nats_server
 
 pytestmark = pytest.mark.broker
 

@@ -8,7 +8,7 @@ import pytest
 
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.transport.mqtt import Config
-from sim.broker import Broker
+from sim.processes.brokers import Broker
 
 pytestmark = pytest.mark.broker
 

@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from actors.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config
-from sim.broker import mosquitto
+from sim.processes.brokers import mosquitto
 
 pytestmark = pytest.mark.broker
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from actors.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config, WebsocketConfig
-from sim.broker import mosquitto, nats_server
+from sim.processes.brokers import mosquitto, nats_server
 from tests.broker.test_mqtt_tls import write_certificates
 
 pytestmark = pytest.mark.broker

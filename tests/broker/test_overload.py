@@ -15,7 +15,7 @@ from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.releases.generations import Order
 from fleetfl.storage.journal import Journal
 from fleetfl.transport.mqtt import Config as Mqtt
-from sim.broker import Broker
+from sim.processes.brokers import Broker
 
 pytestmark = pytest.mark.broker
 FLEET = "f"

@@ -8,7 +8,7 @@ import pytest
 from actors.ports import free_ports
 from fleetfl.transport import TransportError
 from fleetfl.transport.mqtt import Config
-from sim.broker import mosquitto
+from sim.processes.brokers import mosquitto
 from tests.broker.test_mqtt_tls import write_certificates
 
 pytestmark = pytest.mark.broker

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.broker import Broker, BrokerError, mosquitto
+from sim.processes.brokers import Broker, BrokerError, mosquitto
 
 pytestmark = pytest.mark.broker
 
@@ -30,7 +30,7 @@ def test_broker_dies_with_its_killed_parent(kind: str, tmp_path: Path) -> None:
     """Started from a thread that ends at once: that alone must not kill it."""
     script = f"""
 import concurrent.futures, pathlib, sys, time
-from sim.broker import {kind}
+from sim.processes.brokers import {kind}
 context = {kind}(pathlib.Path(sys.argv[1]))
 with concurrent.futures.ThreadPoolExecutor() as pool:
     broker = pool.submit(context.__enter__).result()

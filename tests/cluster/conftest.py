@@ -13,11 +13,13 @@ import httpx
 import pytest
 
 from fleetfl.event_log import EventLog, EventReader
-from sim import broker, processes, world
-from sim.broker import Broker
-from sim.client import Client
+from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld
+from sim.live.client import Client
+from sim.processes import brokers as broker
+from sim.processes import children as processes
+from sim.processes.brokers import Broker
 
 ROOT = Path(__file__).parents[2]
 HELD_OUT = DroneWorld(num_held_out=20).held_out([Weather(condition="fog")], seed=1)

@@ -25,7 +25,8 @@ from fleetfl.protocol.signing import OneKey
 from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.storage.journal import Journal, path_in
 from fleetfl.transport.mqtt import Config as Mqtt
-from sim import processes, world
+from sim import world
+from sim.processes import children as processes
 from tests.cluster.conftest import ROOT, RunningServer, running_server
 from tests.cluster.test_recovery import FLEET, Vehicle, frames, retained, served
 from tests.cluster.test_vehicle import start

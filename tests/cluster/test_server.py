@@ -24,7 +24,7 @@ from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.transport.mqtt import Config as Mqtt
 from fleetfl.vectors import digest
 from sim import world
-from sim.client import png
+from sim.live.client import png
 from tests import pictures_made as made
 from tests.cluster.conftest import ROOT, running_server
 

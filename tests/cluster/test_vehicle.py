@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sim import processes, world
+from sim import world
+from sim.processes import children as processes
 from tests.cluster.conftest import ROOT
 
 pytestmark = pytest.mark.cluster

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleetfl.transport import Packet, Transport, TransportConfig, TransportError, Will, memory, mqtt
-from sim.broker import Broker, mosquitto, nats_server
+from sim.processes.brokers import Broker, mosquitto, nats_server
 
 PATIENCE_S = 10.0
 Start = Callable[[Path], AbstractContextManager[Broker]]

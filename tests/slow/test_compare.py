@@ -107,7 +107,7 @@ def test_a_comparison_runs_and_goes_on(config, capsys):
 HELD = """
 import sys, time
 from pathlib import Path
-from sim.cells import measured
+from sim.processes.sweep import measured
 
 if __name__ == "__main__":
     list(measured(Path(sys.argv[1]), {"a": 60.0}, time.sleep, workers=1))

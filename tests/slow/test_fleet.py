@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from fleetfl.event_log import EventReader
-from sim import processes, world
+from sim import world
+from sim.processes import children as processes
 from tests.cluster.test_recovery import RUN
 from tests.slow.test_docs import DEMO, starting
 
@@ -140,7 +141,7 @@ def test_photographs_over_mosquitto_with_a_ceiling(tmp_path, photographs):
         *settings(
             f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
             "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
-            "sim.broker=mosquitto", "sim.stop={releases: 2}",
+            "sim.processes.brokers=mosquitto", "sim.stop={releases: 2}",
             "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
         ),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sim.arrivals import arrivals
+from sim.bench.arrivals import arrivals
 
 pytestmark = pytest.mark.unit
 

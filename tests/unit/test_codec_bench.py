@@ -6,7 +6,7 @@ import pytest
 from fleetfl.config import ConfigError
 from fleetfl.plugins import available
 from fleetfl.vectors import Layout
-from sim.codec_bench import configs_of, measure, named
+from sim.bench.codec import configs_of, measure, named
 
 pytestmark = pytest.mark.unit
 

@@ -9,7 +9,6 @@ import pytest
 from fleetfl.commands.options import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
-from sim.cells import CellError, measured
 from sim.compare.closed_form import in_turn, sent_at, with_solved_head
 from sim.compare.config import CompareConfig
 from sim.compare.curve import Curve, smoothed
@@ -19,7 +18,8 @@ from sim.compare.quick import QuickFleet, Vehicles
 from sim.compare.report import page
 from sim.compare.results import Result, tables
 from sim.compare.run import Cell, chosen_values
-from sim.config import SimConfig
+from sim.live.config import SimConfig
+from sim.processes.sweep import CellError, measured
 
 pytestmark = pytest.mark.unit
 FEDBUFF = {

@@ -7,8 +7,8 @@ import yaml
 
 from actors.config import ServerConfig
 from fleetfl.config import ConfigError, load, read_with, validate
-from sim.config import SimConfig
 from sim.fleet.scenario import VirtualConfig
+from sim.live.config import SimConfig
 from vehicle_agent.config import VehicleConfig
 
 pytestmark = pytest.mark.unit

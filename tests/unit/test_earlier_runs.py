@@ -14,9 +14,9 @@ from fleetfl import FleetflError
 from fleetfl.storage.state_lock import sole
 from fleetfl.transport.memory import Config as Memory
 from sim.fleet.command import run as run_virtual
-from sim.partition import PartitionError, dirichlet_rows
-from sim.progress import Progress
-from sim.run import run
+from sim.live.run import run
+from sim.partitions._label_skew import PartitionError, dirichlet_rows
+from sim.report.progress import Progress
 
 pytestmark = pytest.mark.unit
 CLASSES = [

@@ -152,7 +152,7 @@ def test_a_real_vit_s14_loads_and_adapts(data_dir):
     assert model.image_size == 98
     with np.load(data_dir / "cifar10_20k.npz") as data:
         images, labels = data["x_test"][:300], data["y_test"][:300].astype(np.int64)
-    from sim.factory import fit_head
+    from sim.baselines.initial_model import fit_head
 
     # The data's own README: a linear probe on 3,000 images reaches 74.5 %. Two hundred are enough
     # to see that these are its features and not noise (chance is 10 %).

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from sim.network import proxy
+from sim.chaos.tcp_proxy import proxy
 
 pytestmark = pytest.mark.unit
 PATIENCE_S = 20.0

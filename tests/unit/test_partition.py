@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from sim.shares.classes import Config as Classes
+from sim.shares.places import Config as Places
 
 from fleetfl.plugins import available
 from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld
-from sim.partition import dirichlet_rows, dirichlet_shares, rows_by_shares
-from sim.shares.classes import Config as Classes
-from sim.shares.places import Config as Places
+from sim.partitions._label_skew import dirichlet_rows, dirichlet_shares, rows_by_shares
 from vehicle_agent.sensors import AnySensor
 
 pytestmark = pytest.mark.unit
@@ -73,7 +73,7 @@ def test_rows_for_nobody_are_an_error() -> None:
         rows_by_shares(np.zeros(5, int), np.array([[1.0, 0.0], [0.0, 1.0]]), seed=0)
 
 
-@pytest.mark.parametrize("kind", available("sim.shares"))
+@pytest.mark.parametrize("kind", available("sim.partitions"))
 def test_every_kind_of_shares_deals_the_drone_world(kind: str, tmp_path: Path) -> None:
     dataset = DroneWorld.model_validate({"shares": {"kind": kind}})
     dataset.check(world.CLASSES)

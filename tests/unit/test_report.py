@@ -12,8 +12,8 @@ from sim.report import figures, write_report
 from sim.report.accuracy import binned
 from sim.report.history import Absence, History
 from sim.report.markup import VOID, element
+from sim.report.table import result_table
 from sim.report.updates import staleness_class
-from sim.table import result_table
 from tests.fake_run import fake_pictures, fake_run
 
 pytestmark = pytest.mark.unit

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sim.client import Measurement
-from sim.summary import incidents, summarize
+from sim.live.client import Measurement
+from sim.report.summary import incidents, summarize
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sim.chaos.faults import FaultConfig, Hit
 from sim.chaos.stage import Stage
-from sim.network import Proxy
+from sim.chaos.tcp_proxy import Proxy
 
 
 class Config(FaultConfig):

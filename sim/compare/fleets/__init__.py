@@ -11,7 +11,7 @@ from fleetfl.plugins import PluginConfig, chosen_from
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from sim.compare.curve import Curve
-from sim.config import SimConfig
+from sim.live.config import SimConfig
 
 
 class Entrant(Section):

@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.cells import key_of
 from sim.compare.closed_form import in_turn, sent_at, with_solved_head
 from sim.compare.curve import LAST, Curve
 from sim.compare.features import Features, features_of
 from sim.compare.fleets import Entrant, FleetKind
 from sim.compare.head import Head
 from sim.compare.quick import QuickFleet, Vehicles
-from sim.config import SimConfig
+from sim.live.config import SimConfig
+from sim.processes.sweep import key_of
 
 
 class Config(FleetKind):

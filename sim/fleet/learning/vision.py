@@ -93,7 +93,7 @@ class Vision:
 
     def _factory(self, folder: Path, say: Callable[[str], None]) -> np.ndarray:
         """The factory's vector, made once for this model and data: it takes longer than some runs."""
-        from sim.factory import fit_head
+        from sim.baselines.initial_model import fit_head
 
         sim, seed = self.scenario.sim, self.scenario.factory_seed
         settings: list[Any] = [seed, sim.model.model_dump(mode="json")]

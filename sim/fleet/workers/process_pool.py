@@ -16,7 +16,7 @@ from typing import TypeVar
 from fleetfl import FleetflError
 from fleetfl.models import ModelConfig
 from sim.fleet.workers.ray_pool import KEEP_MEMORY, Worker
-from sim.processes import end_with_parent
+from sim.processes.children import end_with_parent
 from vehicle_agent.training import Assignment, Config, LocalTraining
 
 IMPORTED = ["sim.fleet.workers.preload"]

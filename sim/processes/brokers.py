@@ -14,7 +14,7 @@ from typing import Literal
 
 from actors.ports import free_ports
 from fleetfl import FleetflError
-from sim import processes
+from sim.processes import children as processes
 
 HOST = "127.0.0.1"
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.shares import SharesConfig
+from sim.partitions import SharesConfig
 
 
 class Config(SharesConfig):

@@ -16,7 +16,7 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
 from fleetfl.transport import mqtt_publish_bytes
-from sim.arrivals import arrivals
+from sim.bench.arrivals import arrivals
 from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.sensors import SensorSource
 from vehicle_agent.trainer import Trainer

@@ -12,8 +12,8 @@ import yaml
 
 from fleetfl import FleetflError
 from fleetfl.event_log import EventLog
-from sim import processes
 from sim.datasets import Weather
+from sim.processes import children as processes
 
 MAX_EARLY_DEATHS = 3
 

@@ -1,6 +1,6 @@
 """Make the shipped backbone: supervised on clear weather only, photographs and drone world together.
 
-    python -m sim.pretrain --cifar cifar10_20k.npz --out fleet_vit.fp16.safetensors
+    python -m sim.baselines.pretrain --cifar cifar10_20k.npz --out fleet_vit.fp16.safetensors
 
 Two heads share the ViT while it learns and are thrown away after. Half of the patches are left out
 for most of the steps (PatchDropout, arXiv:2208.07220): twice the steps in the same time, and a

@@ -26,17 +26,17 @@ from fleetfl.storage.scratch import scratch
 from fleetfl.storage.state_lock import LOCK, sole
 from fleetfl.vectors import Layout
 from fleetfl.version import commit
-from sim import broker
-from sim.central import train_central
-from sim.client import Client, Measurement, png
-from sim.config import CeilingConfig, SimConfig
+from sim.baselines.centralized import train_central
+from sim.baselines.initial_model import fit_head
 from sim.datasets import checked, dealt
-from sim.factory import fit_head
-from sim.progress import Progress
+from sim.live.client import Client, Measurement, png
+from sim.live.config import CeilingConfig, SimConfig
+from sim.live.tally import Tally
+from sim.live.vehicle_processes import VehicleProcesses, write_files
+from sim.processes import brokers as broker
 from sim.report import write_report
-from sim.summary import summarize
-from sim.tally import Tally
-from sim.vehicles import VehicleProcesses, write_files
+from sim.report.progress import Progress
+from sim.report.summary import summarize
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 

@@ -22,10 +22,10 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.storage.scratch import scratch
 from fleetfl.transport import mqtt_publish_bytes
 from fleetfl.vectors import Layout
-from sim.config import SimConfig
+from sim.baselines.initial_model import fit_head
 from sim.datasets import checked, dealt
-from sim.factory import fit_head
-from sim.progress import Progress
+from sim.live.config import SimConfig
+from sim.report.progress import Progress
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer

@@ -13,7 +13,7 @@ from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.outcome import Outcome
 from fleetfl.protocol.messages import Update
 from fleetfl.vectors import Layout
-from sim.lockstep import LockstepFleet
+from sim.bench.lockstep import LockstepFleet
 
 MOST_EXAMPLES = 2**53
 """The most that the wire takes."""

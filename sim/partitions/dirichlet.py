@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.partition import dirichlet_shares
-from sim.shares import SharesConfig
+from sim.partitions import SharesConfig
+from sim.partitions._label_skew import dirichlet_shares
 
 
 class Config(SharesConfig):

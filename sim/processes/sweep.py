@@ -15,7 +15,7 @@ from typing import Any
 
 from fleetfl import FleetflError
 from fleetfl.version import commit
-from sim.processes import end_with_parent
+from sim.processes.children import end_with_parent
 
 Line = dict[str, Any]
 

@@ -15,7 +15,7 @@ INCIDENTS_SHOWN = 8
 
 
 def result_table(summary: dict[str, Any]) -> RenderableType:
-    """`summary` as `sim.summary.summarize` gives it."""
+    """`summary` as `sim.report.summary.summarize` gives it."""
     parts: list[RenderableType] = [
         Text(figures.headline(summary), style="bold"),
         Text(),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fleetfl.event_log import EventReader
-from sim.summary import incidents
+from sim.report.summary import incidents
 
 
 class Tally:

@@ -14,4 +14,4 @@ class SharesConfig(PluginConfig):
         raise NotImplementedError
 
 
-AnyShares = Annotated[SerializeAsAny[SharesConfig], chosen_from("sim.shares")]
+AnyShares = Annotated[SerializeAsAny[SharesConfig], chosen_from("sim.partitions")]

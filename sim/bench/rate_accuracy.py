@@ -25,12 +25,12 @@ from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch
-from sim.cells import key_of, measured
-from sim.config import SimConfig
+from sim.baselines.initial_model import fit_head
+from sim.bench.lockstep import LockstepFleet
 from sim.datasets import checked, dealt
-from sim.factory import fit_head
-from sim.intervals import mean_ci95
-from sim.lockstep import LockstepFleet
+from sim.live.config import SimConfig
+from sim.processes.sweep import key_of, measured
+from sim.report.intervals import mean_ci95
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer

@@ -1,0 +1,1 @@
+"""What hostile vehicles do to a fleet."""

@@ -1,0 +1,1 @@
+"""What a fleet is compared with: the initial model, and centralized training."""

@@ -1,0 +1,1 @@
+"""Campaigns that measure codecs: bytes, time, and what they cost in accuracy."""

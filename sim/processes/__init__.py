@@ -1,0 +1,1 @@
+"""Child processes of a run: brokers, vehicles, the trials of a sweep."""
