@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from actors.ports import free_ports
-from fleetfl.doctor import of_settings
+from fleetfl.cli.doctor import of_settings
 from sim.processes.brokers import mosquitto
 
 pytestmark = pytest.mark.broker

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from fleetfl.commands.options import CONFIGS
+from fleetfl.cli.options import CONFIGS
 from fleetfl.config import ConfigError, read_with, validate
 from fleetfl.plugins import available
 from sim.compare.closed_form import in_turn, sent_at, with_solved_head

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
 from fleetfl import closed_form
+from fleetfl.cli.inspection import described
 from fleetfl.codecs import decoder
-from fleetfl.inspection import described
 from fleetfl.plugins import available
 from fleetfl.protocol import chunks, wire
 from fleetfl.protocol.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update

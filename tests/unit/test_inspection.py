@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fleetfl.cli.inspection import described, lines
 from fleetfl.codecs import CodecError
-from fleetfl.inspection import described, lines
 from fleetfl.protocol import chunks, wire
 from fleetfl.protocol.messages import Receipt
 from fleetfl.protocol.signing import Keyring, Signer

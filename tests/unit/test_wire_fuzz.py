@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetfl.aggregators.fedbuff import Config as FedBuff
+from fleetfl.cli.inspection import described, lines
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.inspection import described, lines
 from fleetfl.plugins import available
 from fleetfl.protocol import chunks, messages, wire
 from fleetfl.protocol.messages import Ban, Receipt, Release, Rollback, Snapshot, Status, Update

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from fleetfl import FleetflError
-from fleetfl.commands.options import CONFIGS, AsJson, ConfigFile, Overrides, Workers
+from fleetfl.cli.options import CONFIGS, AsJson, ConfigFile, Overrides, Workers
 
 bench_app = typer.Typer(help="Measurements on this machine.", no_args_is_help=True)
 

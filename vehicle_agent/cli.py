@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fleetfl.commands.options import ConfigFile, Overrides
+from fleetfl.cli.options import ConfigFile, Overrides
 from fleetfl.models.loading import uncollected
 
 vehicle_app = typer.Typer(

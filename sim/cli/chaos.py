@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fleetfl.commands.options import AsJson, ConfigFile, Overrides
+from fleetfl.cli.options import AsJson, ConfigFile, Overrides
 
 chaos_app = typer.Typer(help="Fleets in which everything breaks.", no_args_is_help=True)
 

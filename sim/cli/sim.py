@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from fleetfl.commands.options import AsJson, ConfigFile, Overrides, Workers, require
+from fleetfl.cli.options import AsJson, ConfigFile, Overrides, Workers, require
 
 sim_app = typer.Typer(help="Fleets on this machine.", no_args_is_help=True)
 

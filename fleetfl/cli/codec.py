@@ -25,7 +25,7 @@ def codec_inspect(
     """Say what a frame holds: type, fields, signature, codec, and the values of its body."""
     import json
 
-    from fleetfl.inspection import described, lines
+    from fleetfl.cli.inspection import described, lines
     from fleetfl.protocol.signing import Keyring
     from fleetfl.registry.adapter_file import read_adapter
 

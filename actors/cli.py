@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fleetfl.commands.options import ConfigFile, Overrides, require
+from fleetfl.cli.options import ConfigFile, Overrides, require
 
 if TYPE_CHECKING:
     from fleetfl.storage.backup import Manifest

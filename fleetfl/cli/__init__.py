@@ -9,15 +9,15 @@ import typer
 from rich.console import Console
 
 import fleetfl
+from actors.cli import server_app
 from fleetfl import FleetflError
-from fleetfl.commands.bench import bench_app
-from fleetfl.commands.chaos import chaos_app
-from fleetfl.commands.codec import codec_app
-from fleetfl.commands.model import model_app
-from fleetfl.commands.options import CONFIGS, Overrides
-from fleetfl.commands.server import server_app
-from fleetfl.commands.sim import run_fleet, sim_app
-from fleetfl.commands.vehicle import vehicle_app
+from fleetfl.cli.codec import codec_app
+from fleetfl.cli.model import model_app
+from fleetfl.cli.options import CONFIGS, Overrides
+from sim.cli.bench import bench_app
+from sim.cli.chaos import chaos_app
+from sim.cli.sim import run_fleet, sim_app
+from vehicle_agent.cli import vehicle_app
 
 PACKAGES = ("fleetfl", "actors", "vehicle_agent", "sim")
 
@@ -50,7 +50,7 @@ def doctor(
     overrides: Overrides = None,
 ) -> None:
     """Say what is installed, what is missing, and how to mend it."""
-    from fleetfl.doctor import examine
+    from fleetfl.cli.doctor import examine
 
     if not examine(Console(), config, overrides or []):
         raise typer.Exit(1)

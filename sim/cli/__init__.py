@@ -1,0 +1,1 @@
+"""`fleetfl sim`, `fleetfl bench` and `fleetfl chaos`."""
