@@ -10,7 +10,7 @@ All train the same: LoRA and head (8,842 values) in a ViT of 208,000 values with
 client on 32 images of its own in batches of the size given, by `vehicle_agent.trainer`, one thread a process.
 
 - ideal: two processes with 50 trainings each and nothing to coordinate; the slower one counts.
-- by one: the two processes that a virtual fleet trains in (sim.fleet.workers.process_pool), one training at a time.
+- by one: the two processes that a virtual fleet trains in (`process_pool`), one training at a time.
 - batched: the same, as they are in use: stacked adapters.
 - on ray: as batched, on two Ray actors (sim.fleet.workers.ray_pool), which a cluster has more of.
 - flower: one round of FedAvg is 100 clients, `fraction_evaluate` 0, one CPU a client; the model is built once

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sim.live.client import Measurement
+from sim.report.measurement import Measurement
 from sim.report.summary import summarize
 
 WEATHERS = ("clear", "fog", "rain", "night", "snow", "dust", "motion_blur")

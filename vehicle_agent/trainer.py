@@ -60,7 +60,7 @@ class Trainer:
 
 
 def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTraining:
-    """One vehicle's training. (Many at once: sim/fleet/workers/stacked_model.py, held equal to this by its tests.)"""
+    """One vehicle's training. (Many at once: `stacked_model.py` of virtual fleets.)"""
     model.load(todo.start)
     generator, prior = torch.Generator().manual_seed(todo.seed), torch.from_numpy(todo.prior)
     parameters = list(model.trainable.values())

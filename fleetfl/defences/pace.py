@@ -1,6 +1,6 @@
 """How often one vehicle may report: no farther ahead of all others together than a few updates.
 
-Updates beyond their vehicle's share of a step weigh nothing (`fleetfl/defences/influence.py`), but each still counts
+Updates beyond their vehicle's share of a step weigh nothing (`influence.py`), but each still counts
 toward the goal. A flood of them would make versions until everybody else's updates are stale, and its vehicle
 would then be the only one. So an accepted update takes one of its vehicle's places; a place comes back with
 every update that another vehicle reports, counted or not, and with time. Who has no place left is refused

@@ -5,7 +5,8 @@ from torch import nn
 from torch.nn import functional
 
 WIDE = 12
-"""Columns from which on MKL multiplies alike on all processors, where it is told to (sim/fleet/instructions.py)."""
+"""Columns from which on MKL multiplies alike on all processors, where it is told to
+(sim/fleet/instructions.py)."""
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paho.mqtt.client import MQTT_ERR_SUCCESS, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.client import Client as Paho
@@ -15,10 +15,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from fleetfl.transport import Packet, QoS
 from fleetfl.transport._mqtt_client import Client, Fate
 from fleetfl.transport._mqtt_dial import refusal
+from fleetfl.transport._mqtt_settings import ConnectionSettings
 from fleetfl.transport._network import Network, call_in
-
-if TYPE_CHECKING:
-    from fleetfl.transport.mqtt import Config
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ class Connection:
         client: Client,
         callers_loop: asyncio.AbstractEventLoop,
         *,
-        config: Config,
+        config: ConnectionSettings,
         network: Network,
     ) -> None:
         self.paho, self.client = paho, client

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from paho.mqtt.client import Client as Paho
@@ -14,9 +14,7 @@ from paho.mqtt.client import WebsocketConnectionError
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetfl.storage.client_ids import MOST_FOR_ALL
-
-if TYPE_CHECKING:
-    from fleetfl.transport.mqtt import Config
+from fleetfl.transport._mqtt_settings import ConnectionSettings
 
 NOT_YET_VALID, EXPIRED = 9, 10
 """OpenSSL's numbers (X509_V_ERR_...)."""
@@ -81,14 +79,14 @@ def refusal(code: ReasonCode, paho: Paho) -> str:
     return f"the broker refused: {code}"
 
 
-def reason_of(error: BaseException, config: Config) -> str:
+def reason_of(error: BaseException, config: ConnectionSettings) -> str:
     """What stands in the way of a connection, and where it stands: name, network, TLS or the broker."""
     told = f"{type(error).__name__}: {error}"
     words = _words(error, config)
     return f"{words} ({told})" if words else f"{told}{_own_certificate(config)}"
 
 
-def _words(error: BaseException, config: Config) -> str:
+def _words(error: BaseException, config: ConnectionSettings) -> str:
     where, websocket = config.address, config.websocket
     if isinstance(error, ssl.SSLError):
         return f"TLS: {_unspoken(error, config)}"
@@ -120,7 +118,7 @@ def _untrusted(error: ssl.SSLCertVerificationError) -> str:
     )
 
 
-def _unspoken(error: ssl.SSLError, config: Config) -> str:
+def _unspoken(error: ssl.SSLError, config: ConnectionSettings) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _untrusted(error)
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
@@ -134,7 +132,7 @@ def _clock() -> str:
     return f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC: is that right?"
 
 
-def _own_certificate(config: Config) -> str:
+def _own_certificate(config: ConnectionSettings) -> str:
     """What is wrong with the dates of our own certificate; empty if nothing is, or there is none."""
     if config.cert_file is None:
         return ""

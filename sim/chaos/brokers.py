@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from fleetfl.config import Section
-from sim.processes import brokers as broker
+from sim.processes import brokers
 from sim.processes.brokers import Broker
 
 
@@ -22,8 +22,8 @@ class BrokerConfig(Section):
     def start(self, store: Path) -> AbstractContextManager[Broker]:
         """Raises BrokerError."""
         if self.kind == "nats":
-            return broker.nats_server(store, redeliver_after_s=2)
-        return broker.mosquitto(store, extra_config="" if self.persists else "persistence false")
+            return brokers.nats_server(store, redeliver_after_s=2)
+        return brokers.mosquitto(store, extra_config="" if self.persists else "persistence false")
 
 
 def empty(store: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from actors.errors import ServerError
 from actors.ports import free_ports
-from sim.processes import children as processes
+from sim.processes import children
 
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20
@@ -37,7 +37,7 @@ def ray_cluster(log: Path) -> Iterator[str]:
         try:
             yield address
         finally:
-            processes.stop(process, 20)
+            children.stop(process, 20)
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def ray_node(address: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
     try:
         yield process
     finally:
-        processes.stop(process, 20)
+        children.stop(process, 20)
 
 
 def _started(folder: str, log: Path) -> "tuple[subprocess.Popen[bytes], str]":
@@ -74,10 +74,10 @@ def _node(log: Path, options: Callable[[], dict[str, Any]]) -> "subprocess.Popen
     with _one_start:
         for _ in range(TRIES):
             log.unlink(missing_ok=True)  # an earlier start would be taken for this one
-            process = processes.start(_argv(options()), log=log, env=_environment())
+            process = children.start(_argv(options()), log=log, env=_environment())
             if _has_come_up(process, log):
                 return process
-            processes.stop(process)
+            children.stop(process)
     raise ServerError(f"no Ray node came up in {TRIES} tries; see {log}")
 
 

@@ -32,7 +32,7 @@ from sim.chaos.cluster import TOKEN
 from sim.chaos.fleet import VehicleProcess
 from sim.chaos.tcp_proxy import Proxy, proxy
 from sim.chaos.vehicle import Settings
-from sim.processes import children as processes
+from sim.processes import children
 from sim.processes.brokers import Broker
 
 MARK = "FLEETFL_CHAOS_RUN"
@@ -115,12 +115,12 @@ class Stage:
     def start_server(self) -> None:
         argv = [sys.executable, "-m", "fleetfl", "server", "run", str(self.folder / "server.yaml")]
         env = {**os.environ, MARK: str(self.folder)} | ({} if self.has_endpoint else TOKEN)
-        self.server = processes.start(argv, log=self.folder / "server.log", env=env)
+        self.server = children.start(argv, log=self.folder / "server.log", env=env)
 
     def kill_server(self) -> None:
         """With all that it started: as when the machine goes."""
         if self.server is not None:
-            processes.kill(self.server)
+            children.kill(self.server)
             self.server = None
         for process in self._server_processes():
             with contextlib.suppress(psutil.NoSuchProcess):

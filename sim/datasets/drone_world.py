@@ -9,7 +9,7 @@ from pydantic import Field
 from sim import world
 from sim.datasets import DatasetConfig, Weather
 from sim.partitions import AnyShares
-from sim.shares.dirichlet import Config as Dirichlet
+from sim.partitions.dirichlet import Config as Dirichlet
 
 
 class Config(DatasetConfig):

@@ -12,8 +12,8 @@ from fleetfl.version import commit
 from sim.fleet import instructions
 from sim.fleet.run import FleetResult, Point, simulate
 from sim.fleet.scenario import read_scenario
-from sim.live.client import Measurement
 from sim.report import write_report
+from sim.report.measurement import Measurement
 from sim.report.progress import Progress
 from sim.report.summary import summarize
 
@@ -21,7 +21,7 @@ from sim.report.summary import summarize
 def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dict[str, Any]:
     """Run the fleet that the file describes; gives the summary, also written to RUNS/FLEET.
 
-    As sim.live.run's, with `clock`, `virtual_s`, `joules` and `wall_s` besides. Raises ConfigError, ModelError
+    As a live run's, with `clock`, `virtual_s`, `joules` and `wall_s` besides. Raises ConfigError, ModelError
     and SensorError.
     """
     scenario = read_scenario(path, overrides)

@@ -4,7 +4,6 @@ import io
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
@@ -12,16 +11,7 @@ from PIL import Image
 
 from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.event_log import EventLog
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One pass over all held-out frames."""
-
-    version: int
-    """The release that answered last."""
-    accuracy: float
-    by_condition: dict[str, float]
+from sim.report.measurement import Measurement
 
 
 class Client:

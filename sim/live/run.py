@@ -29,12 +29,13 @@ from fleetfl.version import commit
 from sim.baselines.centralized import train_central
 from sim.baselines.initial_model import fit_head
 from sim.datasets import checked, dealt
-from sim.live.client import Client, Measurement, png
+from sim.live.client import Client, png
 from sim.live.config import CeilingConfig, SimConfig
 from sim.live.tally import Tally
 from sim.live.vehicle_processes import VehicleProcesses, write_files
-from sim.processes import brokers as broker
+from sim.processes import brokers
 from sim.report import write_report
+from sim.report.measurement import Measurement
 from sim.report.progress import Progress
 from sim.report.summary import summarize
 from vehicle_agent.config import VehicleConfig
@@ -229,7 +230,7 @@ class _Run:
             yield self.tree["transport"]
             return
         self.progress.step(f"broker: {self.config.broker}")
-        start = broker.nats_server if self.config.broker == "nats" else broker.mosquitto
+        start = brokers.nats_server if self.config.broker == "nats" else brokers.mosquitto
         with start(self.folder / "broker") as running:
             self.progress.say(f"MQTT at {running.host}:{running.port}")
             yield {**self.tree["transport"], "host": running.host, "port": running.port}
@@ -273,7 +274,7 @@ class _Run:
         if self.config.broker == "external":
             require_broker(server.transport, self.config.fleet)
         else:
-            broker.require(self.config.broker)
+            brokers.require(self.config.broker)
 
     def _dealt(self, folder: Path) -> list[dict[str, Any]]:
         config = self.config

@@ -13,7 +13,7 @@ import yaml
 from fleetfl import FleetflError
 from fleetfl.event_log import EventLog
 from sim.datasets import Weather
-from sim.processes import children as processes
+from sim.processes import children
 
 MAX_EARLY_DEATHS = 3
 
@@ -90,11 +90,11 @@ class VehicleProcesses:
             process.terminate()
         deadline = time.monotonic() + patience_s
         for process in running:
-            processes.stop(process, max(0.1, deadline - time.monotonic()))
+            children.stop(process, max(0.1, deadline - time.monotonic()))
 
     def _start(self, vehicle: Vehicle) -> None:
         argv = [sys.executable, "-m", "fleetfl", "vehicle", "run", str(vehicle.file)]
-        vehicle.process = processes.start(argv, log=vehicle.log)
+        vehicle.process = children.start(argv, log=vehicle.log)
         vehicle.began, vehicle.restart_at = time.monotonic(), None
         self.events.write(
             "vehicle_started",

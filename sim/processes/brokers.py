@@ -14,7 +14,7 @@ from typing import Literal
 
 from actors.ports import free_ports
 from fleetfl import FleetflError
-from sim.processes import children as processes
+from sim.processes import children
 
 HOST = "127.0.0.1"
 
@@ -47,7 +47,7 @@ class Broker:
         if not _is_free(self.port):
             # Asked first, because whoever is there might answer for the one we start.
             raise BrokerError(f"port {self.port} of {self.host} is taken; port 0 finds a free one")
-        self._process = processes.start(self._argv, log=self.log)
+        self._process = children.start(self._argv, log=self.log)
         deadline_s = time.monotonic() + patience_s
         while not _accepts_clients(self.host, self.port):
             status = self._process.poll()
@@ -65,13 +65,13 @@ class Broker:
     def stop(self) -> None:
         """The orderly way: SIGTERM."""
         if self._process is not None:
-            processes.stop(self._process)
+            children.stop(self._process)
             self._process = None
 
     def kill(self) -> None:
         """SIGKILL: nothing is written any more."""
         if self._process is not None:
-            processes.kill(self._process)
+            children.kill(self._process)
             self._process = None
 
     def restart(self) -> None:

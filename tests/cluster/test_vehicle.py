@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sim import world
-from sim.processes import children as processes
+from sim.processes import children
 from tests.cluster.conftest import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -38,7 +38,7 @@ def start(server, folder, frames, name, *more):
     ]
     argv = [sys.executable, "-m", "fleetfl", "vehicle", "run", str(ROOT / "configs/vehicle.yaml")]
     argv += [word for pair in pairs for word in ("--set", pair)]
-    return processes.start(argv, log=folder / f"{name}.log")
+    return children.start(argv, log=folder / f"{name}.log")
 
 
 def wait_for(server, kind, name, process, log, after=0, patience_s=90.0):
@@ -61,7 +61,7 @@ def test_a_vehicle_learns_from_its_folder_and_says_goodbye(server, tmp_path, fra
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
-        processes.stop(process, 5)
+        children.stop(process, 5)
     goodbye = wait_for(server, "offline", "drone-01", process, log)
     assert any(e["bytes_up"] > 0 for e in goodbye)
     assert "Traceback" not in log.read_text()
@@ -85,4 +85,4 @@ def test_a_killed_vehicle_is_reported_and_its_outbox_is_emptied_after(server, tm
         assert len(names) == len(set(names))
         assert len({boot for boot, _ in names}) == 2
     finally:
-        processes.stop(process, 10)
+        children.stop(process, 10)

@@ -79,7 +79,7 @@ def test_help(command, ended):
     ("arguments", "says"),
     [
         (["sim", "run", "gone.yaml"], "error: gone.yaml: cannot be read"),
-        (["demo", "--set", "sim.live.vehicle_processes=3"], "sim.live.vehicle_processes: "),
+        (["demo", "--set", "sim.vehicles=3"], "sim.vehicles: "),
         (["demo", "--set", "sim.num_vehicles=none"], "sim.num_vehicles: "),
         (["demo", "--set", "vehicle.codec.kind=zip"], "vehicle.codec: no kind 'zip'"),
         (["demo", "--set", "server.aggregator.goal=0"], "server.aggregator.goal: "),

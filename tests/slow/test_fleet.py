@@ -16,7 +16,7 @@ import pytest
 
 from fleetfl.event_log import EventReader
 from sim import world
-from sim.processes import children as processes
+from sim.processes import children
 from tests.cluster.test_recovery import RUN
 from tests.slow.test_docs import DEMO, starting
 
@@ -58,7 +58,7 @@ def proxies(run: str) -> list[psutil.Process]:
 def test_the_readmes_demo_goes_on_when_a_vehicle_and_a_replica_are_killed(tmp_path):
     log, folder, start = tmp_path / "log", tmp_path / "runs" / "quickstart", starting(tmp_path)
     start["env"][RUN] = str(tmp_path)
-    process = processes.start(DEMO.split(), log=log, **start)
+    process = children.start(DEMO.split(), log=log, **start)
     try:
         wait_for(lambda: events(folder, "accepted"), process, log, "update")
         victim = next(e for e in events(folder, "vehicle_started") if e["vehicle"] == "v01")
@@ -67,7 +67,7 @@ def test_the_readmes_demo_goes_on_when_a_vehicle_and_a_replica_are_killed(tmp_pa
         os.kill(events(folder, "replica_started")[-1]["pid"], signal.SIGKILL)
         assert process.wait(400) == 0, log.read_text()
     finally:
-        processes.stop(process, 5)
+        children.stop(process, 5)
     _, alive = psutil.wait_procs(proxies(str(tmp_path)), timeout=5)
     assert alive == []
     summary = json.loads((folder / "summary.json").read_text())
@@ -98,17 +98,17 @@ def test_ctrl_c_ends_all_that_a_run_started(tmp_path):
         "sim.dataset.num_factory=300", "sim.dataset.num_held_out=100",
     )  # fmt: skip
     log, folder = tmp_path / "log", tmp_path / "quickstart"
-    process = processes.start(argv, log=log)
+    process = children.start(argv, log=log)
     try:
         wait_for(lambda: len(events(folder, "vehicle_started")) == 2, process, log, "vehicle")
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) > 6
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) > 6
         process.send_signal(signal.SIGINT)
         assert process.wait(60) != 0
-        _, alive = psutil.wait_procs(children, timeout=20)
+        _, alive = psutil.wait_procs(started, timeout=20)
         assert [p.name() for p in alive] == []
     finally:
-        processes.stop(process, 5)
+        children.stop(process, 5)
     assert "Traceback" not in log.read_text()
 
 
@@ -141,7 +141,7 @@ def test_photographs_over_mosquitto_with_a_ceiling(tmp_path, photographs):
         *settings(
             f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
             "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
-            "sim.processes.brokers=mosquitto", "sim.stop={releases: 2}",
+            "sim.broker=mosquitto", "sim.stop={releases: 2}",
             "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
         ),
     )  # fmt: skip
@@ -170,14 +170,14 @@ def test_vehicles_that_cannot_run_end_the_run_with_the_end_of_a_log(tmp_path, ph
         "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]", "sim.restart_s=0",
     )  # fmt: skip
     log, folder = tmp_path / "log", tmp_path / "runs" / "cifar10"
-    process = processes.start(argv, log=log)
+    process = children.start(argv, log=log)
     try:
         wait_for(lambda: events(folder, "serving"), process, log, "endpoint")
         for file in (folder / "shards").iterdir():
             file.unlink()
         assert process.wait(400) == 1
     finally:
-        processes.stop(process, 5)
+        children.stop(process, 5)
     said = log.read_text()
     assert "ended 3 times right after its start (exit status 1)" in said
     assert re.search(r"shards/\S+ cannot be read", said)

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
-from sim.shares.classes import Config as Classes
-from sim.shares.places import Config as Places
 
 from fleetfl.plugins import available
 from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld
 from sim.partitions._label_skew import dirichlet_rows, dirichlet_shares, rows_by_shares
+from sim.partitions.classes import Config as Classes
+from sim.partitions.places import Config as Places
 from vehicle_agent.sensors import AnySensor
 
 pytestmark = pytest.mark.unit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sim.live.client import Measurement
+from sim.report.measurement import Measurement
 from sim.report.summary import incidents, summarize
 
 pytestmark = pytest.mark.unit

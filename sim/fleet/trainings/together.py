@@ -1,8 +1,8 @@
 """Many in one call and on all cores, ahead of need: each is worked out from when its stack is full.
 
 A stack has the trainings that were begun one after the other in virtual time, as many as the model gains by
-(`sim/fleet/workers/stacked_model.py`), or fewer if the first result is needed before it is full. So what lies in it follows from
-virtual time alone, and the same seed gives the same bits however many cores there are.
+(`sim/fleet/workers/stacked_model.py`), or fewer if the first result is needed before it is full. So what lies
+in it follows from virtual time alone, and the same seed gives the same bits however many cores there are.
 """
 
 from __future__ import annotations

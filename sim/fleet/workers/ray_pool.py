@@ -28,16 +28,16 @@ class Worker:
     def __init__(self, config: Config, model: ModelConfig, *, seed: int) -> None:
         self.config, self.model = config, model.build(seed=seed, threads=1)
         # In the actor, after its environment is set; whoever only asks for trainings needs no torch.
-        from sim.fleet.workers import stacked_model as batched
+        from sim.fleet.workers import stacked_model
 
-        self.batched = batched
+        self.stacked_model = stacked_model
 
     def train(self, todo: Sequence[Assignment], rows: int) -> list[LocalTraining]:
-        return self.batched.train_together(self.config, self.model, todo, rows=rows)
+        return self.stacked_model.train_together(self.config, self.model, todo, rows=rows)
 
     def rows_for(self) -> int:
         """How many images are best looked at at once: see sim/fleet/workers/stacked_model.py."""
-        return self.batched.rows_for(self.model)
+        return self.stacked_model.rows_for(self.model)
 
 
 class TrainingPool:
