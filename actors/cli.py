@@ -1,4 +1,4 @@
-"""`fleetfl server`: aggregation and the endpoint."""
+"""`fleetfl server` and `fleetfl status`: aggregation and the endpoint, and how they are."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from fleetfl.cli.options import ConfigFile, Overrides, require
+from actors.errors import NotWellError
+from fleetfl.cli.options import CONFIGS, ConfigFile, Overrides, require
 
 if TYPE_CHECKING:
     from fleetfl.storage.backup import Manifest
@@ -107,3 +108,48 @@ def _summary(made: "Manifest") -> str:
         f"{len(made.files)} files, {made.num_bytes / 1e6:.1f} MB; {where} in the journal, "
         f"{releases} releases, {keys} vehicles' keys"
     )
+
+
+def status(
+    config: Annotated[
+        Path, typer.Argument(help="The server's settings: where its monitor is.", metavar="CONFIG")
+    ] = CONFIGS / "server.yaml",
+    overrides: Overrides = None,
+    url: Annotated[
+        str | None, typer.Option(help="The monitor's address, as the server prints it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
+) -> None:
+    """Say how a running server and its vehicles are. Status 1 if something keeps it from its work."""
+    import time
+
+    import msgspec
+    from rich.live import Live
+
+    from actors.monitoring.status import look, summary, troubles
+    from actors.monitoring.status_table import rendered
+    from fleetfl.config import load
+
+    if url is None:
+        from actors.config import ServerConfig
+
+        url = load(config, "server", ServerConfig, overrides or []).monitor_url
+    before = look(url)
+    time.sleep(1.0)
+    now = look(url)
+    about = summary(now, before)
+    console = Console()
+    if as_json:
+        typer.echo(msgspec.json.encode(about).decode())  # NaN is null there
+    elif not watch:
+        console.print(rendered(about))
+    if as_json or not watch:
+        if wrong := troubles(about):
+            raise NotWellError("; ".join(wrong))
+        return
+    with Live(rendered(summary(now, before)), console=console, screen=console.is_terminal) as live:
+        while True:
+            time.sleep(2.0)
+            before, now = now, look(url)
+            live.update(rendered(summary(now, before)), refresh=True)

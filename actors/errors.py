@@ -5,3 +5,7 @@ from fleetfl import FleetflError
 
 class ServerError(FleetflError, RuntimeError):
     """The server cannot start or go on; says why and what to do."""
+
+
+class NotWellError(FleetflError):
+    """Something keeps a running server from its work."""

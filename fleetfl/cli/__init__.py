@@ -1,4 +1,4 @@
-"""The command line: `fleetfl --help`. Groups of commands are in fleetfl/commands/."""
+"""The command line: `fleetfl --help`. Commands live beside what they run, and are found as entry points."""
 
 import signal
 import sys
@@ -9,15 +9,9 @@ import typer
 from rich.console import Console
 
 import fleetfl
-from actors.cli import server_app
 from fleetfl import FleetflError
-from fleetfl.cli.codec import codec_app
-from fleetfl.cli.model import model_app
-from fleetfl.cli.options import CONFIGS, Overrides
-from sim.cli.bench import bench_app
-from sim.cli.chaos import chaos_app
-from sim.cli.sim import run_fleet, sim_app
-from vehicle_agent.cli import vehicle_app
+from fleetfl.cli.entry_points import add_commands
+from fleetfl.cli.options import Overrides
 
 PACKAGES = ("fleetfl", "actors", "vehicle_agent", "sim")
 
@@ -26,19 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(sim_app, name="sim")
-app.add_typer(server_app, name="server")
-app.add_typer(vehicle_app, name="vehicle")
-app.add_typer(codec_app, name="codec")
-app.add_typer(model_app, name="model")
-app.add_typer(bench_app, name="bench")
-app.add_typer(chaos_app, name="chaos")
-
-
-@app.command()
-def demo(overrides: Overrides = None) -> None:
-    """Run the quickstart fleet: 8 vehicles under weather, a broker, a server, an endpoint."""
-    run_fleet(CONFIGS / "quickstart.yaml", overrides or [])
+add_commands(app)
 
 
 @app.command()
@@ -54,52 +36,6 @@ def doctor(
 
     if not examine(Console(), config, overrides or []):
         raise typer.Exit(1)
-
-
-@app.command()
-def status(
-    config: Annotated[
-        Path, typer.Argument(help="The server's settings: where its monitor is.", metavar="CONFIG")
-    ] = CONFIGS / "server.yaml",
-    overrides: Overrides = None,
-    url: Annotated[
-        str | None, typer.Option(help="The monitor's address, as the server prints it.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until Ctrl-C.")] = False,
-) -> None:
-    """Say how a running server and its vehicles are. Status 1 if something keeps it from its work."""
-    import time
-
-    import msgspec
-    from rich.live import Live
-
-    from actors.monitoring.status import look, summary, troubles
-    from actors.monitoring.status_table import rendered
-    from fleetfl.config import load
-
-    if url is None:
-        from actors.config import ServerConfig
-
-        url = load(config, "server", ServerConfig, overrides or []).monitor_url
-    before = look(url)
-    time.sleep(1.0)
-    now = look(url)
-    about = summary(now, before)
-    console = Console()
-    if as_json:
-        typer.echo(msgspec.json.encode(about).decode())  # NaN is null there
-    elif not watch:
-        console.print(rendered(about))
-    if as_json or not watch:
-        if wrong := troubles(about):
-            _fail("; ".join(wrong))
-        return
-    with Live(rendered(summary(now, before)), console=console, screen=console.is_terminal) as live:
-        while True:
-            time.sleep(2.0)
-            before, now = now, look(url)
-            live.update(rendered(summary(now, before)), refresh=True)
 
 
 @app.command()

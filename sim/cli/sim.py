@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from fleetfl.cli.options import AsJson, ConfigFile, Overrides, Workers, require
+from fleetfl.cli.options import CONFIGS, AsJson, ConfigFile, Overrides, Workers, require
 
 sim_app = typer.Typer(help="Fleets on this machine.", no_args_is_help=True)
 
@@ -84,3 +84,8 @@ def run_fleet(config: Path, overrides: list[str]) -> None:
         summary = run(config, overrides, progress=progress)
     console.print(result_table(summary))
     console.print(f"report: {summary['folder']}/report.html", highlight=False, soft_wrap=True)
+
+
+def demo(overrides: Overrides = None) -> None:
+    """Run the quickstart fleet: 8 vehicles under weather, a broker, a server, an endpoint."""
+    run_fleet(CONFIGS / "quickstart.yaml", overrides or [])

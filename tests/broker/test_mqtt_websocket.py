@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from actors.ports import free_ports
 from fleetfl.transport import TransportError
-from fleetfl.transport.mqtt import Config, WebsocketConfig
+from fleetfl.transport._mqtt_settings import WebsocketConfig
+from fleetfl.transport.mqtt import Config
 from sim.processes.brokers import mosquitto, nats_server
 from tests.broker.test_mqtt_tls import write_certificates
 
