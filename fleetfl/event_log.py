@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from fleetfl.config import Section
+from fleetfl.storage.plain_files import opened
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class EventLog:
         """The file that has the path now: not one that was moved, deleted or numbered meanwhile."""
         if self.file is None or _identity(self.path) != _identity(self.file):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+            file = os.open(self.path, flags, 0o644)
             # Not before: a new file would get the number by which readers know the old one.
             self.close()
             self.file = file
@@ -125,10 +127,10 @@ def parts(path: Path) -> list[Path]:
     numbered = [
         (int(number), part)
         for part in path.parent.glob(f"{glob.escape(path.name)}.*")
-        if (number := part.name.removeprefix(f"{path.name}.")).isdecimal()
+        if (number := part.name.removeprefix(f"{path.name}.")).isdecimal() and part.is_file()
     ]
     older = [part for _, part in sorted(numbered, reverse=True)]
-    return [*older, path] if path.exists() else older
+    return [*older, path] if path.is_file() else older
 
 
 def _part(path: Path, number: int) -> Path:
@@ -177,7 +179,7 @@ class EventReader:
             files = []
             try:
                 for part in parts(self.path):
-                    files.append(stack.enter_context(part.open("rb")))
+                    files.append(stack.enter_context(opened(part)))
                 return files
             except FileNotFoundError:  # they are getting their next numbers
                 stack.close()

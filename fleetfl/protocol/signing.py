@@ -29,7 +29,10 @@ from pydantic import Field
 from fleetfl import FleetflError
 from fleetfl.config import Section
 from fleetfl.protocol.messages import VEHICLE_PATTERN
+from fleetfl.storage.plain_files import content_of
 
+MAX_BYTES = 65_536
+"""Of a key's file."""
 COUNT_EVERY_S = 5.0
 """Between two counts of the keys in a folder."""
 
@@ -89,7 +92,7 @@ class Signer:
         if not path.exists():
             _write(path, _pem(Ed25519PrivateKey.generate()), mode=0o600, over=False)
         try:
-            key = load_pem_private_key(path.read_bytes(), password=None)
+            key = load_pem_private_key(content_of(path, max_bytes=MAX_BYTES), password=None)
         except Exception as unfit:  # whatever OpenSSL and its binding raise
             raise IdentityError(f"key file {path} is not a private key in PEM: {unfit}") from unfit
         if not isinstance(key, Ed25519PrivateKey):
@@ -262,7 +265,7 @@ def _line(public: bytes, name: str) -> str:
 def _read_line(path: Path) -> Ed25519PublicKey:
     """Raises IdentityError."""
     try:
-        key = load_ssh_public_key(path.read_bytes())
+        key = load_ssh_public_key(content_of(path, max_bytes=MAX_BYTES))
     except Exception as unfit:  # as above
         raise IdentityError(
             f"key file {path} is not a line `ssh-ed25519 KEY NAME`: {unfit}"

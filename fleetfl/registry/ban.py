@@ -13,6 +13,7 @@ from pathlib import Path
 from fleetfl.protocol.messages import MAX_NOTE, Ban
 from fleetfl.registry import requests
 from fleetfl.storage.atomic_write import write_whole
+from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ async def ask(state: Path, name: str, *, reason: str = "", is_banned: bool = Tru
 def in_force(state: Path) -> dict[str, str]:
     """Banned vehicles and why, as the server has last written them down for people."""
     try:
-        found = json.loads(_view(state).read_bytes())
+        found = json.loads(content_of(_view(state)))
     except Exception:  # no ban was ever asked for; the server's memory is in its checkpoints
         return {}
     return found if isinstance(found, dict) else {}

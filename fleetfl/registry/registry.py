@@ -20,6 +20,7 @@ import msgspec
 from fleetfl import FleetflError
 from fleetfl.registry.release_file import Record, ReleaseFileError, named, read_release
 from fleetfl.storage.atomic_write import write_durably
+from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ class Registry:
 
     def _read_scores(self, path: Path) -> Scores | None:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Scores)
+            return msgspec.json.decode(content_of(path), type=Scores)
         except FileNotFoundError:
             return None
         except Exception as damaged:
@@ -164,7 +165,7 @@ class Registry:
         """The settings of that fingerprint. Raises RegistryError if they are gone or damaged."""
         path = self.config_path(fingerprint)
         try:
-            content = path.read_bytes()
+            content = content_of(path)
         except OSError as missing:
             raise RegistryError(f"settings {path}: {missing.strerror}") from missing
         if fingerprint_of(content) != fingerprint:

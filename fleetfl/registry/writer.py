@@ -18,6 +18,7 @@ from fleetfl.registry.release_file import (
 )
 from fleetfl.registry.retention import Config, retained
 from fleetfl.storage.atomic_write import sync, write_durably, write_whole
+from fleetfl.storage.plain_files import content_of
 from fleetfl.vectors import Layout
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Registrar:
 
     def _write_settings(self) -> None:
         path = self.registry.config_path(self.fingerprint)
-        if not path.exists() or path.read_bytes() != self.settings:
+        if not path.exists() or content_of(path) != self.settings:
             write_durably(path, self.settings)
 
     def _write(self, record: Record, layout: Layout, vector: np.ndarray) -> None:

@@ -17,7 +17,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """As `write_durably`, but a loss of power may undo it until its folder is synced. Raises OSError."""
     _make(path.parent)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    # Not waiting: a pipe may have been left there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -17,6 +17,7 @@ import numpy as np
 
 from fleetfl import FleetflError
 from fleetfl.storage.atomic_write import write_durably
+from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Checkpoints:
 
 def _state(path: Path) -> Any:
     try:
-        whole = path.read_bytes()
+        whole = content_of(path)
     except OSError as failed:
         raise CheckpointError(f"checkpoint {path}: {failed.strerror}") from failed
     content = memoryview(whole)[36:]

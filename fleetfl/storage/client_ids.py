@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 
 from fleetfl.storage.atomic_write import write_durably
+from fleetfl.storage.plain_files import content_of
 
 MOST_FOR_ALL = 23
 """Characters that a broker of MQTT 3.1 allows. One of 3.1.1 has to allow as many, and those that are in use
@@ -41,7 +42,7 @@ def server_of(state: Path) -> str:
     """
     path = state / FILE
     try:
-        kept = path.read_text().strip()
+        kept = content_of(path, max_bytes=4096).decode(errors="replace").strip()
     except FileNotFoundError:
         kept = ""
     if not (kept.isascii() and kept.isalnum() and len(kept) <= 32):

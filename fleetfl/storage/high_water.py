@@ -6,7 +6,12 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
+from fleetfl.storage.plain_files import content_of
+
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 4096
+"""What is longer is no number, and not read."""
 
 
 class HighWater:
@@ -44,7 +49,7 @@ class HighWater:
     def _write(self, number: int, durably: bool) -> None:
         if self.file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK, 0o600)
         packed = struct.pack(">Q", number)
         os.pwrite(self.file, packed + struct.pack(">I", crc32(packed)), 0)
         if durably:
@@ -61,7 +66,7 @@ class HighWater:
 
 def _read(path: Path) -> int:
     try:
-        content = path.read_bytes()
+        content = content_of(path, max_bytes=MAX_BYTES)
     except FileNotFoundError:
         return 0
     except OSError as failed:

@@ -122,7 +122,7 @@ def alone(path: Path) -> Iterator[None]:
 def _locked(path: Path, how: int) -> Iterator[None]:
     lock = path.with_name("lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_NONBLOCK, 0o644)
     try:
         fcntl.flock(descriptor, how)
         yield

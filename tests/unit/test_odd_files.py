@@ -1,6 +1,7 @@
 """Files of our own that somebody has changed: every reader has an error of its own, or goes on."""
 
 import json
+import os
 import random
 from hashlib import sha256
 
@@ -12,12 +13,16 @@ from actors.monitoring import status
 from fleetfl import config as settings
 from fleetfl.config import ConfigError, Section
 from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
-from fleetfl.event_log import EventReader
+from fleetfl.event_log import EventLog, EventReader
 from fleetfl.protocol.signing import IdentityError, Keyring, OneKey, Signer
+from fleetfl.registry import ban
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.registry.registry import Registry, RegistryError, fingerprint_of
 from fleetfl.registry.release_file import ReleaseFileError, read_record, read_release
+from fleetfl.storage import client_ids
+from fleetfl.storage.atomic_write import write_durably
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
+from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal, JournalError
 from fleetfl.vectors import Layout
 
@@ -61,6 +66,68 @@ def test_whatever_a_file_holds_is_the_readers_own_error(odd, read, error):
         return  # SQLite takes an empty file for a new one
     with pytest.raises(error, match="odd"):
         read(odd)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """Whoever opens it as if it were a file waits for ever."""
+    os.mkfifo(tmp_path / "odd")
+    return tmp_path / "odd"
+
+
+@pytest.mark.parametrize(("read", "error"), READERS.values(), ids=READERS)
+def test_a_pipe_in_a_files_place_is_the_readers_own_error(pipe, read, error):
+    with pytest.raises(error, match="odd"):
+        read(pipe)
+
+
+def test_pipes_all_over_a_state_folder_hold_nobody_up(tmp_path):
+    for name in (
+        "keys/v1.pub",
+        "checkpoints/7.checkpoint",
+        "generation",
+        "gateway-id",
+        "bans.json",
+        "events.jsonl",
+        "events.jsonl.1",
+        "registry/1-a/00000001.scores.json",
+        "registry/configs/aa.json",
+        ".new.partial",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    assert "v1.pub" in Keyring("f", tmp_path / "keys").objection("v1", b"frame", bytes(64))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoints(tmp_path / "checkpoints").newest()
+    generation = HighWater(tmp_path / "generation")
+    assert generation.number == 0
+    with pytest.raises(OSError, match="generation"):
+        generation.raise_to(3, durably=True)
+    with pytest.raises(OSError, match="gateway-id"):
+        client_ids.server_of(tmp_path)
+    assert ban.in_force(tmp_path) == {}
+    EventLog(tmp_path / "events.jsonl").write("started")
+    assert EventReader(tmp_path / "events.jsonl").read() == []
+    registry = Registry.of_server(tmp_path)
+    assert list(registry.all_scores("1-a")) == []
+    with pytest.raises(RegistryError, match=r"aa\.json"):
+        registry.config("aa")
+    with pytest.raises(OSError, match="new"):
+        write_durably(tmp_path / "new", b"content")
+
+
+def test_a_key_as_long_as_a_disk_is_not_read_into_memory(tmp_path):
+    with (tmp_path / "odd").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(IdentityError, match="odd"):
+        OneKey("f", tmp_path / "odd")
+
+
+def test_a_gateways_id_that_is_no_text_is_drawn_anew(tmp_path):
+    (tmp_path / client_ids.FILE).write_bytes(b"\xff\xfe")
+    drawn = client_ids.server_of(tmp_path)
+    assert drawn == client_ids.server_of(tmp_path)
+    assert drawn.isalnum()
 
 
 @pytest.mark.parametrize(("read", "error"), READERS.values(), ids=READERS)
