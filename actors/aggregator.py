@@ -18,6 +18,7 @@ from actors.config import ServerConfig
 from actors.malloc import keep_freed
 from actors.monitoring.metrics import Metrics
 from actors.naming import GenerationNames
+from fleetfl import closed_form
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
@@ -30,7 +31,7 @@ from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.registry.registry import RegistryError
 from fleetfl.registry.release_file import Record, named
 from fleetfl.registry.writer import Registrar
-from fleetfl.releases.generations import Order, order_of
+from fleetfl.releases.generations import GenerationError, Order, order_of
 from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Kept
@@ -467,6 +468,8 @@ class Aggregator:
             raise CheckpointError(
                 f"{self.config.generation_path} cannot be written: {failed}"
             ) from failed
+        except GenerationError as last:
+            raise CheckpointError(f"{self.config.state}: {last}") from last
 
     def _begin_generation(self, why: str, counted: int, *, past: int = 0) -> None:
         """From here on versions may have other bits than those that went out, so they get another name.
@@ -510,7 +513,9 @@ class Aggregator:
                 if row in self.refused:
                     why = f"refused before: {self.refused[row]}"
                     return Outcome("refused", version, 0, Refusal.EARLIER, why)
-                known = self.coordinator.ledger.knows(update.vehicle, update.boot, update.sequence)
+                name = (update.vehicle, update.boot, update.sequence)
+                # Sums that came after their head are not remembered.
+                known = update.codec == closed_form.KIND or self.coordinator.ledger.knows(*name)
                 # What is so old that the ledger has forgotten it was counted: it was not refused.
                 if known or update.base_version < self.coordinator.ledger.floor:
                     return Outcome("duplicate", version, version - update.base_version)

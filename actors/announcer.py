@@ -16,7 +16,7 @@ from fleetfl.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases.generations import BEFORE_ALL, LAST_VERSION, Order, order_of
+from fleetfl.releases.generations import BEFORE_ALL, LAST_NUMBER, LAST_VERSION, Order, order_of
 from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 
@@ -102,15 +102,15 @@ class Announcer:
 
     async def _said(self) -> list[Release | Snapshot]:
         """What the broker has with our signature. Raises TransportError."""
-        frames = await asyncio.gather(
-            self.retained.first_frame(topics.release(self.fleet), FIRST_LOOK_S),
-            self.retained.first_frame(topics.snapshot_chunks(self.fleet), FIRST_LOOK_S),
+        found = await asyncio.gather(
+            self.retained.first(topics.release(self.fleet), self.ours, FIRST_LOOK_S),
+            self.retained.first(topics.snapshot_chunks(self.fleet), self.ours, FIRST_LOOK_S),
         )
-        return [news for frame in frames if (news := self.ours(frame)) is not None]
+        return [news for news in found if news is not None]
 
-    def ours(self, frame: bytes | None) -> Release | Snapshot | None:
+    def ours(self, frame: bytes) -> Release | Snapshot | None:
         """The frame's message, if this server's key has signed it."""
-        if frame is None or self.signer is None:
+        if self.signer is None:
             return None
         try:
             message = wire.decode(frame, self.signer, sender=SERVER)
@@ -132,6 +132,9 @@ class Announcer:
             newest.version,
             newest.lineage,
         )
+        if beyond[0] >= LAST_NUMBER:
+            log.error("nothing stands behind generation %d: who holds it stays there", beyond[0])
+            return
         await self.announcement(beyond)
 
     async def _look_after(self) -> None:

@@ -17,10 +17,11 @@ class GenerationNames:
     def next(self, known: Iterable[str], *, past: int = 0) -> str:
         """A name that was never given, with a number higher than those of all `known` ones and `past`.
 
-        It is on disk that the number is taken before this returns. Raises OSError.
+        It is on disk that the number is taken before this returns. Raises OSError, or
+        GenerationError if there is no higher one.
         """
         past = max(past, self.highest.number)
-        name = successor([*known, *self.registry.lineages(), f"{past}-0"])
+        name = successor([*known, *self.registry.lineages()], past=past)
         self.highest.raise_to(number_of(name), durably=True)
         self.highest.close()  # rarely written: no file is held open for it, which would hold a disk
         return name

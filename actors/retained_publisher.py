@@ -5,11 +5,13 @@ A broker that was killed before it saved forgets it without a word. So one looks
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from fleetfl.protocol.chunks import Assembler, split
 from fleetfl.protocol.wire import WireError
 from fleetfl.transport import Transport
 
+_T = TypeVar("_T")
 PATIENCE_S = 5.0
 """A retained packet comes at once, if it is there."""
 
@@ -47,14 +49,16 @@ class Retained:
             topic for topic, payload in self.watched.items() if await self._at(topic) != payload
         ]
 
-    async def first_frame(self, topic_filter: str, patience_s: float) -> bytes | None:
-        """The first whole frame that the retained chunks there make; None if none comes in that time.
+    async def first(
+        self, topic_filter: str, wanted: Callable[[bytes], _T | None], patience_s: float
+    ) -> _T | None:
+        """What `wanted` makes of the first whole frame there that is one; None if none comes in that time.
 
-        Raises TransportError.
+        Others may have put theirs beside it. Raises TransportError.
         """
         assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
 
-        async def frame() -> bytes | None:
+        async def found() -> _T | None:
             async with self.transport.subscribe(topic_filter, qos=0) as packets:
                 async for packet in packets:
                     packet.ack()
@@ -62,11 +66,11 @@ class Retained:
                         whole = assembler.add("server", packet.payload, clock())
                     except WireError:
                         continue  # anybody may have put it there
-                    if whole is not None:
-                        return whole
+                    if whole is not None and (one := wanted(whole)) is not None:
+                        return one
             return None
 
-        reading = asyncio.ensure_future(frame())
+        reading = asyncio.ensure_future(found())
         try:
             await asyncio.wait({reading}, timeout=patience_s)  # not wait_for: as below
         finally:

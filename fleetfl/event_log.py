@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from pydantic import Field
 
 from fleetfl.config import Section
-from fleetfl.storage.plain_files import opened
+from fleetfl.plain_files import opened
 
 log = logging.getLogger(__name__)
 

@@ -140,6 +140,7 @@ class Agent:
         )
         self.delivery = Delivery(
             self.books,
+            vehicle=identity.vehicle,
             transport=transport,
             update_topic=identity.update_topic,
             receipt_topic=topics.receipt(identity.fleet, identity.vehicle),

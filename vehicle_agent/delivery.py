@@ -47,6 +47,7 @@ class Delivery:
         self,
         books: Books,
         *,
+        vehicle: str,
         transport: Transport,
         update_topic: str,
         receipt_topic: str,
@@ -56,7 +57,7 @@ class Delivery:
         tell: Callable[[str], None],
         seed: str = "",
     ) -> None:
-        self.books, self.transport = books, transport
+        self.vehicle, self.books, self.transport = vehicle, books, transport
         self.update_topic, self.receipt_topic = update_topic, receipt_topic
         self.server_key, self.resend_s = server_key, resend_s
         self.newest, self.tell = newest, tell
@@ -197,6 +198,10 @@ class Delivery:
             log.warning("receipt dropped: %s", noise)
             return
         if not isinstance(receipt, Receipt):
+            return
+        if receipt.vehicle != self.vehicle:
+            # Signed by our server, and put here by somebody else.
+            log.warning("receipt dropped: it is %s's", receipt.vehicle)
             return
         self.is_refused = receipt.reason == SIGNATURE
         if self.is_refused:

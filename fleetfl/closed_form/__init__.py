@@ -42,6 +42,10 @@ class OlderSums(FleetflError, ValueError):
     """Sums from before those that are held of the same vehicle, such as a repeat of what was replaced."""
 
 
+class OtherFeatures(FleetflError, ValueError):
+    """A step has changed the features since: no head can be solved from sums over the former ones."""
+
+
 class Config(Section):
     vehicles: int = Field(default=8, ge=1)
     """The head is released once the sums of so many are in. Later ones change nothing, and are not kept."""
@@ -276,17 +280,19 @@ class ClosedFormHead:
     ) -> np.ndarray | None:
         """Take these sums in; gives the vector with the head, float32 [P], if it is due for `params`.
 
-        Raises OlderSums or CodecError, and changes nothing: also if no head can be solved with them.
+        Raises OlderSums, OtherFeatures or CodecError, and changes nothing: also if no head can be solved.
         """
         if captured_to < self.captured.get(vehicle, 0):
             raise OlderSums(f"newer sums of {vehicle} are held")
         if self.is_released:
             require_consistent(self._unpacked(num_examples, body))
             return None
+        if not self.fits(params):
+            raise OtherFeatures("a step came first, and has changed the features")
         before = (dict(self.bodies), dict(self.weights), self.total)
         self.put(vehicle, body, num_examples)
         solved = None
-        if self.is_due and self.fits(params):
+        if self.is_due:
             try:
                 solved = self.solved(params)
             except Exception as unfit:

@@ -90,9 +90,8 @@ class Coordinator:
         staleness = self.version - update.base_version
         if self.ledger.knows(update.vehicle, update.boot, update.sequence):
             return Outcome("duplicate", self.version, staleness)
-        if update.codec == closed_form.KIND:
-            return self._count_sums(update, staleness)
-        outcome = self._count_delta(update, staleness, at_s)
+        count = self._count_sums if update.codec == closed_form.KIND else self._count_delta
+        outcome = count(update, staleness, at_s)
         self.pace.reported(update.vehicle, at_s, is_accepted=outcome.verdict == "accepted")
         return outcome
 
@@ -177,7 +176,7 @@ class Coordinator:
         self.aggregator.released(self.published.vector)
         self.pending, self.strikes = [], []
 
-    def _count_sums(self, update: Update, staleness: int) -> Outcome:
+    def _count_sums(self, update: Update, staleness: int, at_s: float) -> Outcome:
         """Sums for the closed-form head; it is released once, before any step has changed the features."""
         # Sums do not age: what they are sums of is in the body.
         misplaced = self._misplaced(update, min(staleness, 0))
@@ -189,6 +188,7 @@ class Coordinator:
             return self._refused(staleness, Refusal.DECLINED, detail)
         is_older = update.layout == self.layout.plain.fingerprint
         try:
+            self.pace.require_place(update.vehicle, at_s)
             solved = head.count(
                 update.vehicle,
                 head.renamed(update.body) if is_older else update.body,
@@ -196,12 +196,12 @@ class Coordinator:
                 captured_to=update.captured_to,
                 params=self.params,
             )
-        except closed_form.OlderSums as why:
+        except (closed_form.OlderSums, closed_form.OtherFeatures, TooFarAheadError) as why:
             return self._refused(staleness, Refusal.DECLINED, str(why))
         except CodecError as unfit:
             return self._refused(staleness, Refusal.BODY, str(unfit))
-        self._note(update)
-        if not head.is_released:
+        if not head.is_released:  # else nothing was taken that could be taken twice
+            self._note(update)
             name = (update.vehicle, update.boot, update.sequence)
             self.in_head[update.vehicle] = Contribution(*name, staleness, update.num_examples)
         if solved is None:

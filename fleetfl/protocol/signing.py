@@ -28,8 +28,8 @@ from pydantic import Field
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
+from fleetfl.plain_files import content_of
 from fleetfl.protocol.messages import VEHICLE_PATTERN
-from fleetfl.storage.plain_files import content_of
 
 MAX_BYTES = 65_536
 """Of a key's file."""

@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleetfl.plain_files import content_of
 from fleetfl.protocol.messages import MAX_NOTE, Ban
 from fleetfl.registry import requests
 from fleetfl.storage.atomic_write import write_whole
-from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from fleetfl import FleetflError
+from fleetfl.plain_files import content_of
 from fleetfl.registry.release_file import Record, ReleaseFileError, named, read_release
 from fleetfl.storage.atomic_write import write_durably
-from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from fleetfl.plain_files import content_of
 from fleetfl.registry.registry import Registry, RegistryError, fingerprint_of
 from fleetfl.registry.release_file import (
     Record,
@@ -18,7 +19,6 @@ from fleetfl.registry.release_file import (
 )
 from fleetfl.registry.retention import Config, retained
 from fleetfl.storage.atomic_write import sync, write_durably, write_whole
-from fleetfl.storage.plain_files import content_of
 from fleetfl.vectors import Layout
 
 log = logging.getLogger(__name__)

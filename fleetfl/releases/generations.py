@@ -11,14 +11,22 @@ import secrets
 from collections.abc import Iterable
 from typing import Protocol
 
+from fleetfl import FleetflError
+
 PATTERN = re.compile(r"([1-9][0-9]{0,14})-[0-9A-Za-z]{1,32}")
 
 Order = tuple[int, int]
 """Number of the generation, and version in it: the larger one is the later one."""
 
 BEFORE_ALL: Order = (-1, -1)
+LAST_NUMBER = 10**15 - 1
+"""No generation stands behind it: names of more digits have no number."""
 LAST_VERSION = 2**53
 """No version of a generation stands behind it."""
+
+
+class GenerationError(FleetflError, ValueError):
+    """There is no higher number."""
 
 
 class Versioned(Protocol):
@@ -41,7 +49,15 @@ def order_of(news: Versioned) -> Order:
     return number_of(news.lineage), news.version
 
 
-def successor(known: Iterable[str] = ()) -> str:
-    """A new name whose number is higher than those of all `known` names."""
-    number = 1 + max(map(number_of, known), default=0)
+def successor(known: Iterable[str] = (), *, past: int = 0) -> str:
+    """A new name whose number is higher than `past` and those of all `known` names.
+
+    Raises GenerationError if one of them is the last.
+    """
+    number = 1 + max([past, *map(number_of, known)])
+    if number > LAST_NUMBER:
+        raise GenerationError(
+            f"generation {number - 1} is known, and nothing stands behind number {LAST_NUMBER}: if nobody "
+            "has it, remove what says so (a folder in the registry, the file `generation`)"
+        )
     return f"{number}-{secrets.token_hex(3)}"

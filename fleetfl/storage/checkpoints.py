@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 
 from fleetfl import FleetflError
+from fleetfl.plain_files import content_of
 from fleetfl.storage.atomic_write import write_durably
-from fleetfl.storage.plain_files import content_of
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ know devices by their client id (thing names of AWS IoT) allow colons.
 import secrets
 from pathlib import Path
 
+from fleetfl.plain_files import content_of
 from fleetfl.storage.atomic_write import write_durably
-from fleetfl.storage.plain_files import content_of
 
 MOST_FOR_ALL = 23
 """Characters that a broker of MQTT 3.1 allows. One of 3.1.1 has to allow as many, and those that are in use

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from zlib import crc32
 
-from fleetfl.storage.plain_files import content_of
+from fleetfl.plain_files import content_of
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
-from fleetfl.protocol.messages import Receipt, Update
+from fleetfl.protocol.messages import SIGNATURE, Receipt, Update
 from fleetfl.releases.versions import Published
 from fleetfl.transport import PacketRefused, TransportError, memory
 from fleetfl.vectors import Layout
@@ -248,5 +248,31 @@ def test_what_gets_no_receipt_goes_in_smaller_and_smaller_payloads(outbox):
                 8192 <= agent.delivery.max_bytes < 40_000
             )  # a frame of 148 KB goes in even pieces
             assert frame == outbox.frame("boot", 0)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("reason", ["", SIGNATURE])
+def test_another_vehicles_receipt_settles_nothing_here(outbox, reason):
+    """Who may publish here can bring one that the server has signed for a namesake update of their own."""
+
+    async def scene():
+        verdict = "refused" if reason else "accepted"
+        async with running(memory.Broker(), outbox, max_waiting=1) as (agent, server, uplink):
+            await announce(server, server_at(1))
+            update = await next_update(uplink)
+            foreign, own = (
+                Receipt(name, update.boot, update.sequence, verdict, reason, 0, 1)
+                for name in ("v2", "v1")
+            )
+            topic = topics.receipt("f", "v1")
+            await server.publish(topic, wire.encode(foreign))
+            await server.publish(topic, b"")
+            again = await next_update(uplink)
+            assert again == update
+            assert outbox.ends == {}
+            assert not agent.delivery.is_refused
+            await server.publish(topic, wire.encode(own))
+            await until(lambda: agent.delivery.is_refused or outbox.ends == {"accepted": 1})
 
     asyncio.run(scene())

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 
+import msgspec
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.announcer import Announcer
 from fleetfl.codecs.int8 import Config as Int8
@@ -12,7 +14,8 @@ from fleetfl.event_log import EventLog, EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Release, Snapshot
-from fleetfl.releases.generations import order_of
+from fleetfl.protocol.signing import Signer
+from fleetfl.releases.generations import BEFORE_ALL, LAST_NUMBER, order_of
 from fleetfl.releases.versions import Published
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
@@ -102,3 +105,55 @@ def test_what_is_there_is_not_published_again(tmp_path):
         assert all(packet.retained for packet in seen)
 
     asyncio.run(scene())
+
+
+SIGNER = Signer("f", Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1"))
+STRANGER = Signer("f", Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\2"))
+
+
+def said_before(lineage, version, signer=SIGNER):
+    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), lineage=lineage)
+    snapshot = msgspec.structs.replace(published.whole(), version=version)
+    return snapshot, wire.encode(snapshot, signer)
+
+
+def announcer_at(link, announcement, tmp_path):
+    return Announcer(
+        "f",
+        transport=link,
+        announcement=announcement,
+        events=EventLog(tmp_path / "events.jsonl"),
+        signer=SIGNER,
+    )
+
+
+def test_what_a_stranger_put_beside_it_does_not_hide_what_was_said_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("actors.announcer.FIRST_LOOK_S", 0.2)
+    ours, frame = said_before("3-a", 7)
+
+    async def scene():
+        broker = memory.Broker()
+        async with broker.connect("gateway") as link:
+            foreign = said_before("9-b", 9, STRANGER)[1]
+            await link.publish(topics.snapshot("f", 1), foreign, retain=True)
+            await link.publish(topics.snapshot("f", 0), frame, retain=True)
+            return await announcer_at(link, None, tmp_path)._said()
+
+    assert asyncio.run(scene()) == [ours]
+
+
+def test_the_last_generation_is_not_outranked_for_ever(tmp_path):
+    async def scene():
+        asked = []
+
+        async def announcement(than):
+            asked.append(than)
+            return said_before("2-a", 4)[0], []
+
+        async with memory.Broker().connect("gateway") as link:
+            announcer = announcer_at(link, announcement, tmp_path)
+            await announcer.outrank(said_before(f"{LAST_NUMBER}-z", 0)[0])
+            await announcer.outrank(said_before("3-z", 0)[0])
+        return asked
+
+    assert asyncio.run(scene()) == [BEFORE_ALL, BEFORE_ALL, (3, 0)]

@@ -338,7 +338,7 @@ def test_no_head_takes_the_place_of_one_whose_features_were_trained_on(make_upda
     delta = np.ones(HEADED.size)
     assert coordinator.submit(make_update(delta, layout=HEADED.fingerprint)).released
     outcome = coordinator.submit(sums_update(make_update, start, 2))
-    assert (outcome.verdict, outcome.released, outcome.version) == ("accepted", False, 1)
+    assert (outcome.verdict, outcome.reason, outcome.version) == ("refused", Refusal.DECLINED, 1)
 
 
 def test_sums_survive_a_restart_to_the_bit(make_update):

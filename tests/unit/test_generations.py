@@ -11,7 +11,15 @@ from actors.announcer import place_to_pass
 from actors.startup import set_aside
 from fleetfl.event_log import EventLog
 from fleetfl.protocol.messages import Snapshot
-from fleetfl.releases.generations import BEFORE_ALL, LAST_VERSION, number_of, order_of, successor
+from fleetfl.releases.generations import (
+    BEFORE_ALL,
+    LAST_NUMBER,
+    LAST_VERSION,
+    GenerationError,
+    number_of,
+    order_of,
+    successor,
+)
 from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal
@@ -51,6 +59,19 @@ def test_a_successor_is_higher_than_all_that_are_known():
     assert number_of(successor()) == 1
     assert number_of(successor(["2-a", "c0ffee", "10-b"])) == 11
     assert len({successor(["2-a"]) for _ in range(20)}) == 20
+
+
+def test_nothing_stands_behind_the_last_number():
+    """A name of one digit more has no number, so whoever asks for a higher one would ask for ever."""
+    assert number_of(successor(past=LAST_NUMBER - 1)) == LAST_NUMBER
+    with pytest.raises(GenerationError, match="nothing stands behind"):
+        successor([f"{LAST_NUMBER}-a"])
+
+
+def test_a_folder_named_like_the_last_generation_is_one_error_at_the_start(config):
+    (config.releases.folder / f"{LAST_NUMBER}-a").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="nothing stands behind"):
+        Aggregator(config)
 
 
 def snapshot(name, version, sha256=bytes(32)):

@@ -205,3 +205,28 @@ def test_a_thousand_hostile_messages_end_in_a_refusal_or_a_head_that_makes_sense
         fuzzer.step()
     assert fuzzer.told["heads"] > 10
     assert fuzzer.told["body"] > 100
+
+
+def test_a_flood_of_statistics_has_its_places_and_is_not_remembered_for_ever(submit):
+    """Each costs a decomposition, and each new boot would be a name in every checkpoint."""
+    coordinator = server()
+    for number in range(7):
+        assert submit(coordinator, f"v{number}", sums(number)).verdict == "accepted"
+    flood = [submit(coordinator, "v0", sums(50), boot=f"boot{n}") for n in range(100)]
+    assert sum(o.verdict == "accepted" for o in flood) <= 16
+    assert flood[-1].reason == Refusal.DECLINED
+    assert submit(coordinator, "v7", sums(7)).released
+    known = len(coordinator.ledger.entries)
+    for number in range(100):
+        submit(coordinator, f"v{number % 9}", sums(50), boot=f"late{number}")
+    assert len(coordinator.ledger.entries) == known
+
+
+def test_statistics_of_features_that_a_step_has_changed_are_not_kept(submit):
+    """No head can be made of them any more, and each would stay in every checkpoint."""
+    coordinator = server()
+    assert submit(coordinator, "v0", sums()).verdict == "accepted"
+    coordinator.params = coordinator.params + np.float32(1)
+    late = [submit(coordinator, f"v{n}", sums(n)) for n in range(1, 20)]
+    assert {o.reason for o in late} == {Refusal.DECLINED}
+    assert [*coordinator.head.bodies] == [*coordinator.in_head] == ["v0"]
