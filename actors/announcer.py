@@ -119,12 +119,27 @@ class Announcer:
             return None
         return message if isinstance(message, Release | Snapshot) else None
 
-    async def outrank(self, news: Release | Snapshot) -> None:
-        """Have a new generation if vehicles that hold `news` would not take what is the newest here."""
+    def _tell_of_another(self, news: Release | Snapshot) -> None:
+        """What is later than ours came there since we spoke last: nobody else has this key, but a copy."""
+        log.error(
+            "ANOTHER SERVER with this server's key announces in fleet %s (version %d of %s), such as one that "
+            "was restored from a backup: stop one of the two. Until then each refuses what vehicles train "
+            "from the other's versions",
+            self.fleet,
+            news.version,
+            news.lineage,
+        )
+        self.events.write("another_server", version=news.version, lineage=news.lineage)
+
+    async def outrank(self, news: Release | Snapshot) -> bool:
+        """Have a new generation if vehicles that hold `news` would not take what is the newest here.
+
+        Gives whether that was so.
+        """
         newest, _ = await self.announcement(BEFORE_ALL)
         beyond = place_to_pass(news, newest)
         if beyond is None:
-            return
+            return False
         log.error(
             "the broker has version %d of %s, signed with our key; here it is version %d of %s",
             news.version,
@@ -134,8 +149,9 @@ class Announcer:
         )
         if beyond[0] >= LAST_NUMBER:
             log.error("nothing stands behind generation %d: who holds it stays there", beyond[0])
-            return
+            return True
         await self.announcement(beyond)
+        return True
 
     async def _look_after(self) -> None:
         while True:
@@ -152,7 +168,8 @@ class Announcer:
         if self.signer is not None and topics.release(self.fleet) in lost:
             # It may have been exchanged for a later one of ours.
             for news in await self._said():
-                await self.outrank(news)
+                if await self.outrank(news):
+                    self._tell_of_another(news)
         if lost:
             log.error("the broker LOST what was retained at %s: published again", ", ".join(lost))
             snapshot, releases = await self.announcement(BEFORE_ALL)

@@ -157,3 +157,39 @@ def test_the_last_generation_is_not_outranked_for_ever(tmp_path):
         return asked
 
     assert asyncio.run(scene()) == [BEFORE_ALL, BEFORE_ALL, (3, 0)]
+
+
+def test_a_second_server_with_the_same_key_is_told_of(tmp_path):
+    """Each begins generation after generation, and refuses half of the updates."""
+
+    async def scene():
+        broker, newest = memory.Broker(), {"now": said_before("2-a", 4)[0]}
+
+        async def announcement(than):
+            if than >= (3, 0):
+                newest["now"] = said_before("4-a", 4)[0]
+            while order_of(newest["now"]) <= than:
+                await asyncio.sleep(0.01)
+            now = newest["now"]
+            name = (now.lineage, now.version, -1, now.layout, now.sha256)
+            return now, [Release(*name, codec="", body=b"")]
+
+        async with broker.connect("gateway") as link:
+            announcer = announcer_at(link, announcement, tmp_path)
+            await announcer._publish(*await announcement(BEFORE_ALL))
+            await announcer._mend()
+            assert heard(tmp_path, "another_server") == []
+            clone = said_before("3-b", 0)[0]
+            name = (clone.lineage, clone.version, -1, clone.layout, clone.sha256)
+            frame = wire.encode(Release(*name, codec="", body=b""), SIGNER)
+            await link.publish(topics.release("f"), frame, retain=True)
+            await announcer._mend()
+        (told,) = heard(tmp_path, "another_server")
+        assert told["lineage"] == "3-b"
+        assert newest["now"].lineage == "4-a"
+
+    asyncio.run(scene())
+
+
+def heard(tmp_path, name):
+    return [e for e in EventReader(tmp_path / "events.jsonl").read() if e["event"] == name]
