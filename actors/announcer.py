@@ -120,10 +120,10 @@ class Announcer:
         return message if isinstance(message, Release | Snapshot) else None
 
     def _tell_of_another(self, news: Release | Snapshot) -> None:
-        """What is later than ours came there since we spoke last: nobody else has this key, but a copy."""
+        """What is later than ours came there since we spoke: only a copy of us has this key."""
         log.error(
-            "ANOTHER SERVER with this server's key announces in fleet %s (version %d of %s), such as one that "
-            "was restored from a backup: stop one of the two. Until then each refuses what vehicles train "
+            "ANOTHER SERVER with this server's key announces in fleet %s (version %d of %s), such as one "
+            "restored from a backup: stop one of the two. Until then each refuses what vehicles train "
             "from the other's versions",
             self.fleet,
             news.version,
