@@ -22,7 +22,7 @@ from fleetfl import closed_form
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.protocol.signing import IdentityError, OneKey

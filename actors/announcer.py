@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from actors.retained_publisher import Retained
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.protocol.signing import Signer

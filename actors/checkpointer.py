@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.config import ServerConfig
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.registry.writer import Registrar
 from fleetfl.storage.checkpoints import Checkpoints
 from fleetfl.storage.journal import Journal, JournalDamaged

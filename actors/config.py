@@ -13,7 +13,7 @@ from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
 from fleetfl.defences.influence import Config as ClipConfig
 from fleetfl.defences.rate_limits import Config as LimitsConfig
-from fleetfl.event_log import Config as EventsConfig
+from fleetfl.events.event_log import Config as EventsConfig
 from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig

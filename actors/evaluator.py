@@ -12,7 +12,7 @@ from actors.gateway import Newer
 from actors.monitoring.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.evaluation.held_out import read_held_out
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.registry.registry import RegistryError, Scores
 from fleetfl.releases.generations import BEFORE_ALL, order_of

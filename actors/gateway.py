@@ -21,7 +21,7 @@ from fleetfl.coordination.coordinator import Outcome
 from fleetfl.defences.malformed import MalformedPackets
 from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.defences.rate_limits import Limits, TokenBucket
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.protocol.chunks import Assembler

@@ -17,7 +17,7 @@ from actors.gateway import Gateway
 from actors.monitoring.metrics import Metrics
 from actors.roster import Roster, Sighting
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.signing import Signer

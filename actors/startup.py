@@ -14,7 +14,7 @@ from pathlib import Path
 from actors.config import ServerConfig
 from actors.errors import ServerError
 from actors.ports import free_ports
-from fleetfl.event_log import parts
+from fleetfl.events.event_log import parts
 from fleetfl.protocol.addresses import authority, family
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer

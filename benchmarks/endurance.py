@@ -38,7 +38,7 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.monitoring.metrics import Metrics
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Status, Update
 from fleetfl.protocol.signing import Signer

@@ -35,7 +35,7 @@ from fleetfl import FleetflError
 from fleetfl.config import ConfigError, validate
 from fleetfl.config.settings_file import parsed
 from fleetfl.coordination.deduplication import Contribution
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol.signing import IdentityError, OneKey, Signer
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.registry.release_file import Record, ReleaseFileError, read_release, write_release

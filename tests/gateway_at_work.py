@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.event_log import EventLog, EventReader
+from fleetfl.events.event_log import EventLog, EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import order_of

@@ -29,7 +29,7 @@ from actors.serving.decoding import Busy, Decoding, Lane
 from actors.serving.http_edge import HUNG_UP, Edge
 from actors.serving.uploads import Hangup, UploadError, Uploads
 from fleetfl.codecs import decoder
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.pictures import Bounds, PictureError
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL, order_of

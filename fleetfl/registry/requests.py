@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Ban, Rollback
 from fleetfl.protocol.signing import Signer

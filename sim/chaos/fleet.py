@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from sim.chaos import vehicle
 from sim.chaos.ledger import Entry
 from sim.chaos.tcp_proxy import Proxy

@@ -22,7 +22,7 @@ from actors.monitoring.monitor import is_ready
 from actors.ports import free_ports
 from fleetfl import FleetflError
 from fleetfl.config import validate
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol.addresses import url_of
 from fleetfl.storage import backup
 from fleetfl.storage.backup import Manifest

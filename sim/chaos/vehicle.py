@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fleetfl.codecs import AnyCodec, CodecConfig
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.fleet_config import AnyTransport
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.version import commit
 from sim.fleet import instructions
 from sim.fleet.run import FleetResult, Point, simulate

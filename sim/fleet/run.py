@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.task_group import together
 from fleetfl.transport.memory import Broker
 from sim.fleet import virtual_time

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from actors.gateway import Gateway
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.outcome import Outcome, judged
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Release, Snapshot, Update
 from fleetfl.releases.generations import Order, order_of
 from fleetfl.storage.journal import Place

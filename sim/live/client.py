@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fleetfl.evaluation.held_out import HeldOut
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from sim.report.measurement import Measurement
 
 

@@ -18,8 +18,8 @@ from actors.startup import require_broker, require_ports
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
 from fleetfl.evaluation.held_out import HeldOut
-from fleetfl.event_log import Config as EventsConfig
-from fleetfl.event_log import EventLog, EventReader, parts
+from fleetfl.events.event_log import Config as EventsConfig
+from fleetfl.events.event_log import EventLog, EventReader, parts
 from fleetfl.models.adapted import AdaptedModel
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.scratch import scratch

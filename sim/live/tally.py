@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from sim.report.summary import incidents
 
 

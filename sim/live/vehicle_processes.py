@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from fleetfl import FleetflError
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from sim.datasets import Weather
 from sim.processes import children
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.releases.generations import BEFORE_ALL, Order, order_of

@@ -23,7 +23,7 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Release, Update
 from fleetfl.registry.adapter_file import write_adapter

@@ -9,7 +9,7 @@ import pytest
 from actors.call_coalescer import Questions
 from actors.gateway import Gateway
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt, Update
 from fleetfl.releases.generations import Order

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fleetfl.event_log import EventLog, EventReader
+from fleetfl.events.event_log import EventLog, EventReader
 from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from sim.chaos.stage import ENDPOINT_PARTS, is_titled
 from tests.cluster.conftest import HELD_OUT, asking, running_server
 from tests.cluster.test_recovery import GOAL, RUN, Vehicle, frames

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from sim import world
 from sim.processes import children
 from tests.cluster.test_recovery import RUN

@@ -16,7 +16,7 @@ from actors.config import ServerConfig
 from actors.gateway import Gateway
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Receipt
 from fleetfl.registry.adapter_file import write_adapter

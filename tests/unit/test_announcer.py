@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.announcer import Announcer
 from fleetfl.codecs.int8 import Config as Int8
-from fleetfl.event_log import EventLog, EventReader
+from fleetfl.events.event_log import EventLog, EventReader
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import Release, Snapshot

@@ -9,7 +9,7 @@ from actors.aggregator import Aggregator
 from actors.config import ServerConfig
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Outcome
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol import wire
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.journal import Journal, JournalDamaged

@@ -10,7 +10,7 @@ from actors.config import ServerConfig
 from actors.evaluator import Evaluator
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.evaluation.held_out import HeldOut
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.registry.registry import Scores
 from fleetfl.releases.generations import order_of

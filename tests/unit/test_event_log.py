@@ -6,7 +6,7 @@ import pytest
 
 from actors.config import ServerConfig
 from actors.startup import set_aside
-from fleetfl.event_log import Config, EventLog, EventReader, parts
+from fleetfl.events.event_log import Config, EventLog, EventReader, parts
 
 pytestmark = pytest.mark.unit
 SMALL = Config(max_bytes=4096, older_files=2)
@@ -127,7 +127,7 @@ def test_a_reader_survives_files_that_are_renamed_between_its_list_and_its_look(
         return listed
 
     with monkeypatch.context() as patched:
-        patched.setattr("fleetfl.event_log.parts", renamed)
+        patched.setattr("fleetfl.events.event_log.parts", renamed)
         assert reader.read() == []
     assert [event["n"] for event in reader.read()] == [1]
     path.write_text('{"event": "x", "n": 3, "filler": "......"}\n')

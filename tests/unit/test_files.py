@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
-from fleetfl.event_log import EventLog, EventReader
+from fleetfl.events.event_log import EventLog, EventReader
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
 from fleetfl.vectors import Layout
 

@@ -9,7 +9,7 @@ import pytest
 from actors.aggregator import Aggregator
 from actors.announcer import place_to_pass
 from actors.startup import set_aside
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import (
     BEFORE_ALL,

@@ -20,7 +20,7 @@ from actors.monitoring.status import StatusError, look, summary, troubles
 from actors.monitoring.status_table import rendered
 from actors.ports import free_ports
 from actors.roster import Roster
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Status
 
 pytestmark = pytest.mark.unit

@@ -13,7 +13,7 @@ from actors.monitoring import status
 from fleetfl import config as settings
 from fleetfl.config import ConfigError, Section
 from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
-from fleetfl.event_log import EventLog, EventReader
+from fleetfl.events.event_log import EventLog, EventReader
 from fleetfl.protocol.signing import IdentityError, Keyring, OneKey, Signer
 from fleetfl.registry import ban
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter

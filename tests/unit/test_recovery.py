@@ -13,7 +13,7 @@ from actors.config import ServerConfig
 from actors.startup import set_aside
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Coordinator, Refusal
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol import wire
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints

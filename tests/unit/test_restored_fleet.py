@@ -10,7 +10,7 @@ from actors.aggregator import Aggregator
 from actors.call_coalescer import Questions
 from actors.gateway import Gateway
 from fleetfl.codecs.float32 import Config as Float32
-from fleetfl.event_log import EventLog
+from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.releases.generations import number_of

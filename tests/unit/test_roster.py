@@ -4,7 +4,7 @@ import pytest
 
 from actors import roster
 from actors.roster import MOST_REFUSED, Roster, StatusDiary
-from fleetfl.event_log import Config
+from fleetfl.events.event_log import Config
 from fleetfl.protocol.messages import Status
 
 pytestmark = pytest.mark.unit

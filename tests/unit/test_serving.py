@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from actors.config import ServerConfig
 from actors.serving.app import ServedModel, build_app
 from fleetfl.codecs import decoder
-from fleetfl.event_log import EventReader
+from fleetfl.events.event_log import EventReader
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import order_of
 from fleetfl.vectors import Layout, digest
