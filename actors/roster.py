@@ -9,6 +9,10 @@ from fleetfl.protocol.messages import MAX_NOTE, Status
 
 MOST = 100_000
 """Vehicles known at a time; beyond, the one that was silent longest is forgotten."""
+MOST_BYTES = 128 * 2**20
+"""Of what they said, all together; beyond, as above."""
+BYTES_A_KIND = 72
+"""Of a kind of end beside its name: its number, and their place."""
 MOST_REFUSED = 1_000
 """Names known that are not believed; beyond, the first of them is forgotten. Strangers choose these."""
 
@@ -65,6 +69,8 @@ class Roster:
     """The newest sighting of each vehicle, the longest silent first."""
 
     sightings: dict[str, Sighting] = field(default_factory=dict)
+    num_bytes: int = 0
+    """Of what they said."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why what came in a name was not believed, by name."""
 
@@ -104,7 +110,18 @@ class Roster:
             self._put(replace(known, heard_at=at))
 
     def _put(self, sighting: Sighting) -> None:
-        self.sightings.pop(sighting.status.vehicle, None)
+        self._drop(sighting.status.vehicle)
         self.sightings[sighting.status.vehicle] = sighting
-        if len(self.sightings) > MOST:
-            del self.sightings[next(iter(self.sightings))]
+        self.num_bytes += _said_bytes(sighting.status)
+        while len(self.sightings) > MOST or self.num_bytes > MOST_BYTES:
+            self._drop(next(iter(self.sightings)))
+
+    def _drop(self, vehicle: str) -> None:
+        known = self.sightings.pop(vehicle, None)
+        if known is not None:
+            self.num_bytes -= _said_bytes(known.status)
+
+
+def _said_bytes(status: Status) -> int:
+    """Of what is as long as its vehicle wants."""
+    return len(status.note) + sum(BYTES_A_KIND + len(kind) for kind in status.ends)

@@ -245,7 +245,11 @@ def build_app(served: ServedModel) -> FastAPI:
         served.following.cancel()
 
     app = FastAPI(
-        title="fleetfl", version=fleetfl.__version__, description=__doc__ or "", lifespan=lifespan
+        title="fleetfl",
+        version=fleetfl.__version__,
+        description=__doc__ or "",
+        lifespan=lifespan,
+        redirect_slashes=False,  # to whatever host a request names
     )
     app.add_middleware(Edge, requests=served.requests, seconds=served.seconds)
 

@@ -1,5 +1,6 @@
 """The roster: what each vehicle last said, through restarts, last wills and what a broker kept."""
 
+import msgspec
 import pytest
 
 from actors import roster
@@ -55,6 +56,22 @@ def test_of_too_many_the_longest_silent_is_forgotten(monkeypatch):
     for at, name in enumerate(("v1", "v2", "v1", "v3")):
         fleet.note(status(name), at=at)
     assert set(fleet.sightings) == {"v1", "v3"}
+
+
+def test_vehicles_that_say_as_much_as_they_can_fill_no_memory(monkeypatch):
+    """A status may weigh 12 KB. The longest silent are forgotten first, however long they were known."""
+    monkeypatch.setattr(roster, "MOST_BYTES", 100_000)
+    fleet = Roster()
+    wordy = {f"{kind:064d}": 1 for kind in range(64)}
+    for number in range(100):
+        long = msgspec.structs.replace(status(f"v{number}"), note="x" * 300, ends=wordy)
+        fleet.note(long, at=float(number))
+        fleet.note(long, at=float(number))
+    assert 5 < len(fleet.sightings) < 20
+    assert "v99" in fleet.sightings
+    for number in range(1000):
+        fleet.note(status(f"v{number}"), at=200.0)
+    assert len(fleet.sightings) == 1000
 
 
 def test_who_is_refused_is_known_by_name_until_it_is_believed():

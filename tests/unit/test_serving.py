@@ -136,6 +136,12 @@ def test_bad_bodies_are_refused_with_a_reason(http, served, releases, body, stat
     assert http.post("/v1/classify", content=made.noise()).status_code == 200
 
 
+def test_nobody_is_sent_to_the_host_that_a_request_names(http):
+    answer = http.get("/healthz/", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert answer.status_code == 404
+    assert "Location" not in answer.headers
+
+
 def test_openapi_describes_the_body(http):
     api = http.get("/openapi.json").json()
     body = api["paths"]["/v1/classify"]["post"]["requestBody"]
