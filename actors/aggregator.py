@@ -447,9 +447,9 @@ class Aggregator:
             self.events.write(ban.REFUSED, **about, detail=forged)
             self.last_told.raise_to(kept.row)
             return
-        event = ban.DONE if asked.is_banned else ban.LIFTED
-        log.warning("row %d: %s %s: %s", kept.row, event, asked.name, asked.reason)
-        self.events.write(event, **about, why=asked.reason)
+        done = ban.DONE if asked.is_banned else ban.LIFTED
+        log.warning("row %d: %s %s: %s", kept.row, done, asked.name, asked.reason)
+        self.events.write(done, **about, why=asked.reason)
         self.last_told.raise_to(kept.row)
 
     def _pass_over(self, kept: Kept) -> None:

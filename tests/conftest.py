@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fleetfl.events.event_log import EventLog
+from fleetfl.events.schema import require_declared
 from fleetfl.models import ModelConfig
 from fleetfl.protocol.messages import Update
 from fleetfl.vectors import Layout
@@ -16,6 +18,9 @@ from sim import world
 # A shell that runs us in the background has Ctrl-C ignored, and all that we start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Every log of events in this process takes only what is declared.
+EventLog.check = require_declared
 
 ORDER = ("cluster", "slow", "broker", "browser", "contracts", "unit")
 """Marks of the tests that begin first: whoever works longest must not begin last."""
@@ -55,6 +60,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 DATA = Path(os.environ.get("FLEETFL_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture
+def any_event(monkeypatch):
+    """Logs take events of any name: for tests of the log itself."""
+    monkeypatch.setattr(EventLog, "check", None)
 
 
 @pytest.fixture(scope="session")

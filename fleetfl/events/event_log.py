@@ -1,6 +1,6 @@
 """What happened, as lines of JSON that people and reports read. One file, any number of writers.
 
-It is a diary: no part of the server goes on from what it says.
+It is a diary: no part of the server goes on from what it says. schema.py declares what is in it.
 """
 
 import contextlib
@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from pydantic import Field
 
 from fleetfl.config import Section
+from fleetfl.events.schema import MISSING, OPENED, SCHEMA
 from fleetfl.plain_files import opened
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,11 @@ class EventLog:
     that is full, of those with `bounds`, gets a number, as does one that somebody moves or deletes: all go on
     in a new one.
     A disk that takes none (full, read-only) costs lines, and is no reason to stop what they tell of: the
-    first one after says how many are missing.
+    first one after says how many are missing. The first line of a file says which schema its lines have.
     """
+
+    check: ClassVar[Watch | None] = None
+    """Hears of each event before it is written, and raises for one that must not be; tests set it."""
 
     def __init__(
         self,
@@ -62,9 +66,11 @@ class EventLog:
         self.is_torn = False
 
     def write(self, event: str, **fields: Any) -> None:
+        if EventLog.check is not None:
+            EventLog.check(event, fields)
         if self.watch is not None:
             self.watch(event, fields)
-        if self.missing and self._append("events_missing", {"lines": self.missing}):
+        if self.missing and self._append(MISSING, {"lines": self.missing}):
             log.error("%d events are missing in %s", self.missing, self.path)
             self.missing = 0
         if self.missing or not self._append(event, fields):
@@ -72,10 +78,9 @@ class EventLog:
 
     def _append(self, event: str, fields: Mapping[str, Any]) -> bool:
         """Whether the whole line is in the file."""
-        about = {"time": round(self.clock(), 3), "event": event, **fields}
-        line = b"\n" * self.is_torn + json.dumps(about).encode() + b"\n"
         try:
             file = self._opened()
+            line = b"\n" * self.is_torn + self._line(event, fields)
             written = os.write(file, line)
         except OSError as failed:
             if not self.missing:
@@ -86,6 +91,10 @@ class EventLog:
             self._number(file, self.bounds)
         return not self.is_torn
 
+    def _line(self, event: str, fields: Mapping[str, Any]) -> bytes:
+        about = {"time": round(self.clock(), 3), "event": event, **fields}
+        return json.dumps(about).encode() + b"\n"
+
     def _opened(self) -> int:
         """The file that has the path now: not one that was moved, deleted or numbered meanwhile."""
         if self.file is None or _identity(self.path) != _identity(self.file):
@@ -94,8 +103,21 @@ class EventLog:
             file = os.open(self.path, flags, 0o644)
             # Not before: a new file would get the number by which readers know the old one.
             self.close()
-            self.file = file
+            self.file, self.is_torn = file, False
+            self._begin(file)
         return self.file
+
+    def _begin(self, file: int) -> None:
+        """Have the first line of a new file in it before any other, whoever opens it at the same time."""
+        if os.fstat(file).st_size:
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if not os.fstat(file).st_size:
+                line = self._line(OPENED, {"schema": SCHEMA})
+                self.is_torn = os.write(file, line) < len(line)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
     def _number(self, file: int, bounds: Config) -> None:
         """Of those who find it full, one gives it its number; the others find another file there then."""
@@ -158,6 +180,8 @@ class EventReader:
         self.read_to: dict[_Which, int] = {}
         """Byte in each file met so far. Who had opened one may add to it after it got its number, and none is
         forgotten: one that is getting its next number is not seen for a moment."""
+        self.schema = 0
+        """Largest that a file read so far says; 0 if all are from before files said one."""
 
     def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line still being written waits for the next."""
@@ -193,7 +217,22 @@ class EventReader:
         new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self.read_to[which] = begin + len(whole)
-        return [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
+        events = [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
+        for event in events:
+            if event["event"] == OPENED:
+                self._note_schema(event.get("schema"))
+        return [event for event in events if event["event"] != OPENED]
+
+    def _note_schema(self, schema: object) -> None:
+        if isinstance(schema, int) and schema > self.schema:
+            self.schema = schema
+            if schema > SCHEMA:
+                log.warning(
+                    "%s is of schema %d, and this version of fleetfl knows none above %d",
+                    self.path,
+                    schema,
+                    SCHEMA,
+                )
 
 
 TRIES = 20

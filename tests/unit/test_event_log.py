@@ -8,7 +8,7 @@ from actors.config import ServerConfig
 from actors.startup import set_aside
 from fleetfl.events.event_log import Config, EventLog, EventReader, parts
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("any_event")]
 SMALL = Config(max_bytes=4096, older_files=2)
 
 

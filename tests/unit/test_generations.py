@@ -285,7 +285,8 @@ def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, update
     ask(first, *keep(first.journal, updates))
     for row in (2**53, 1):
         log = EventLog(config.state / "events.jsonl")
-        log.write("online", vehicle="mallory", ends={"row": row}, note=f'"row": {row},')
+        said = {"bytes_up": 0, "bytes_down": 0, "waiting": 0, "note": f'"row": {row},'}
+        log.write("online", vehicle="mallory", boot="b", version=0, ends={"row": row}, **said)
         again = Aggregator(config)
         assert again.told == len(updates)
         assert lineage(again) == lineage(first)

@@ -43,10 +43,10 @@ def roster():
 def aggregator(tmp_path):
     metrics = Metrics()
     log = EventLog(tmp_path / "events.jsonl", watch=metrics.heard)
-    seen = {"vehicle": "v1", "bytes": 1400}
+    seen = {"vehicle": "v1", "boot": "b", "sequence": 0, "base": 0, "bytes": 1400}
     for staleness in (0, 0, 3):
         log.write("accepted", **seen, staleness=staleness)
-    log.write("refused", **seen, staleness=60, reason="stale")
+    log.write("refused", **seen, staleness=60, reason="stale", detail="")
     log.write("checkpoint_failed", detail="full")
     metrics.gauge("fleetfl_version", "The newest.", lambda: 7)
     metrics.gauge("fleetfl_buffered_updates", "Since then.", lambda: 3)
