@@ -24,6 +24,7 @@ from fleetfl.coordination.deduplication import Contribution
 from fleetfl.coordination.outcome import Outcome, Refusal, judged
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import wire
+from fleetfl.protocol.log_keys import log_keys
 from fleetfl.protocol.messages import SERVER, Ban, Release, Rollback, Snapshot, Update
 from fleetfl.protocol.signing import IdentityError, OneKey
 from fleetfl.registry import ban
@@ -356,7 +357,7 @@ class Aggregator:
         try:
             outcome = self.coordinator.submit(update, at_s=kept.kept_at)
         except Exception as bug:  # else no row after this one would ever be counted
-            log.exception("row %d of the journal cannot be judged", kept.row)
+            log.exception("row %d of the journal cannot be judged: %s", kept.row, log_keys(update))
             version = self.coordinator.version
             outcome = Outcome("refused", version, 0, Refusal.BUG, f"{type(bug).__name__}: {bug}")
         self.outcomes[kept.row] = outcome
@@ -374,6 +375,7 @@ class Aggregator:
             )
         if kept.row <= self.told:
             return
+        _log_outcome(update, outcome, kept.row)
         event, about = judged(update, outcome, num_bytes=len(kept.frame), row=kept.row)
         self.events.write(event, **about)
         if outcome.released:
@@ -639,6 +641,17 @@ class Aggregator:
     async def ping(self) -> int:
         """The newest version: the actor is up."""
         return self.coordinator.version
+
+
+def _log_outcome(update: Update, outcome: Outcome, row: int) -> None:
+    if not log.isEnabledFor(logging.INFO):  # thousands come in a second
+        return
+    if outcome.reason is not None:
+        why = f"({outcome.reason.value}): {outcome.detail}"
+        log.info("refused %s row=%d %s", log_keys(update), row, why)
+    else:
+        late = outcome.staleness
+        log.info("%s %s row=%d staleness=%d", outcome.verdict, log_keys(update), row, late)
 
 
 def _message(kept: Kept) -> Update | Rollback | Ban | None:

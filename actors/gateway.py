@@ -25,6 +25,7 @@ from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import MAGIC as CHUNK_MAGIC
 from fleetfl.protocol.chunks import Assembler
+from fleetfl.protocol.log_keys import UNKNOWN_BASE, log_keys
 from fleetfl.protocol.messages import (
     FORMAT,
     MAX_DETAIL,
@@ -204,7 +205,11 @@ class Gateway:
             arrived.packet.ack()
             return
         arrived.packet.ack()
-        outcome = await self.outcome(place.row)
+        try:
+            outcome = await self.outcome(place.row)
+        except Exception:  # the vehicle has no receipt and sends it again
+            log.exception("update not answered %s", log_keys(update))
+            return
         if outcome.verdict == "accepted" and not place.is_new:
             outcome = replace(outcome, verdict="duplicate", released=False)
             self._note_repeat(update, outcome, len(arrived.frame))
@@ -217,7 +222,11 @@ class Gateway:
                 place = await self.journal.append(update, frame)
             except JournalError as failed:
                 if self.is_keeping:
-                    log.error("updates are not kept nor acknowledged: %s", failed)
+                    log.error(
+                        "updates are not kept nor acknowledged, from %s on: %s",
+                        log_keys(update),
+                        failed,
+                    )
                     self.events.write("journal_failed", detail=str(failed))
                 self.is_keeping = False
                 if isinstance(failed, JournalDamaged) and self.mend is not None:
@@ -292,6 +301,7 @@ class Gateway:
         )
 
     def _note_repeat(self, update: Update, outcome: Outcome, frame_bytes: int) -> None:
+        log.info("duplicate %s staleness=%d", log_keys(update), outcome.staleness)
         self.events.write(
             "duplicate",
             vehicle=update.vehicle,
@@ -309,7 +319,7 @@ class Gateway:
             # Strangers send these as fast as they like, and each would cost a signature and a line.
             self.malformed.total += 1
             return
-        log.warning("%s of %s refused: %s", reason, named.vehicle, why)
+        log.warning("refused (%s) %s: %s", reason, log_keys(named), why)
         self.events.write(
             "refused",
             vehicle=named.vehicle,
@@ -337,15 +347,15 @@ class Gateway:
             version=outcome.version,
             detail=fitting(outcome.detail, MAX_DETAIL),
         )
-        await self._send(receipt)
+        await self._send(receipt, update.base_version)
 
-    async def _send(self, receipt: Receipt) -> None:
+    async def _send(self, receipt: Receipt, base: int = UNKNOWN_BASE) -> None:
         topic = topics.receipt(self.fleet, receipt.vehicle)
         try:
             await self.transport.publish(topic, wire.encode(receipt, self.signer))
         except (TransportError, wire.UnsendableError) as broken:
             # The vehicle sends the update again and gets "duplicate": a receipt as good.
-            log.warning("receipt not sent: %s", broken)
+            log.warning("receipt not sent %s: %s", log_keys(receipt, base), broken)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Vehicle:
     def open(self) -> None:
         self.outbox = Outbox(self.path)
         self.books = Books(
-            self.outbox, Spectral(), LAYOUT, decay=0.9, sign=self.signed, work=at_once
+            self.outbox, Spectral(), LAYOUT, vehicle="v", decay=0.9, sign=self.signed, work=at_once
         )
 
     def signed(self, update: Update) -> bytes:

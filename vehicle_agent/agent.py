@@ -18,6 +18,7 @@ from fleetfl import FleetflError, closed_form
 from fleetfl.codecs import CodecConfig
 from fleetfl.config import Section
 from fleetfl.protocol import topics, wire
+from fleetfl.protocol.log_keys import log_keys
 from fleetfl.protocol.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.versions import BASE_DIGEST_BYTES, Held
@@ -136,7 +137,13 @@ class Agent:
             proof_topic=identity.proof_topic,
         )
         self.books = Books(
-            outbox, codec, layout, decay=error_feedback, sign=identity.frame, work=work
+            outbox,
+            codec,
+            layout,
+            vehicle=identity.vehicle,
+            decay=error_feedback,
+            sign=identity.frame,
+            work=work,
         )
         self.delivery = Delivery(
             self.books,
@@ -196,7 +203,10 @@ class Agent:
             self._tell("sums", f"no sums: {unfit}")
             return
         self._kept(memory)
-        log.info("sums of %d frames, %d bytes", summed.num_examples, len(summed.body))
+        num_bytes = len(summed.body)
+        log.info(
+            "sums of %d frames, %d bytes, %s", summed.num_examples, num_bytes, log_keys(update)
+        )
         end = asyncio.get_running_loop().time() + self.config.sums_wait_s
         while self.adoption.held is base and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.2)
@@ -248,7 +258,7 @@ class Agent:
         memory = self._remembered(frames, trained)
         await self._once_there_is_room(lambda: self.books.keep(draft, trained.delta, memory, base))
         self._kept(memory)
-        log.info("trained base=%d seq=%d loss=%.3f", base.version, draft.sequence, trained.loss)
+        log.info("trained %s loss=%.3f", log_keys(draft), trained.loss)
 
     async def _once_there_is_room(self, keep: Callable[[], Awaitable[object]]) -> None:
         """Training waits for a full or read-only disk; what it has is not lost meanwhile."""

@@ -126,6 +126,7 @@ class Delivery:
                 await self._offer(item, tries)
             except PacketRefused as poison:
                 # This one, not the link: the others must not wait behind it.
+                log.warning("not sent %s: %s", self.books.keys(item.name), poison)
                 self.tell(str(poison))
                 self._shrink(item)
             except TransportError as broken:
@@ -211,19 +212,15 @@ class Delivery:
             return
         name = (receipt.boot, receipt.sequence)
         try:
+            keys = self.books.keys(name)  # not known any more once it is settled
             was_waiting = await self.books.settle(name, receipt.verdict, receipt.reason)
         except OutboxError as full:
             self.tell(str(full))  # the update goes again, and gets a receipt again
             return
         if was_waiting:
             self._tell_end(receipt)
-            log.info(
-                "%s seq=%d staleness=%d %s",
-                receipt.verdict,
-                receipt.sequence,
-                receipt.staleness,
-                receipt.reason,
-            )
+            why = f"({receipt.reason}): {receipt.detail}" if receipt.reason else ""
+            log.info("%s %s staleness=%d %s", receipt.verdict, keys, receipt.staleness, why)
         self.books.came.set()
 
     def _tell_end(self, receipt: Receipt) -> None:

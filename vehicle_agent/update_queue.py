@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 
 from fleetfl.codecs import CodecConfig
 from fleetfl.protocol import wire
+from fleetfl.protocol.log_keys import UNKNOWN_BASE, log_keys
 from fleetfl.protocol.messages import UNDONE, Update
 from fleetfl.releases.versions import Held
 from fleetfl.vectors import Layout
@@ -31,11 +33,13 @@ class Books:
         codec: CodecConfig,
         layout: Layout,
         *,
+        vehicle: str,
         decay: float,
         sign: Callable[[Update], bytes],
         work: Work,
     ) -> None:
         self.outbox, self.layout, self.codec_kind = outbox, layout, codec.kind_name
+        self.vehicle = vehicle
         self.sign, self.work = sign, work
         self.feedback = ErrorFeedback(codec.build(layout), layout.size, decay=decay)
         left = outbox.residual(layout.fingerprint)
@@ -68,6 +72,11 @@ class Books:
         self.unsent.add((update.boot, update.sequence))
         self.came.set()
 
+    def keys(self, name: Name) -> str:
+        """The keys of an update that waits, for a line of the log. Raises OutboxError."""
+        waiting = {w.name: w.base_version for w in self.outbox.waiting()}
+        return log_keys(_Named(self.vehicle, *name), waiting.get(name, UNKNOWN_BASE))
+
     async def settle(self, name: Name, verdict: Verdict, reason: str) -> bool:
         """Its end is known. False if it was before. Raises OutboxError, with all as it was.
 
@@ -97,7 +106,7 @@ class Books:
         try:
             update = wire.decode(frame)
         except wire.WireError as odd:  # an older version's, or a disk's own work
-            log.warning("what %s held cannot return: %s", name, odd)
+            log.warning("nothing returns of %s: %s", self.keys(name), odd)
             return None
         if not isinstance(update, Update):
             return None
@@ -107,18 +116,19 @@ class Books:
         try:
             return self.feedback.returned(update.body)
         except Exception as unfit:  # the codec may be anybody's
-            log.warning("what %s held cannot return: %s", name, unfit)
+            log.warning("nothing returns of %s: %s", log_keys(update), unfit)
             return None
 
     async def sweep(self, newest: Newest | None) -> None:
         """Drop what is of no use any more. Raises OutboxError."""
         for item, reason in self.outbox.useless(newest):
             await self.settle(item.name, "expired", reason)
-            log.warning(
-                "expired (%s) boot=%s seq=%d base=%d age_s=%.0f",
-                reason,
-                item.boot,
-                item.sequence,
-                item.base_version,
-                item.age_s,
-            )
+            keys = log_keys(_Named(self.vehicle, *item.name), item.base_version)
+            log.warning("expired (%s) %s age_s=%.0f", reason, keys, item.age_s)
+
+
+@dataclass(frozen=True)
+class _Named:
+    vehicle: str
+    boot: str
+    sequence: int
