@@ -29,6 +29,7 @@ class HttpConfig(Section):
     """The endpoint that perception engineers query."""
 
     host: Host = "127.0.0.1"
+    """Address that the endpoint listens on; `0.0.0.0` is every IPv4 interface."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """TCP port; 0 finds a free one."""
     replicas: int = Field(default=1, ge=1)
@@ -47,6 +48,7 @@ class HttpConfig(Section):
     max_waiting: int = Field(default=64, ge=1)
     """Pictures that wait for their turn in a replica; further ones are refused at once (503)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the served model; `auto` takes bfloat16 where the processor has it."""
 
     @model_validator(mode="after")
     def _is_served(self) -> "HttpConfig":
@@ -61,6 +63,7 @@ class MonitorConfig(Section):
     """`/metrics` and `/fleet`: how the server is, for whoever runs it. Not for the public."""
 
     host: Host = "127.0.0.1"
+    """Address that the monitor listens on; it has no login, so keep it off public networks."""
     port: int | None = Field(default=None, ge=0, le=65_535)
     """TCP port, 0 for a free one; None is the one after the endpoint's."""
 
@@ -116,6 +119,7 @@ class ServerConfig(FleetConfig):
     """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
     from the backbone with an adapter that does nothing."""
     aggregator: AnyAggregator = FedBuff()
+    """The rule that folds updates into one server step."""
     optimizer: AnyServerOptimizer = SGD()
     """The server's step on what the aggregator gives."""
     release: AnyCodec = Spectral(bits_per_value=0.37)
@@ -139,9 +143,11 @@ class ServerConfig(FleetConfig):
     http: HttpConfig | None = HttpConfig()
     """null: no endpoint, only gateways and aggregator."""
     monitor: MonitorConfig = MonitorConfig()
+    """Where the server says how it is: `/metrics` for Prometheus and `/fleet`."""
     events: EventsConfig = EventsConfig()
     """How much of events.jsonl stays."""
     ray: RayConfig = RayConfig()
+    """The Ray cluster that the server's actors run in."""
 
     @property
     def monitor_port(self) -> int:

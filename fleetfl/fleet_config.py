@@ -21,6 +21,7 @@ class FleetConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Everything random that belongs to the fleet follows from it."""
     model: ModelConfig
+    """The model that vehicles train and the endpoint serves; a fleet shares it."""
     transport: AnyTransport
     """How to reach the broker."""
     num_partitions: int = Field(default=1, ge=1, le=1024)

@@ -8,9 +8,11 @@ Dropping a file into the package is the whole registration.
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BeforeValidator
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from fleetfl.config import Section
 
@@ -24,23 +26,71 @@ class PluginConfig(Section):
         return type(self).model_fields["kind"].default
 
 
-def chosen_from(package: str, *, default: str | None = None) -> BeforeValidator:
-    """Validate a table with the `Config` of the module that its `kind` names; without one, of `default`."""
+OF_ANOTHER_PACKAGE = {
+    "title": "of another package",
+    "description": "The module's full name, such as `acme_fl.trimmed`; its `Config` says the rest.",
+    "type": "object",
+    "properties": {"kind": {"type": "string", "pattern": "[.]"}},
+    "required": ["kind"],
+}
 
-    def choose(raw: Any) -> Any:
+
+@dataclass(frozen=True)
+class Chosen:
+    """Annotation of a field whose table is validated by the `Config` of the module that its `kind` names."""
+
+    package: str
+    default: str | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(self._chosen, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """One of the kinds that the package ships and that work here, or one of another package."""
+        from fleetfl.config.docstrings import module_summary
+
+        shipped = []
+        for kind in available(self.package):
+            config = config_of(kind, self.package)
+            if config is not None:
+                core = config.__pydantic_core_schema__
+                schema = config.__get_pydantic_json_schema__(core, handler)
+                schema = handler.resolve_ref_schema(schema)
+                about = {"title": kind, "description": module_summary(config)}
+                is_said = [] if kind == self.default else ["kind"]
+                needed = sorted({*schema.get("required", []), *is_said})
+                shipped.append({**schema, **about, "required": needed})
+        return {"oneOf": [*shipped, OF_ANOTHER_PACKAGE]}
+
+    def _chosen(self, raw: Any) -> Any:
         if isinstance(raw, PluginConfig):
             return raw
         if not isinstance(raw, dict):
-            raise ValueError(f"expected a table with `kind`, one of {available(package)}")
-        kind = raw.get("kind", default)
+            raise ValueError(f"expected a table with `kind`, one of {available(self.package)}")
+        kind = raw.get("kind", self.default)
         if not isinstance(kind, str) or not kind:
             # Of the table no more is said: there may be a password in it.
-            raise ValueError(f"needs `kind`, one of {available(package)}, got {kind!r:.80}")
-        config = _config_of(kind, package)
+            raise ValueError(f"needs `kind`, one of {available(self.package)}, got {kind!r:.80}")
+        config = _config_of(kind, self.package)
         # A module spells its own kind; a dotted one may leave it at the short name.
         return config.model_validate({**raw, "kind": config.model_fields["kind"].default})
 
-    return BeforeValidator(choose)
+
+def chosen_from(package: str, *, default: str | None = None) -> Chosen:
+    """Validate a table with the `Config` of the module that its `kind` names; without one, of `default`."""
+    return Chosen(package, default)
+
+
+def config_of(kind: str, package: str) -> type[PluginConfig] | None:
+    """The settings of one kind, or None where a library that it needs is not installed."""
+    try:
+        return _config_of(kind, package)
+    except ModuleNotFoundError:
+        return None
 
 
 def _config_of(kind: str, package: str) -> type[PluginConfig]:

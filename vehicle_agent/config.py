@@ -25,11 +25,13 @@ class VehicleConfig(FleetConfig):
     sensor: AnySensor
     """Where frames come from."""
     trainer: TrainerConfig = TrainerConfig()
+    """Settings of one local training."""
     codec: AnyCodec = Spectral()
     """How updates are packed."""
     error_feedback: float = Field(default=0.9, ge=0, le=1)
     """Share of what packing dropped that is kept for the next update; 0 forgets it."""
     agent: AgentConfig = AgentConfig()
+    """When the vehicle trains, reports and rests."""
     outbox: OutboxConfig = OutboxConfig()
     """How much may wait for its receipt, and for how long."""
     threads: int = Field(default=1, ge=1)

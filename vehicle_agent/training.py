@@ -12,11 +12,15 @@ from vehicle_agent.sensors import Frames
 
 class Config(Section):
     local_steps: int = Field(default=8, ge=1)
+    """Optimizer steps in one local training."""
     batch_size: int = Field(default=32, ge=1)
+    """Frames in one optimizer step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Its state starts anew with every update."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Learning rate of the local optimizer."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of AdamW; L2 penalty with SGD."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Bound on the gradient's norm at each step."""
     patches_kept: float = Field(default=1.0, gt=0, le=1)

@@ -27,6 +27,7 @@ class Config(AggregatorConfig):
     max_age: int | None = Field(default=None, ge=0)
     """Versions (tau_algo in the paper); None takes all (ACE)."""
     cache: CacheConfig = CacheConfig()
+    """How each vehicle's last delta is kept."""
 
     def build(self, size: int) -> "ACE":
         return ACE(self, size)

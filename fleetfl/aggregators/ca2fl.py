@@ -28,6 +28,7 @@ class Config(AggregatorConfig):
     goal: int = Field(default=10, ge=1)
     """K: updates per server step."""
     cache: CacheConfig = CacheConfig()
+    """How each vehicle's last delta is kept."""
 
     def build(self, size: int) -> "CA2FL":
         return CA2FL(self, size)

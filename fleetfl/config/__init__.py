@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic_core.core_schema import CoreSchema
 
 from fleetfl.config.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
 
@@ -36,6 +37,21 @@ class Section(BaseModel):
         # Rust's `$` and Python's differ about a newline at the end; \Z is the end in Python's alone.
         regex_engine="python-re",
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Pydantic's schema, in which each field has its docstring as description."""
+        from fleetfl.config.docstrings import field_docstrings  # reads source: not at each start
+
+        found = handler(core_schema)
+        fields = handler.resolve_ref_schema(found).get("properties", {})
+        for name, text in field_docstrings(cls).items():
+            fields[name].setdefault("description", " ".join(text.split()))
+        for field in fields.values():
+            field.pop("title", None)  # the name again, with capitals
+        return found
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -22,7 +22,9 @@ class Config(OptimizerConfig):
     learning_rate: float = Field(default=1e-2, gt=0)
     """eta_g: about how far each value moves in a step."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """b1: decay of the running mean of changes."""
     beta2: float = Field(default=0.99, ge=0, lt=1)
+    """b2: decay of the running mean of squared changes."""
     adaptivity: float = Field(default=1e-3, gt=0)
     """t: changes much smaller than this are not blown up."""
 

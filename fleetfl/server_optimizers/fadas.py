@@ -25,8 +25,11 @@ class Config(OptimizerConfig):
     learning_rate: float = Field(default=1e-3, gt=0)
     """eta_g: about how far each value moves in a step."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """b1: decay of the running mean of changes."""
     beta2: float = Field(default=0.99, ge=0, lt=1)
+    """b2: decay of the running mean of squared changes."""
     epsilon: float = Field(default=1e-8, gt=0)
+    """e: added to the root in the divisor, so that it is never zero."""
     threshold: int = Field(default=1, ge=0)
     """tau_c, in versions: up to this staleness the rate is left alone."""
     delay: Literal["paper", "scaled"] = "paper"

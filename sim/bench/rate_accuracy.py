@@ -11,21 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from actors.config import ServerConfig
-from fleetfl.codecs import AnyCodec
-from fleetfl.codecs.float32 import Config as Float32
-from fleetfl.config import Section, read_with, validate
+from fleetfl.config import read_with, validate
 from fleetfl.config import table as table_of
 from fleetfl.coordination.coordinator import Coordinator
-from fleetfl.fleet_config import FleetConfig
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch
 from sim.baselines.initial_model import fit_head
+from sim.bench.config import BenchConfig, Contestant
 from sim.bench.lockstep import LockstepFleet
 from sim.datasets import checked, dealt
 from sim.live.config import SimConfig
@@ -35,36 +33,8 @@ from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
 
-
-class Contestant(Section):
-    """A codec to measure."""
-
-    name: str = Field(min_length=1)
-    codec: AnyCodec
-    error_feedback: float = Field(default=0.9, ge=0, le=1)
-    """As `vehicle.error_feedback`."""
-    release: AnyCodec = Float32()
-    """The codec of the way down."""
-    seeds: int | None = Field(default=None, ge=2, le=10)
-    """So many of the bench's seeds, the first ones; None takes all."""
-
-
 Job = tuple[Contestant, int]
 """A run: the codec, and the seed."""
-
-
-class BenchConfig(FleetConfig):
-    updates: int = Field(default=300, ge=1)
-    """Of the whole fleet, in each run."""
-    seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), min_length=2, max_length=10)
-    """Each deals the data, draws the vehicles' speeds and their batches anew; the factory model stays."""
-    sigma: float = Field(default=0.5, ge=0)
-    """Of the log-normal speeds of the vehicles."""
-    last_releases: int = Field(default=3, ge=1)
-    """A run's accuracy is the mean over so many of its last releases."""
-    baseline: str = "float32"
-    """The contestant that `loss_points` counts from."""
-    codecs: tuple[Contestant, ...] = Field(min_length=1)
 
 
 def run(

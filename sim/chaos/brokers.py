@@ -12,6 +12,7 @@ from sim.processes.brokers import Broker
 
 class BrokerConfig(Section):
     kind: Literal["nats", "mosquitto"]
+    """Which broker is started."""
     persists: bool = True
     """What it had is there again after a restart."""
 

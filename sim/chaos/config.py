@@ -23,6 +23,7 @@ class ChaosConfig(FleetConfig):
     )
     """Dealt over the seeds, one after the other."""
     num_vehicles: int = Field(default=3, ge=1)
+    """Vehicles in each run, one process each."""
     endpoint_every: int = Field(default=0, ge=0)
     """One run of so many has endpoint and evaluator too, in a Ray cluster of its own; 0: none has."""
     faults: list[AnyFault] = Field(min_length=1)

@@ -14,13 +14,16 @@ class Scenario(Section):
     """One fleet that all contestants meet."""
 
     name: str = Field(min_length=1)
+    """Name of the table in the report."""
     fleet: AnyFleet
+    """The kind of simulated fleet and its settings."""
 
 
 class Contestant(Section):
     """An algorithm, and the values that it is tuned over."""
 
     name: str = Field(min_length=1)
+    """Name of the row in tables and in the report."""
     aggregator: dict[str, Any]
     """As `server.aggregator`."""
     optimizer: dict[str, Any] = Field(default_factory=dict)
@@ -77,7 +80,9 @@ class CompareConfig(FleetConfig):
     against: str
     """The contestant that `sooner` counts from."""
     scenarios: tuple[Scenario, ...] = Field(min_length=1)
+    """The fleets that each contestant meets."""
     contestants: tuple[Contestant, ...] = Field(min_length=1)
+    """The algorithms to compare, each with the values it is tuned over."""
 
     @model_validator(mode="after")
     def _is_fair(self) -> "CompareConfig":

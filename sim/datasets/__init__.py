@@ -20,7 +20,9 @@ class Weather(Section):
     """One condition at one severity."""
 
     condition: Condition
+    """Weather or light that the frames are rendered in."""
     severity: float = Field(default=0.6, ge=0, le=1)
+    """Strength of the condition: 0 leaves a frame clear, 1 is the worst."""
 
 
 class DatasetConfig(PluginConfig):

@@ -19,7 +19,9 @@ class Config(DatasetConfig):
     shares: AnyShares | None = None
     """Who meets which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
     num_factory: int = Field(default=3000, ge=10)
+    """Clear frames that the initial model is fitted on."""
     num_held_out: int = Field(default=600, ge=10)
+    """Held-out frames that each release is scored on."""
     num_fleet: int = Field(default=10_000, ge=100)
     """Frames that the vehicles of a comparison share; elsewhere a camera never shows the same one twice."""
     size: int = Field(default=64, ge=16, le=512)

@@ -34,27 +34,34 @@ class StopConfig(Section):
     hours: float = Field(default=24.0, gt=0)
     """Of virtual time."""
     releases: int | None = Field(default=None, ge=1)
+    """Versions released by then."""
     updates: int | None = Field(default=None, ge=1)
     """Accepted ones."""
 
 
 class VirtualConfig(FleetConfig):
     clock: Literal["virtual"]
+    """`virtual` runs the fleet on virtual time; without it a fleet of real processes runs."""
     runs: Path = Path("runs")
     """Results go to RUNS/FLEET."""
     num_vehicles: int = Field(default=100, ge=1, le=1_000_000)
+    """Vehicles in the fleet."""
     start_hour: float = Field(default=0.0, ge=0, lt=24)
     """Of the day on which the run begins."""
     stop: StopConfig = StopConfig()
+    """When the run ends."""
     learning: AnyLearning = Vision()
+    """What a vehicle trains: the model on rendered frames, or a synthetic problem."""
     trainings: AnyTrainings = InTurn()
     """Where they are worked out: one by one here, or many at once and on all cores."""
     dataset: AnyDataset = DroneWorld()
     """What the fleet sees. Its weather comes from the two below."""
     weathers: tuple[Weather, ...] = (Weather(condition="fog"), Weather(condition="night"))
+    """Conditions that the fleet meets."""
     weather: AnyWeather = Dealt()
     """Which of them a vehicle flies through, and when."""
     device_classes: dict[str, Device] = Field(default_factory=lambda: dict(DEVICES))
+    """Computers that vehicles carry, by name, with their speed and power."""
     devices: dict[str, float] = Field(default_factory=lambda: {"jetson_orin": 1.0})
     """Share of the fleet that has each class."""
     speed_sigma: float = Field(default=0.5, ge=0)
@@ -64,7 +71,9 @@ class VirtualConfig(FleetConfig):
     links: tuple[AnyLink, ...] = Field(default=(Lte(),), min_length=1)
     """Dealt to the vehicles in turn."""
     availability: AnyAvailability = Always()
+    """When a vehicle is switched on."""
     participation: AnyParticipation = Continuous()
+    """Which of the vehicles that are on train, and when."""
     frame_every_s: float = Field(default=0.0, ge=0)
     """Between two frames that are worth training on; a training waits for all of its own."""
     lost_share: float = Field(default=0.0, ge=0, lt=1)

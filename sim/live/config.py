@@ -16,6 +16,7 @@ class StopConfig(Section):
     seconds: float | None = Field(default=None, gt=0)
     """Of training, counted from the first vehicle's start."""
     releases: int | None = Field(default=None, ge=1)
+    """Versions released by then."""
 
     @model_validator(mode="after")
     def _one_is_set(self) -> "StopConfig":
@@ -30,6 +31,7 @@ class CeilingConfig(Section):
     image_steps: int = Field(default=50_000, ge=1)
     """Images seen, repeats counted."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest rate of AdamW, which follows a one-cycle schedule."""
 
 
 class SimConfig(FleetConfig):
@@ -44,11 +46,13 @@ class SimConfig(FleetConfig):
     weathers: tuple[Weather, ...] = Field(min_length=1)
     """Dealt to the vehicles in turn."""
     stop: StopConfig
+    """When the run ends."""
     client_rate_per_s: float = Field(default=10.0, gt=0, le=10_000)
     """Requests to the endpoint, with held-out frames, for as long as the run lasts."""
     restart_s: float = Field(default=3.0, ge=0)
     """A vehicle that died starts again after this."""
     ceiling: CeilingConfig | None = None
+    """Settings of the centralized baseline; None trains none."""
 
     def weather_of_each(self) -> list[Weather]:
         """One a vehicle."""

@@ -14,6 +14,7 @@ COMMANDS = [
     "bench",
     "chaos",
     "codec",
+    "config",
     "demo",
     "doctor",
     "model",

@@ -10,7 +10,7 @@ from PIL import Image
 from sim.sensors.weathered import Config as Weathered
 from tests import pictures_made as made
 from vehicle_agent.sensors import MAX_SECOND, Frames, SensorError, checked, opened, passed_over
-from vehicle_agent.sensors.folder_scan import Catalogue, scan
+from vehicle_agent.sensors._folder_scan import Catalogue, scan
 from vehicle_agent.sensors.image_folder import Config
 
 pytestmark = pytest.mark.unit

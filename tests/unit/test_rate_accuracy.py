@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from sim.bench.rate_accuracy import BenchConfig, rows, run, table
+from sim.bench.config import BenchConfig
+from sim.bench.rate_accuracy import rows, run, table
 from sim.report.intervals import mean_ci95
 from sim.report.rate_curve import rate_curve
 from sim.world import CLASSES

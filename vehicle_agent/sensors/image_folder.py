@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fleetfl.pictures import KINDS, Bounds, PictureError, picture, scaled
 from vehicle_agent.sensors import MAX_SECOND, Frames, SensorConfig, SensorError
-from vehicle_agent.sensors.folder_scan import scan, shown
+from vehicle_agent.sensors._folder_scan import scan, shown
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ MAX_EPOCHS_SKIPPED = 10_000
 class Config(SensorConfig):
     kind: Literal["labelled_npz"] = "labelled_npz"
     path: Path
+    """The archive (.npz) with the frames and their labels."""
     images: str = "images"
     """Name of the array uint8 [N, H, W, 3] in the archive."""
     labels: str = "labels"

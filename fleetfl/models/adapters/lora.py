@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Config(AdapterConfig):
     kind: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1)
+    """Rank of the two factors of each adapted matrix; update size grows with it."""
     alpha: float = Field(default=16.0, gt=0)
     """The low-rank product is scaled by alpha / rank."""
     targets: tuple[str, ...] = Field(default=("qkv",), min_length=1)

@@ -10,7 +10,9 @@ from sim.chaos.stage import ENDPOINT_PARTS, Stage
 class Config(FaultConfig):
     kind: Literal["kill"] = "kill"
     who: Literal["gateway", "aggregator", "evaluator", "replica", "proxy"]
+    """The part of the server that gets SIGKILL."""
     for_s: tuple[float, float] = (0.0, 0.0)
+    """Fewest and most seconds that the fault lasts; a kill is over at once."""
 
     @property
     def needs_endpoint(self) -> bool:

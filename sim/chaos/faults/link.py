@@ -20,6 +20,7 @@ class Config(FaultConfig):
     refuses: bool = False
     """New connections."""
     half_open: bool = False
+    """Connections stay open and carry nothing, as behind a router that forgot them."""
     bytes_per_s: float = Field(default=math.inf, ge=0, allow_inf_nan=True)
     """Each way; 0 holds everything back."""
     delay_s: float = Field(default=0.0, ge=0)

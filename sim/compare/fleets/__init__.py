@@ -18,7 +18,9 @@ class Entrant(Section):
     """One algorithm with all of its values."""
 
     aggregator: AnyAggregator
+    """The aggregation rule, as `server.aggregator`."""
     optimizer: AnyServerOptimizer = SGD()
+    """The server optimizer, as `server.optimizer`."""
     rounds: bool = False
     """Synchronous: at each version all vehicles are called back, and a new cohort starts."""
     closed_form: int | None = Field(default=None, ge=1)

@@ -22,6 +22,7 @@ from sim.processes.sweep import key_of
 class Config(FleetKind):
     kind: Literal["quick"] = "quick"
     num_vehicles: int = Field(default=100, ge=5)
+    """Vehicles in the fleet."""
     concurrency: int = Field(default=40, ge=1)
     """Vehicles at work at a time, the same for every entrant."""
     sigma: float = Field(default=1.0, ge=0)
@@ -37,11 +38,15 @@ class Config(FleetKind):
     horizon_s: float = Field(default=7200.0, gt=0)
     """Length of a run, virtual seconds."""
     evaluations: int = Field(default=240, ge=LAST)
+    """Measurements of held-out accuracy in a run, evenly spread over it."""
     watts: float = Field(default=10.0, gt=0)
     """Of a vehicle that trains."""
     rank: int = Field(default=8, ge=1)
+    """Rank of the small adapter that is trained besides the head."""
     local_steps: int = Field(default=10, ge=1)
+    """Optimizer steps in one local training."""
     batch_size: int = Field(default=16, ge=1)
+    """Frames in one optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of AdamW on the vehicle."""
 

@@ -15,7 +15,9 @@ class Config(AvailabilityConfig):
     from_hour: float = Field(default=21.0, ge=0, lt=24)
     """When the first ones come in; the last do so `spread_hours` later."""
     hours: float = Field(default=8.0, gt=0, le=20)
+    """Length of a night's charging."""
     spread_hours: float = Field(default=3.0, ge=0, le=4)
+    """Hours over which the vehicles of the fleet come in."""
 
     def windows(self, seed: int) -> Iterator[Window]:
         # The night before day 0 reaches into it.

@@ -20,7 +20,9 @@ class Config(AvailabilityConfig):
     sigma: float = Field(default=0.3, ge=0)
     """Of the log-normal length."""
     from_hour: float = Field(default=6.0, ge=0, lt=24)
+    """Hour of the day at which flying begins."""
     to_hour: float = Field(default=20.0, gt=0, le=24)
+    """Hour of the day at which flying ends; later than `from_hour`."""
 
     @model_validator(mode="after")
     def _is_a_day(self) -> "Config":

@@ -1,0 +1,1 @@
+"""What settings there are and what they mean, told from their schemas."""
