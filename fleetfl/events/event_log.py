@@ -172,11 +172,18 @@ class EventReader:
     """Reads an event log piece by piece while others write it, also where it goes on in other files.
 
     It begins with the oldest of them, or of the newest `begin_with`. Whatever is renamed meanwhile, no line
-    is read twice, and none is missed unless its file was deleted before.
+    is read twice, and none is missed unless its file was deleted before. Lines for which `only` is false are
+    passed over before they are parsed.
     """
 
-    def __init__(self, path: Path, *, begin_with: int | None = None) -> None:
-        self.path, self.begin_with = path, begin_with
+    def __init__(
+        self,
+        path: Path,
+        *,
+        begin_with: int | None = None,
+        only: Callable[[bytes], bool] = lambda line: True,
+    ) -> None:
+        self.path, self.begin_with, self.only = path, begin_with, only
         self.read_to: dict[_Which, int] = {}
         """Byte in each file met so far. Who had opened one may add to it after it got its number, and none is
         forgotten: one that is getting its next number is not seen for a moment."""
@@ -217,7 +224,8 @@ class EventReader:
         new = file.read()
         whole = new[: new.rfind(b"\n") + 1]
         self.read_to[which] = begin + len(whole)
-        events = [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
+        lines = filter(self.only, whole.splitlines())
+        events = [event for line in lines if (event := _parsed(line)) is not None]
         for event in events:
             if event["event"] == OPENED:
                 self._note_schema(event.get("schema"))

@@ -21,6 +21,7 @@ COMMANDS = [
     "server",
     "sim",
     "status",
+    "trace",
     "vehicle",
     "version",
 ]

@@ -57,8 +57,8 @@ async def tasks(*running):
 
 
 @contextlib.asynccontextmanager
-async def vehicle(name, folder, broker, key):
-    box = Outbox(folder / f"{name}.db")
+async def vehicle(name, folder, broker, key, *, outbox=None):
+    box = Outbox(outbox or folder / f"{name}.db")
     async with broker.connect(name, clean_session=False) as link:
         agent = Agent(
             Config(resend_s=0.1, status_s=1, fetch_s=1, pause_s=0.005),
