@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from actors.checkpointer import Saving
+from actors.checkpointer import Checkpointer
 from actors.config import ServerConfig
 from actors.malloc import keep_freed
 from actors.monitoring.metrics import Metrics
@@ -35,7 +35,7 @@ from fleetfl.registry.writer import Registrar
 from fleetfl.releases.generations import GenerationError, Order, order_of
 from fleetfl.storage.checkpoints import CheckpointError
 from fleetfl.storage.high_water import HighWater
-from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Kept
+from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, JournalRow
 from fleetfl.storage.journal_repair import repair
 from fleetfl.version import code_version
 
@@ -67,7 +67,7 @@ class Aggregator:
             config.aggregator.build(layout.size),
             config.optimizer.build(layout.size),
             release_codec=config.release,
-            lineage="",
+            generation="",
             max_staleness=config.max_staleness,
             clip=config.clip,
             head=config.closed_form,
@@ -80,7 +80,7 @@ class Aggregator:
         self.names = GenerationNames(config)
         self.journal = Journal(config.journal_path)
         self.registrar = Registrar(config.releases, config.registry, config.recipe())
-        self.saving = Saving(config, self.journal, self.registrar, self.events)
+        self.saving = Checkpointer(config, self.journal, self.registrar, self.events)
         self.counted = 0
         """The last row that was."""
         self.older_rows = 0
@@ -102,7 +102,7 @@ class Aggregator:
             "aggregator_started",
             pid=os.getpid(),
             version=self.coordinator.version,
-            lineage=self.coordinator.published.lineage,
+            generation=self.coordinator.published.generation,
             replayed=self.counted - from_row,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -263,7 +263,7 @@ class Aggregator:
         else:
             self._begin_generation("rows of a damaged journal were lost", self.counted)
 
-    def _rows(self, after: int, limit: int) -> list[Kept]:
+    def _rows(self, after: int, limit: int) -> list[JournalRow]:
         """Of the journal, repaired if it has to be. Raises JournalError."""
         try:
             return self.journal.rows(after, limit)
@@ -353,7 +353,7 @@ class Aggregator:
             self._end_older_rows()
         return len(rows)
 
-    def _judge(self, kept: Kept, update: Update) -> None:
+    def _judge(self, kept: JournalRow, update: Update) -> None:
         try:
             outcome = self.coordinator.submit(update, at_s=kept.kept_at)
         except Exception as bug:  # else no row after this one would ever be counted
@@ -369,7 +369,7 @@ class Aggregator:
                 del self.refused[next(iter(self.refused))]
         if outcome.released:
             self.snapshot = self.coordinator.published.whole()
-            parent = named(self.snapshot.lineage, self.snapshot.version - 1)
+            parent = named(self.snapshot.generation, self.snapshot.version - 1)
             self._register(
                 kept.kept_at, row=kept.row, parent=parent, updates=self.coordinator.made_of
             )
@@ -382,16 +382,16 @@ class Aggregator:
             self._tell_release()
         self.last_told.raise_to(kept.row)
 
-    def _roll_back(self, kept: Kept, rollback: Rollback) -> None:
+    def _roll_back(self, kept: JournalRow, rollback: Rollback) -> None:
         """As whoever holds the server's key has asked for in this row."""
         outcome = self._rolled_back(kept, rollback)
-        restores = named(rollback.lineage, rollback.version)
+        restores = named(rollback.generation, rollback.version)
         if outcome.released:
             self.snapshot = self.coordinator.published.whole()
             self._register(
                 kept.kept_at,
                 row=kept.row,
-                parent=named(self.snapshot.lineage, self.snapshot.version - 1),
+                parent=named(self.snapshot.generation, self.snapshot.version - 1),
                 updates=(),
                 restores=restores,
                 reason=rollback.reason,
@@ -415,7 +415,7 @@ class Aggregator:
             self.events.write("rollback_refused", **told, detail=outcome.detail)
         self.last_told.raise_to(kept.row)
 
-    def _rolled_back(self, kept: Kept, rollback: Rollback) -> Outcome:
+    def _rolled_back(self, kept: JournalRow, rollback: Rollback) -> Outcome:
         forged = self._forged(kept)
         if forged:
             return Outcome("refused", self.coordinator.version, 0, detail=forged)
@@ -426,7 +426,7 @@ class Aggregator:
             version = self.coordinator.version
             return Outcome("refused", version, 0, Refusal.BUG, f"{type(bug).__name__}: {bug}")
 
-    def _forged(self, kept: Kept) -> str:
+    def _forged(self, kept: JournalRow) -> str:
         """Why this row was not written by whoever holds the server's key; empty if it was."""
         try:
             key = OneKey(self.config.fleet, self.config.state / f"{SERVER}.pub")
@@ -435,7 +435,7 @@ class Aggregator:
             return str(forged)
         return ""
 
-    def _ban(self, kept: Kept, asked: Ban) -> None:
+    def _ban(self, kept: JournalRow, asked: Ban) -> None:
         """As whoever holds the server's key has asked for in this row."""
         forged = self._forged(kept)
         if not forged:
@@ -454,7 +454,7 @@ class Aggregator:
         self.events.write(done, **about, why=asked.reason)
         self.last_told.raise_to(kept.row)
 
-    def _pass_over(self, kept: Kept) -> None:
+    def _pass_over(self, kept: JournalRow) -> None:
         """A damaged row. Its vehicle sends it again, unless it was counted before and is missing now."""
         log.error("row %d of journal %s is DAMAGED: not counted", kept.row, self.journal.path)
         self.events.write("journal_damaged", damaged_row=kept.row, bytes=len(kept.frame))
@@ -465,7 +465,7 @@ class Aggregator:
         """Raises CheckpointError if the disk does not take that it is given."""
         published = self.coordinator.published
         try:
-            return self.names.next([published.lineage, *published.former], past=past)
+            return self.names.next([published.generation, *published.former], past=past)
         except OSError as failed:
             raise CheckpointError(
                 f"{self.config.generation_path} cannot be written: {failed}"
@@ -479,7 +479,7 @@ class Aggregator:
         Rows up to `counted` are counted by that. Raises CheckpointError or RegistryError, with all as it was.
         """
         published, row = self.coordinator.published, self.counted
-        was, before = named(published.lineage, published.version), published.snapshot()
+        was, before = named(published.generation, published.version), published.snapshot()
         published.rename(self._next_name(past))
         self._register(time.time(), row=counted, parent=was)
         try:
@@ -487,15 +487,15 @@ class Aggregator:
             self.saving.keep(counted, self._state())
         except Exception:
             # The row, or whatever it was, has to be met again: nobody may hear of this name yet.
-            self.registrar.forget(named(published.lineage, published.version))
+            self.registrar.forget(named(published.generation, published.version))
             published.restore(before)
             self.counted = row
             raise
         self.snapshot = published.whole()
-        log.error("generation %s begins at %s: %s", published.lineage, was, why)
+        log.error("generation %s begins at %s: %s", published.generation, was, why)
         self.events.write(
             "generation_began",
-            lineage=published.lineage,
+            generation=published.generation,
             version=published.version,
             was=was,
             counted_row=counted,
@@ -536,7 +536,7 @@ class Aggregator:
         """The newest version, for the registry; it is written before the next checkpoint is."""
         published = self.coordinator.published
         record = Record(
-            lineage=published.lineage,
+            generation=published.generation,
             version=published.version,
             parent=parent,
             sha256=published.sha256.hex(),
@@ -565,7 +565,7 @@ class Aggregator:
         snapshot = self.snapshot
         self.events.write("released", version=snapshot.version, sha256=snapshot.sha256.hex())
 
-    async def newer(self, than: Order) -> Snapshot:
+    async def wait_for_version(self, than: Order) -> Snapshot:
         """The newest version, once one stands behind `than` (BEFORE_ALL: at once).
 
         Who names a later version than the newest one has it from this server, as it was before it lost that.
@@ -592,14 +592,14 @@ class Aggregator:
 
     async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
         """As `newer`, with the releases behind `than` that vehicles may ask for, newest last."""
-        snapshot = await self.newer(than)
+        snapshot = await self.wait_for_version(than)
         return snapshot, self.coordinator.published.later_than(than)
 
     def _show(self) -> None:
         for name, about, value in (
             ("version", "The newest release.", lambda: self.coordinator.version),
             ("counted_row", "The journal's last row that was counted.", lambda: self.counted),
-            ("journal_lag_rows", "Kept and not counted yet.", self._lag),
+            ("journal_lag_rows", "Rows kept and not counted yet.", self._lag),
             (
                 "buffered_updates",
                 "Folded in since the last release.",
@@ -654,7 +654,7 @@ def _log_outcome(update: Update, outcome: Outcome, row: int) -> None:
         log.info("%s %s row=%d staleness=%d", outcome.verdict, log_keys(update), row, late)
 
 
-def _message(kept: Kept) -> Update | Rollback | Ban | None:
+def _message(kept: JournalRow) -> Update | Rollback | Ban | None:
     """None if the row is damaged, or of a format that is no longer read."""
     if not kept.is_whole:
         return None

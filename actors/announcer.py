@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from actors.retained_publisher import Retained
+from actors.retained_publisher import RetainedPublisher
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
@@ -37,8 +37,10 @@ def place_to_pass(news: Release | Snapshot, newest: Snapshot) -> Order | None:
     by their order, so that the next has to pass the whole generation.
     """
     said, now = order_of(news), order_of(newest)
-    is_same = (news.lineage, news.sha256) == (newest.lineage, newest.sha256)
-    if said[0] == now[0] and (news.lineage != newest.lineage or (said == now and not is_same)):
+    is_same = (news.generation, news.sha256) == (newest.generation, newest.sha256)
+    if said[0] == now[0] and (
+        news.generation != newest.generation or (said == now and not is_same)
+    ):
         return said[0], LAST_VERSION
     return said if said > now else None
 
@@ -61,7 +63,7 @@ class Announcer:
     ) -> None:
         self.fleet, self.transport, self.announcement = fleet, transport, announcement
         self.events, self.signer, self.look_s, self.retry_s = events, signer, look_s, retry_s
-        self.retained = Retained(transport)
+        self.retained = RetainedPublisher(transport)
         self.publishing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -127,9 +129,9 @@ class Announcer:
             "from the other's versions",
             self.fleet,
             news.version,
-            news.lineage,
+            news.generation,
         )
-        self.events.write("another_server", version=news.version, lineage=news.lineage)
+        self.events.write("another_server", version=news.version, generation=news.generation)
 
     async def outrank(self, news: Release | Snapshot) -> bool:
         """Have a new generation if vehicles that hold `news` would not take what is the newest here.
@@ -143,9 +145,9 @@ class Announcer:
         log.error(
             "the broker has version %d of %s, signed with our key; here it is version %d of %s",
             news.version,
-            news.lineage,
+            news.generation,
             newest.version,
-            newest.lineage,
+            newest.generation,
         )
         if beyond[0] >= LAST_NUMBER:
             log.error("nothing stands behind generation %d: who holds it stays there", beyond[0])

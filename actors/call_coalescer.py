@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Answer = TypeVar("Answer")
 
 
-class Questions(Generic[Answer]):
+class CallCoalescer(Generic[Answer]):
     """What is asked while a call is under way shares the next one: at any time there is one call."""
 
     def __init__(self, answers: Callable[[list[int]], Awaitable[list[Answer | Exception]]]) -> None:

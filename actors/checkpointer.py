@@ -19,7 +19,7 @@ from fleetfl.storage.journal import Journal, JournalDamaged
 log = logging.getLogger(__name__)
 
 
-class Saving:
+class Checkpointer:
     """First the releases up to a row of the journal, then the state after it, then the journal is trimmed.
 
     In that order, because a replay that starts at a checkpoint does not make the releases before it again.

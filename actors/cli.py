@@ -101,9 +101,7 @@ def server_restore(
 def _summary(made: "Manifest") -> str:
     keys = sum(name.startswith("keys/") for name in made.files)
     releases = sum(name.endswith(".safetensors") for name in made.files)
-    where = (
-        f"version {made.version} of {made.lineage} at row {made.counted_row} of {made.newest_row}"
-    )
+    where = f"version {made.version} of {made.generation} at row {made.counted_row} of {made.newest_row}"
     return (
         f"{len(made.files)} files, {made.num_bytes / 1e6:.1f} MB; {where} in the journal, "
         f"{releases} releases, {keys} vehicles' keys"

@@ -20,7 +20,7 @@ from actors.evaluator import Evaluator
 from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
 from actors.monitoring.monitor import Monitor
 from actors.ports import free_ports
-from actors.roster import Sighting
+from actors.roster import VehicleStatus
 from actors.startup import (
     initial_beside,
     require_broker,
@@ -34,7 +34,7 @@ from fleetfl.protocol.addresses import unproxied, url_of
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL
 from fleetfl.storage.scratch import remove, scratch
-from fleetfl.storage.state_lock import only_for_owner, sole
+from fleetfl.storage.state_lock import only_for_owner, state_lock
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Server:
         """The newest release, whole."""
         import ray
 
-        return ray.get(self.actors["aggregator"].newer.remote(BEFORE_ALL), timeout=30)
+        return ray.get(self.actors["aggregator"].wait_for_version.remote(BEFORE_ALL), timeout=30)
 
     def measured(self) -> dict[str, list[Metric] | None]:
         """What each part measures, None for one that does not answer."""
@@ -113,10 +113,10 @@ class Server:
         answers += [None] * (expected - len(answers))
         return {f"replica {number}": answer for number, answer in enumerate(answers)}
 
-    def fleet(self) -> dict[str, Sighting]:
+    def fleet(self) -> dict[str, VehicleStatus]:
         """The vehicles by name, as far as their gateways answer."""
         gateways = {n: actor for n, actor in self.actors.items() if n.startswith("gateway")}
-        found: dict[str, Sighting] = {}
+        found: dict[str, VehicleStatus] = {}
         for sightings in self._asked(gateways, "sightings").values():
             found |= sightings
         return found
@@ -154,7 +154,7 @@ def serving(config: ServerConfig, *, tell: Callable[[str], None] = _silent) -> I
     then as it was.
     """
     config = config.model_copy(update={"state": config.state.absolute()})
-    with sole(config.state), scratch() as folder, _serving(config, folder, tell) as server:
+    with state_lock(config.state), scratch() as folder, _serving(config, folder, tell) as server:
         yield server
 
 
@@ -274,7 +274,7 @@ def start_actors(
         actors[f"gateway {number}"] = gateway.remote(config, number, calls)
     if config.held_out is not None:
         evaluator = ray.remote(lasting(Evaluator)).options(**options)
-        actors["evaluator"] = evaluator.remote(config, calls.newer)
+        actors["evaluator"] = evaluator.remote(config, calls.wait_for_version)
     for name, actor in actors.items():
         tell(name)
         require_up(actor, name)
@@ -331,7 +331,9 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
             http_options=http_options,
             logging_config={"log_level": "WARNING"},
         )
-        return serve.run(deployment.bind(config, calls.newer), name=APP, route_prefix="/")
+        return serve.run(
+            deployment.bind(config, calls.wait_for_version), name=APP, route_prefix="/"
+        )
     except (RuntimeError, RayError) as failed:
         raise ServerError(f"the endpoint did not come up: {failed}") from failed
 

@@ -8,7 +8,7 @@ import numpy as np
 from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
-from actors.gateway import Newer
+from actors.gateway import WaitForVersion
 from actors.monitoring.metrics import Metrics
 from fleetfl.codecs import decoder
 from fleetfl.evaluation.held_out import read_held_out
@@ -25,11 +25,11 @@ AGAIN_S = 1.0
 class Evaluator:
     """Plain class: `cluster.py` makes it remote. Raises HeldOutError or ModelError when built."""
 
-    def __init__(self, config: ServerConfig, newer: Newer) -> None:
+    def __init__(self, config: ServerConfig, wait_for_version: WaitForVersion) -> None:
         assert config.held_out is not None, "cluster.py makes no evaluator without held-out frames"
         self.model = config.model.build(seed=config.seed, threads=1)
         self.held_out = read_held_out(config.held_out, len(config.model.classes))
-        self.newer, self.registry = newer, config.releases
+        self.wait_for_version, self.registry = wait_for_version, config.releases
         self.metrics = Metrics()
         self.events = EventLog(
             config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
@@ -49,7 +49,7 @@ class Evaluator:
         order = BEFORE_ALL
         while True:
             try:
-                snapshot = await self.newer(order)
+                snapshot = await self.wait_for_version(order)
                 order = order_of(snapshot)
                 await self._evaluate(snapshot)
             except Exception as failed:  # the loop must live: the next version may be a sound one
@@ -73,7 +73,7 @@ class Evaluator:
     def _keep(self, snapshot: Snapshot, accuracy: float, by_condition: dict[str, float]) -> None:
         scores = Scores(snapshot.sha256.hex(), accuracy, by_condition)
         try:
-            self.registry.score(snapshot.lineage, snapshot.version, scores)
+            self.registry.score(snapshot.generation, snapshot.version, scores)
         except RegistryError as failed:
             log.error(
                 "scores of version %d are only in the log of events: %s", snapshot.version, failed

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from actors.announcer import Announcement, Announcer
 from actors.monitoring.metrics import Metrics
 from actors.room import Room
-from actors.roster import Roster, StatusDiary
+from actors.roster import StatusDiary, VehicleDirectory
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.defences.malformed import MalformedPackets
 from fleetfl.defences.rate_limits import Config as LimitsConfig
@@ -39,7 +39,7 @@ from fleetfl.protocol.messages import (
 )
 from fleetfl.protocol.signing import Signer, for_the_named
 from fleetfl.releases.generations import Order
-from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Place
+from fleetfl.storage.journal import Journal, JournalDamaged, JournalError, Offset
 from fleetfl.task_group import together
 from fleetfl.transport import Packet, Transport, TransportError
 
@@ -50,9 +50,9 @@ REFUSALS_PER_S = 20
 
 Judged = Callable[[int], Awaitable[Outcome]]
 """What became of the update in this row of the journal."""
-Mend = Callable[[], Awaitable[None]]
+Repair = Callable[[], Awaitable[None]]
 """Has a damaged journal repaired."""
-Newer = Callable[[Order], Awaitable[Snapshot]]
+WaitForVersion = Callable[[Order], Awaitable[Snapshot]]
 """The newest version, once it stands behind this place."""
 
 
@@ -81,16 +81,16 @@ class Gateway:
         limits: LimitsConfig | None = None,
         retry_s: float = 1.0,
         look_s: float = 30.0,
-        mend: Mend | None = None,
+        repair: Repair | None = None,
     ) -> None:
         self.fleet, self.partition = fleet, partition
         self.transport, self.journal, self.events = transport, journal, events
-        self.outcome, self.mend = outcome, mend
+        self.outcome, self.repair = outcome, repair
         self.keys, self.signer, self.retry_s = keys, signer, retry_s
         self.is_keeping = True
         """The journal took the last update."""
         self.statuses = StatusDiary(events.bounds.status_s if events.bounds else 0.0)
-        self.roster = Roster()
+        self.roster = VehicleDirectory()
         """The partition's vehicles."""
         self.max_in_flight, self.max_frame_bytes = max_in_flight, max_frame_bytes
         self.assembler = Assembler(max_frame_bytes=max_frame_bytes)
@@ -186,7 +186,7 @@ class Gateway:
         if said is not None:
             detail = str(why) or type(why).__name__
             self.events.write(
-                "noise", vehicle=sender[:64], leaf=leaf[:64], detail=detail[:MAX_DETAIL], **said
+                "malformed", vehicle=sender[:64], leaf=leaf[:64], detail=detail[:MAX_DETAIL], **said
             )
 
     async def _take(self, arrived: "_Arrived") -> None:
@@ -215,7 +215,7 @@ class Gateway:
             self._note_repeat(update, outcome, len(arrived.frame))
         await self._answer(update, outcome)
 
-    async def _kept(self, update: Update, frame: bytes) -> Place:
+    async def _kept(self, update: Update, frame: bytes) -> Offset:
         """Its place on disk; until it has one it is neither acknowledged nor are more than so many read."""
         while True:
             try:
@@ -229,18 +229,18 @@ class Gateway:
                     )
                     self.events.write("journal_failed", detail=str(failed))
                 self.is_keeping = False
-                if isinstance(failed, JournalDamaged) and self.mend is not None:
-                    await self._mended(self.mend)
+                if isinstance(failed, JournalDamaged) and self.repair is not None:
+                    await self._repaired(self.repair)
                 await asyncio.sleep(self.retry_s)
                 continue
             if not self.is_keeping:
-                self.events.write("journal_mended")
+                self.events.write("journal_repaired")
             self.is_keeping = True
             return place
 
-    async def _mended(self, mend: Mend) -> None:
+    async def _repaired(self, repair: Repair) -> None:
         try:
-            await mend()
+            await repair()
         except Exception as failed:  # the aggregator's or Ray's: the next try asks again
             log.error("the journal is not repaired yet: %s", failed)
 
@@ -296,7 +296,7 @@ class Gateway:
             bytes_up=status.bytes_up,
             bytes_down=status.bytes_down,
             waiting=status.waiting,
-            ends=status.ends,
+            outcomes=status.outcomes,
             note=status.note,
         )
 

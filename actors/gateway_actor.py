@@ -11,11 +11,11 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.monitoring.metrics import Metrics
-from actors.roster import Roster, Sighting
+from actors.roster import VehicleDirectory, VehicleStatus
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol import topics
@@ -54,11 +54,11 @@ class Calls:
     async def outcomes_of(self, rows: list[int]) -> list[Outcome | Exception]:
         return await self.aggregator.outcomes_of.remote(rows)
 
-    async def mend_journal(self) -> None:
-        await self.aggregator.mend_journal.remote()
+    async def repair_journal(self) -> None:
+        await self.aggregator.repair_journal.remote()
 
-    async def newer(self, than: Order) -> Snapshot:
-        return await self.aggregator.newer.remote(than)
+    async def wait_for_version(self, than: Order) -> Snapshot:
+        return await self.aggregator.wait_for_version.remote(than)
 
     async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
         return await self.aggregator.announcement.remote(than)
@@ -79,7 +79,7 @@ class GatewayActor:
         self.events = EventLog(
             config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
         )
-        self.roster = Roster()
+        self.roster = VehicleDirectory()
 
     async def ping(self) -> None:
         """The actor is up."""
@@ -88,7 +88,7 @@ class GatewayActor:
         """What it counts and measures."""
         return self.metrics.collected()
 
-    async def sightings(self) -> dict[str, Sighting]:
+    async def sightings(self) -> dict[str, VehicleStatus]:
         """Its vehicles, and what else came in the name of one."""
         listed = [] if self.keys is None else self.keys.names()
         count = self.config.num_partitions
@@ -119,9 +119,9 @@ class GatewayActor:
                 transport=transport,
                 journal=self.journal,
                 # A call each would cost as much as all else that is done for an update.
-                outcome=Questions(self.calls.outcomes_of).answer,
+                outcome=CallCoalescer(self.calls.outcomes_of).answer,
                 announcement=self.calls.announcement,
-                mend=self.calls.mend_journal,
+                repair=self.calls.repair_journal,
                 events=self.events,
                 keys=self.keys,
                 signer=self.signer,

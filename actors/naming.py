@@ -21,7 +21,7 @@ class GenerationNames:
         GenerationError if there is no higher one.
         """
         past = max(past, self.highest.number)
-        name = successor([*known, *self.registry.lineages()], past=past)
+        name = successor([*known, *self.registry.generations()], past=past)
         self.highest.raise_to(number_of(name), durably=True)
         self.highest.close()  # rarely written: no file is held open for it, which would hold a disk
         return name

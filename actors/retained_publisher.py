@@ -16,7 +16,7 @@ PATIENCE_S = 5.0
 """A retained packet comes at once, if it is there."""
 
 
-class Retained:
+class RetainedPublisher:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.num_chunks: dict[str, int] = {}

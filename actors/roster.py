@@ -18,7 +18,7 @@ MOST_REFUSED = 1_000
 
 
 @dataclass(frozen=True)
-class Sighting:
+class VehicleStatus:
     """A vehicle's newest status and when it was last heard."""
 
     status: Status
@@ -65,10 +65,10 @@ class StatusDiary:
 
 
 @dataclass
-class Roster:
+class VehicleDirectory:
     """The newest sighting of each vehicle, the longest silent first."""
 
-    sightings: dict[str, Sighting] = field(default_factory=dict)
+    sightings: dict[str, VehicleStatus] = field(default_factory=dict)
     num_bytes: int = 0
     """Of what they said."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -84,11 +84,11 @@ class Roster:
         """What came in this name is believed."""
         self.refused.pop(vehicle, None)
 
-    def shown(self, listed: Iterable[str] = ()) -> dict[str, Sighting]:
+    def shown(self, listed: Iterable[str] = ()) -> dict[str, VehicleStatus]:
         """All that is known by name: the vehicles, those that are refused, and those only `listed`."""
         found = dict(self.sightings)
         for name in (*listed, *self.refused):
-            found.setdefault(name, Sighting(_unheard(name)))
+            found.setdefault(name, VehicleStatus(_unheard(name)))
         return found | {n: replace(found[n], refused=why) for n, why in self.refused.items()}
 
     def note(self, status: Status, *, at: float, retained: bool = False) -> None:
@@ -101,7 +101,7 @@ class Roster:
                 # The will was written when the vehicle connected: it said more since.
                 status = msgspec.structs.replace(known.status, state="offline")
         before = None if known is None else known.heard_at
-        self._put(Sighting(status, before if retained else at))
+        self._put(VehicleStatus(status, before if retained else at))
 
     def hear(self, vehicle: str, *, at: float) -> None:
         """Any other sign of life, such as an update."""
@@ -109,7 +109,7 @@ class Roster:
         if known is not None:
             self._put(replace(known, heard_at=at))
 
-    def _put(self, sighting: Sighting) -> None:
+    def _put(self, sighting: VehicleStatus) -> None:
         self._drop(sighting.status.vehicle)
         self.sightings[sighting.status.vehicle] = sighting
         self.num_bytes += _said_bytes(sighting.status)
@@ -124,4 +124,4 @@ class Roster:
 
 def _said_bytes(status: Status) -> int:
     """Of what is as long as its vehicle wants."""
-    return len(status.note) + sum(BYTES_A_KIND + len(kind) for kind in status.ends)
+    return len(status.note) + sum(BYTES_A_KIND + len(kind) for kind in status.outcomes)

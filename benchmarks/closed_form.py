@@ -25,7 +25,7 @@ import torch
 from pydantic import TypeAdapter
 
 from actors.config import ServerConfig
-from fleetfl.closed_form import ClosedFormHead, Config, FeatureSums
+from fleetfl.closed_form import ClosedFormHead, Config, SufficientStatistics
 from fleetfl.config import read_with, validate
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
@@ -51,7 +51,7 @@ class Bench:
         self.tree.setdefault("transport", {"kind": "mqtt"})
         self.sim = validate(self.tree, "sim", SimConfig, str(path))
         self.model = self.sim.model.build(seed=self.sim.seed)
-        fit_head(self.model, *self.sim.dataset.factory_frames(seed=self.sim.seed))
+        fit_head(self.model, *self.sim.dataset.initial_frames(seed=self.sim.seed))
         self.factory = self.model.vector()
         held_out = self.sim.dataset.held_out(self.sim.weather_of_each(), seed=self.sim.seed)
         chosen = np.random.default_rng(0).permutation(len(held_out.labels))[:images]
@@ -81,7 +81,7 @@ class Bench:
             self.model.load(start)
             for number, sensor in enumerate(sensors):
                 seen = sensor.read(frames)
-                sums = FeatureSums.of(
+                sums = SufficientStatistics.of(
                     features(self.model, seen.images), seen.labels, len(self.sim.model.classes)
                 )
                 body = sums.packed(owner.features)

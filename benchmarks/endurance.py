@@ -121,7 +121,7 @@ class Vehicle:
             loss=0.5,
             codec="int8",
             body=self.body,
-            lineage=published.lineage,
+            generation=published.generation,
             base_sha256=published.sha256[:8],
         )
         frame = wire.encode(update, self.signer)

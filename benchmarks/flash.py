@@ -5,7 +5,7 @@ release adopted before it; the write-ahead log's way into the file and a daily r
 
 Run: python benchmarks/flash.py [--folder FOLDER] [--updates N] [--json FILE]
 
-The real Books, Outbox and Follower; a server's Published makes the releases. Bytes are `write_bytes` of
+The real UpdateQueue, Outbox and Follower; a server's Published makes the releases. Bytes are `write_bytes` of
 /proc/self/io, as the kernel counts pages of 4 KB that a process has sent to a disk, so FOLDER has to be on
 one, and not in memory. Deltas are normal values, whose residual packs no better than a trained one.
 "cycle" is all of it, averaged: a release, an update from it, its receipt; over N of them, a close and a
@@ -36,7 +36,7 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.releases.versions import Follower, Published
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import Memory, Outbox
-from vehicle_agent.update_queue import Books
+from vehicle_agent.update_queue import UpdateQueue
 
 BUDGET_BYTES = 50_000
 LAYOUT = Layout(
@@ -70,7 +70,7 @@ class Vehicle:
         self.signer = Signer("f", Ed25519PrivateKey.generate())
         vector = self.rng.normal(size=LAYOUT.size).astype(np.float32)
         codec = Spectral(bits_per_value=0.37)
-        self.published = Published(vector, LAYOUT, codec, lineage="one", max_staleness=50)
+        self.published = Published(vector, LAYOUT, codec, generation="one", max_staleness=50)
         self.follower = Follower(LAYOUT)
         self.follower.adopt(self.published.whole())
         self.sequence, self.frame_bytes = 0, 0
@@ -79,7 +79,7 @@ class Vehicle:
 
     def open(self) -> None:
         self.outbox = Outbox(self.path)
-        self.books = Books(
+        self.books = UpdateQueue(
             self.outbox, Spectral(), LAYOUT, vehicle="v", decay=0.9, sign=self.signed, work=at_once
         )
 
@@ -114,7 +114,7 @@ class Vehicle:
             loss=0.5,
             codec="spectral",
             body=b"",
-            lineage=held.lineage,
+            generation=held.generation,
         )
         delta = 0.01 * self.rng.normal(size=LAYOUT.size).astype(np.float32)
         memory = Memory(self.sequence, 256 * self.sequence, [float(self.sequence)] * 10)

@@ -132,7 +132,7 @@ class Doors:
         vector = np.arange(LAYOUT.size, dtype=np.float32)
         write_adapter(self.folder / "adapter", LAYOUT, vector, version=3)
         record = Record(
-            lineage="3-a1b2c3", version=3, parent="3-a1b2c3/2", sha256=digest(vector).hex(),
+            generation="3-a1b2c3", version=3, parent="3-a1b2c3/2", sha256=digest(vector).hex(),
             layout=LAYOUT.fingerprint.hex(), num_values=LAYOUT.size, created=1.5, row=7,
             updates=(Contribution("v1", "b", 0, 0, 8),), config="c", code="0.1",
         )  # fmt: skip
@@ -238,7 +238,7 @@ fleetfl_journal_commit_seconds_bucket{le="+Inf",part="gateway 0"} 4.0
 """
 FLEET = json.dumps(
     [{"vehicle": "v1", "boot": "b", "state": "online", "version": 3, "bytes_up": 1, "bytes_down": 2,
-      "waiting": 0, "note": "", "key": "", "ends": {"accepted": 3}, "silent_s": 1.0}]
+      "waiting": 0, "note": "", "key": "", "outcomes": {"accepted": 3}, "silent_s": 1.0}]
 ).encode()  # fmt: skip
 
 

@@ -426,14 +426,14 @@ async def fuzz_requests(count: int, seed: int) -> dict[str, Any]:
         state = {"state": folder}
         dice, corpus, statuses, broken = random.Random(seed), Corpus(seed), Counter[int](), []
 
-        async def newer(_: object) -> Snapshot:
+        async def wait_for_version(_: object) -> Snapshot:
             if served.card is not None:
                 await asyncio.get_running_loop().create_future()
             vector = served.model.vector()
             body = decoder("float32", served.model.layout).encode(vector)
             return Snapshot("one", 0, bytes(8), digest(vector), "float32", body)
 
-        served = ServedModel(ServerConfig.model_validate(settings | state), newer)
+        served = ServedModel(ServerConfig.model_validate(settings | state), wait_for_version)
         app = build_app(served)
         async with app.router.lifespan_context(app):
             while served.card is None:

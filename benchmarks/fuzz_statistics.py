@@ -27,7 +27,7 @@ from fleetfl.closed_form import (
     MOST_LOGIT,
     WEIGHT,
     Config,
-    FeatureSums,
+    SufficientStatistics,
     features_of,
 )
 from fleetfl.codecs.int8 import Config as Int8
@@ -51,7 +51,7 @@ class Fuzzer:
         self.numbers = np.random.default_rng(seed)
         self.told: Counter[str] = Counter()
         self.sequence = 0
-        self.solved_from = FeatureSums.zero(LAYOUT)
+        self.solved_from = SufficientStatistics.zero(LAYOUT)
         self.server = self._server()
 
     def _server(self) -> Coordinator:
@@ -119,13 +119,13 @@ class Fuzzer:
             edited[: self.dice.randrange(len(edited) + 1)] if self.dice.random() < 0.3 else edited
         )
 
-    def _statistics(self) -> FeatureSums:
+    def _statistics(self) -> SufficientStatistics:
         stretch = 2.0 ** self.dice.choice((0, 0, 0, 0, -6, 6, 12, 18))
         labels = self.numbers.integers(0, self.dice.randrange(1, CLASSES + 1), FRAMES)
         features = stretch * (self.numbers.normal(size=(FRAMES, WIDTH)) + labels[:, None])
         if self.dice.random() < 0.1:
             features[:] = features[0]
-        sums = FeatureSums.of(features, labels, CLASSES)
+        sums = SufficientStatistics.of(features, labels, CLASSES)
         times = self.dice.choice((1, 1, 1, 1, 1, 3, 2**20, 2**30))
         gram, cross = times * sums.gram, times * sums.cross
         for _ in range(self.dice.choice((0, 0, 0, 1, 2, 5))):
@@ -136,7 +136,7 @@ class Fuzzer:
             whole[at] = max(-(2**62), min(value, 2**62))
         if self.dice.random() < 0.05:
             cross = np.roll(cross, self.dice.randrange(CLASSES), axis=self.dice.randrange(2))
-        return FeatureSums(gram, cross)
+        return SufficientStatistics(gram, cross)
 
 
 def main() -> None:

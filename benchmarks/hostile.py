@@ -29,7 +29,7 @@ from pydantic import TypeAdapter
 
 from actors.config import ServerConfig
 from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.closed_form import KIND, FeatureSums, features_of
+from fleetfl.closed_form import KIND, SufficientStatistics, features_of
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.config import read_with, validate
@@ -55,12 +55,12 @@ class Bench:
         self.tree.setdefault("transport", {"kind": "mqtt"})
         self.sim = validate(self.tree, "sim", SimConfig, str(path))
         self.model = self.sim.model.build(seed=self.sim.seed)
-        fit_head(self.model, *self.sim.dataset.factory_frames(seed=self.sim.seed))
+        fit_head(self.model, *self.sim.dataset.initial_frames(seed=self.sim.seed))
         self.factory = self.model.vector()
         held_out = self.sim.dataset.held_out(self.sim.weather_of_each(), seed=self.sim.seed)
         chosen = np.random.default_rng(0).permutation(len(held_out.labels))[:images]
         self.images, self.labels = held_out.images[chosen], held_out.labels[chosen]
-        self.sums: list[FeatureSums] = []
+        self.sums: list[SufficientStatistics] = []
 
     def accuracy(self, vector: np.ndarray) -> float:
         self.model.load(vector)
@@ -127,7 +127,7 @@ class Bench:
                     parts = torch.from_numpy(seen.images).split(128)
                     features = torch.cat([self.model.features(part) for part in parts]).numpy()
                 classes = len(self.sim.model.classes)
-                self.sums.append(FeatureSums.of(features, seen.labels, classes))
+                self.sums.append(SufficientStatistics.of(features, seen.labels, classes))
             sums = self.sums[number]
             if kind and KINDS[kind] is weighty and number == len(sensors) - 1:
                 sums = forged_statistics(sums)

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.retained_publisher import Retained
+from actors.retained_publisher import RetainedPublisher
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
@@ -131,7 +131,7 @@ async def running(work: Any) -> AsyncIterator[None]:
 
 async def measured(broker: Broker, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     start = np.random.default_rng(0).normal(size=LAYOUT.size).astype(np.float32)
-    published = Published(start, LAYOUT, Int8(), lineage="one")
+    published = Published(start, LAYOUT, Int8(), generation="one")
     outbox = Outbox(folder / "outbox.db")
     update = waiting_update()
     frame = wire.encode(update)
@@ -142,7 +142,7 @@ async def measured(broker: Broker, folder: Path, args: argparse.Namespace) -> di
         near = Mqtt(port=broker.port)
         far = Mqtt(port=link.port, keepalive_s=args.keepalive, max_payload_bytes=args.packet)
         async with near.connect("server") as up, far.connect("v1", clean_session=False) as down:
-            retained = Retained(up)
+            retained = RetainedPublisher(up)
             await retained.put(functools.partial(topics.snapshot, "f"), snapshot)
             await up.publish(topics.release("f"), wire.encode(published.since(-1)[-1]), retain=True)
             agent = Agent(

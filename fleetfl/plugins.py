@@ -3,10 +3,12 @@
     aggregator: {kind: fedbuff}             -> fleetfl.aggregators.fedbuff.Config
     aggregator: {kind: acme_fl.trimmed}     a dotted kind is imported as it stands
 
-Dropping a file into the package is the whole registration.
+Dropping a file into the package is the whole registration. A package's `FORMER_KINDS` says which kinds were
+renamed.
 """
 
 import importlib
+import logging
 import pkgutil
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from fleetfl.config import Section
+
+log = logging.getLogger(__name__)
 
 
 class PluginConfig(Section):
@@ -72,6 +76,14 @@ class Chosen:
         if not isinstance(raw, dict):
             raise ValueError(f"expected a table with `kind`, one of {available(self.package)}")
         kind = raw.get("kind", self.default)
+        former = getattr(importlib.import_module(self.package), "FORMER_KINDS", {})
+        if isinstance(kind, str) and kind in former:
+            log.warning(
+                "kind `%s` is called `%s` now; the old name goes with the next version",
+                kind,
+                former[kind],
+            )
+            kind = former[kind]
         if not isinstance(kind, str) or not kind:
             # Of the table no more is said: there may be a password in it.
             raise ValueError(f"needs `kind`, one of {available(self.package)}, got {kind!r:.80}")

@@ -45,9 +45,9 @@ async def now(call, *arguments, **keywords):
     return call(*arguments, **keywords)
 
 
-def server_at(version, value=0.0, *, layout=LAYOUT, lineage="one"):
+def server_at(version, value=0.0, *, layout=LAYOUT, generation="one"):
     """A server whose releases, up to this version, end at `value`."""
-    server = Published(np.zeros(layout.size, np.float32), layout, Float32(), lineage=lineage)
+    server = Published(np.zeros(layout.size, np.float32), layout, Float32(), generation=generation)
     for left in range(version - 1, -1, -1):
         server.advance(np.full(layout.size, value + left, np.float32))
     return server
@@ -155,9 +155,9 @@ class Idle:
         return LocalTraining(np.zeros_like(start), len(frames.images), 1, 0.5)
 
 
-def big_server(lineage="one"):
+def big_server(generation="one"):
     start = np.random.default_rng(3).normal(size=BIG.size).astype(np.float32)
-    return Published(start, BIG, Int8(), lineage=lineage)
+    return Published(start, BIG, Int8(), generation=generation)
 
 
 def signer(number):

@@ -52,11 +52,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class Together(LoadScopeScheduling):
+    class Stacked(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return ONE_SERVER.get(nodeid.partition("::")[0], nodeid)
 
-    return Together(config, log)
+    return Stacked(config, log)
 
 
 DATA = Path(os.environ.get("FLEETFL_DATA_DIR", Path(__file__).parents[2] / "shared" / "data"))

@@ -89,7 +89,13 @@ def fake_run(
         events.append(_at(zero + second, "probe", **counts))
     events += [
         _at(zero + 121, "replica_started", pid=52, replicas=2),
-        _at(zero + 95, "noise", vehicle="v07", leaf="update", detail="starts with b'GET ', not FL"),
+        _at(
+            zero + 95,
+            "malformed",
+            vehicle="v07",
+            leaf="update",
+            detail="starts with b'GET ', not FL",
+        ),
     ]
     events += [
         _status(zero + seconds, "offline", n, bytes_up=0, bytes_down=WHOLE + STEP * version)
@@ -100,7 +106,7 @@ def fake_run(
         events,
         start=Measurement(0, 0.612, {w: _under(w, 0.612) for w in WEATHERS}),
         end=Measurement(version, 0.834, {w: _under(w, 0.834) for w in WEATHERS}),
-        ceiling=0.867,
+        centralized_baseline=0.867,
         num_values=NUM_VALUES,
         num_parameters=NUM_PARAMETERS,
         latencies_s=list(dice.gamma(4, 0.004, 500)),

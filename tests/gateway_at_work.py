@@ -29,7 +29,7 @@ class Scene:
         self.max_payload_bytes, self.identity = max_payload_bytes, identity
         self.path = tmp_path / "events.jsonl"
         self.journal = Journal(tmp_path / "journal.sqlite")
-        self.published = Published(np.zeros(5, np.float32), LAYOUT, Int8(), lineage="one")
+        self.published = Published(np.zeros(5, np.float32), LAYOUT, Int8(), generation="one")
 
     async def play(self, packets, *, max_in_flight=3, wait_s=0.05):
         """Publish (topic, frame) pairs; gives the receipts of v1."""

@@ -21,17 +21,17 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.log_keys import log_keys
 from fleetfl.protocol.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases.versions import BASE_DIGEST_BYTES, Held
+from fleetfl.releases.versions import BASE_DIGEST_BYTES, CurrentRelease
 from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent import sendable
 from vehicle_agent.delivery import Delivery
 from vehicle_agent.outbox import Memory, Outbox, OutboxError
-from vehicle_agent.release_follower import Adoption
+from vehicle_agent.release_follower import ReleaseFollower
 from vehicle_agent.sensors import Frames, SensorError, SensorSource, checked, passed_over
 from vehicle_agent.training import LocalTraining, Summed
-from vehicle_agent.update_queue import Books, Work
+from vehicle_agent.update_queue import UpdateQueue, Work
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Agent:
         self.transport, self.sensor, self.trainer = transport, sensor, trainer
         self.layout, self.outbox, self.work = layout, outbox, work
         self.frames_per_update, self.sums = frames_per_update, sums
-        self.adoption = Adoption(
+        self.adoption = ReleaseFollower(
             identity.fleet,
             layout,
             held=outbox.held(layout),
@@ -136,7 +136,7 @@ class Agent:
             tell=functools.partial(self._tell, "release"),
             proof_topic=identity.proof_topic,
         )
-        self.books = Books(
+        self.books = UpdateQueue(
             outbox,
             codec,
             layout,
@@ -245,7 +245,7 @@ class Agent:
         finally:
             self._tell("sensor", passed_over(self.sensor))
 
-    async def _keep(self, base: Held, frames: Frames, trained: LocalTraining) -> None:
+    async def _keep(self, base: CurrentRelease, frames: Frames, trained: LocalTraining) -> None:
         """Into the outbox, as soon as there is room on the disk. Raises CodecError if it diverged."""
         draft = self._update(
             base,
@@ -284,7 +284,7 @@ class Agent:
         self.memory = memory
         self.sequence += 1
 
-    def _update(self, base: Held, frames: Frames, **more: Any) -> Update:
+    def _update(self, base: CurrentRelease, frames: Frames, **more: Any) -> Update:
         """The next one of this boot."""
         given = {"body": b"", **more}
         for name in ("num_examples", "local_steps"):
@@ -299,7 +299,7 @@ class Agent:
             parts=self.layout.parts,
             captured_from=sendable.second(frames.captured_from),
             captured_to=sendable.second(frames.captured_to),
-            lineage=base.lineage,
+            generation=base.generation,
             base_sha256=base.sha256[:BASE_DIGEST_BYTES],
             **given,
         )
@@ -337,7 +337,7 @@ class Agent:
             waiting=len(self.outbox),
             note=fitting(self.note, MAX_NOTE),
             key=self.identity.key,
-            ends=sendable.counts(self.outbox.ends),
+            outcomes=sendable.counts(self.outbox.outcomes),
         )
 
     @property

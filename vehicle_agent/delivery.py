@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from fleetfl.protocol import wire
 from fleetfl.protocol.chunks import split
-from fleetfl.protocol.messages import SERVER, SIGNATURE, UNDONE, Receipt
+from fleetfl.protocol.messages import ROLLED_BACK, SERVER, SIGNATURE, Receipt
 from fleetfl.task_group import together
 from fleetfl.transport import Packet, PacketRefused, Transport, TransportError
 from vehicle_agent.outbox import Name, Newest, OutboxError, Waiting
-from vehicle_agent.update_queue import Books
+from vehicle_agent.update_queue import UpdateQueue
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ SILENT_TRIES = 3
 OVERDUE_WAITS = 10
 """Waits of `resend_s` without a receipt, after which a status says why, whatever else went well."""
 LONGEST_DOUBLING = 6
-PASSING = ("stale", UNDONE, "declined", "step", "earlier")
+PASSING = ("stale", ROLLED_BACK, "declined", "step", "earlier")
 """Reasons of a refusal that are no fault of the vehicle's: the next update may well be counted."""
 
 
@@ -45,7 +45,7 @@ class Delivery:
 
     def __init__(
         self,
-        books: Books,
+        books: UpdateQueue,
         *,
         vehicle: str,
         transport: Transport,

@@ -24,7 +24,7 @@ from fleetfl import FleetflError
 from fleetfl.config import Section
 from fleetfl.protocol.messages import Update
 from fleetfl.releases.generations import BEFORE_ALL, Order, number_of
-from fleetfl.releases.versions import Held, moved, unpacked
+from fleetfl.releases.versions import CurrentRelease, moved, unpacked
 from fleetfl.vectors import Layout, digest
 from vehicle_agent import outbox_file
 from vehicle_agent import residual as residuals
@@ -64,7 +64,7 @@ class Memory(msgspec.Struct, frozen=True):
     """What training goes on from, beside the residual and the version held."""
 
     num_trained: int = 0
-    """Trainings over all boots: each draws random numbers of its own."""
+    """Executor over all boots: each draws random numbers of its own."""
     num_read: int = 0
     """Frames taken from the sensor over all boots."""
     class_counts: list[float] = []
@@ -81,7 +81,7 @@ class Memory(msgspec.Struct, frozen=True):
 class Waiting:
     boot: str
     sequence: int
-    lineage: str
+    generation: str
     base_version: int
     num_bytes: int
     age_s: float
@@ -109,13 +109,13 @@ class Produced:
 class Newest:
     """Of the server: what an update is measured against."""
 
-    lineage: str
+    generation: str
     version: int
     max_staleness: int
     """Versions; -1 if the server has not said."""
 
 
-def useless(
+def expired_updates(
     waiting: Sequence[Waiting], bounds: Config, newest: Newest | None
 ) -> list[tuple[Waiting, str]]:
     """Which have to go and why; `waiting` is oldest first, and so is this."""
@@ -123,7 +123,7 @@ def useless(
     if newest is not None and newest.max_staleness >= 0:
         oldest_base = newest.version - newest.max_staleness
         for w in waiting:
-            if w.lineage == newest.lineage and w.base_version < oldest_base:
+            if w.generation == newest.generation and w.base_version < oldest_base:
                 gone.setdefault(w.name, "stale")
     left = [w for w in waiting if w.name not in gone]
     too_many = max(0, len(left) - bounds.max_updates)
@@ -138,19 +138,19 @@ def useless(
     return [(w, gone[w.name]) for w in waiting if w.name in gone]
 
 
-def counted(ends: dict[str, int], verdict: Verdict, reason: str) -> dict[str, int]:
+def counted(outcomes: dict[str, int], verdict: Verdict, reason: str) -> dict[str, int]:
     """`ends` with one more; no more kinds of them, and none longer, than a status can say."""
     end = f"{verdict} {reason}".rstrip()[:MAX_END]
-    if end not in ends and len(ends) >= MOST_ENDS:
+    if end not in outcomes and len(outcomes) >= MOST_ENDS:
         end = f"{verdict} {OTHER}"
-    return {**ends, end: ends.get(end, 0) + 1}
+    return {**outcomes, end: outcomes.get(end, 0) + 1}
 
 
 @dataclass(frozen=True)
 class Trail:
     """How the version held is kept: a whole one, and steps from there to this SHA-256."""
 
-    lineage: str
+    generation: str
     version: int
     sha256: bytes
     num_steps: int
@@ -183,7 +183,7 @@ class Outbox:
         )
         """Over all boots; the last one's id."""
         self.num_waiting = self._one("SELECT COUNT(*) FROM waiting")
-        self.ends: dict[str, int] = self._state("ends", {})
+        self.outcomes: dict[str, int] = self._state("ends", {})
         """How many ended how since the file was made, as {"accepted": 12, "expired age": 1}."""
         self.trail = self._kept_trail()
 
@@ -224,13 +224,13 @@ class Outbox:
         *,
         residual: np.ndarray | None = None,
         memory: Memory | None = None,
-        held: Held | None = None,
+        held: CurrentRelease | None = None,
     ) -> None:
         """Keep an update's frame and, if given, what training goes on from after it.
 
         `residual` is float32 [P] of the update's layout, `held` the version it was trained from.
         """
-        made = (update.boot, update.sequence, update.lineage, update.base_version, self.lived_s)
+        made = (update.boot, update.sequence, update.generation, update.base_version, self.lived_s)
         number, trail = self.num_produced + 1, self.trail
         with self._together():
             self.db.execute(
@@ -261,7 +261,7 @@ class Outbox:
         `residual` is what its return makes of the residual. False, and all as it was, if it does not
         wait (a repeated receipt).
         """
-        name, ends = (boot, sequence), self.ends
+        name, outcomes = (boot, sequence), self.outcomes
         if self._one("SELECT 1 FROM waiting WHERE boot = ? AND sequence = ?", *name) is None:
             return False
         with self._together():
@@ -271,8 +271,8 @@ class Outbox:
                 (verdict, reason, *name),
             )
             self.db.execute("DELETE FROM waiting WHERE boot = ? AND sequence = ?", name)
-            ends = counted(self.ends, verdict, reason)
-            self._set_state("ends", ends)
+            outcomes = counted(self.outcomes, verdict, reason)
+            self._set_state("ends", outcomes)
             self._set_residual(layout, residual)
             self.db.execute(
                 "DELETE FROM record WHERE id <="
@@ -280,12 +280,12 @@ class Outbox:
                 (self.bounds.max_record,),
             )
         self.num_waiting -= 1
-        self.ends = ends
+        self.outcomes = outcomes
         return True
 
-    def useless(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
+    def expired_updates(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
         """What has to go by now, and why, oldest first."""
-        return useless(self.waiting(), self.bounds, newest)
+        return expired_updates(self.waiting(), self.bounds, newest)
 
     def waiting(self) -> list[Waiting]:
         """Oldest first."""
@@ -330,20 +330,20 @@ class Outbox:
         """As it was left."""
         return self._state("memory", Memory())
 
-    def held(self, layout: Layout) -> Held | None:
+    def held(self, layout: Layout) -> CurrentRelease | None:
         """The version of this layout that the newest update was trained from, if its bits are still those."""
         found = self._all(
             "SELECT lineage, version, sha256, vector FROM held JOIN whole WHERE layout = ?",
             layout.fingerprint,
         )
-        for lineage, version, sha256, whole in found:
+        for generation, version, sha256, whole in found:
             steps = self._all("SELECT codec, body FROM steps ORDER BY number")
             try:
                 vector = np.frombuffer(whole, "<f4").astype(np.float32)
                 for codec, body in steps:
                     vector = moved(vector, unpacked(codec, body, layout))
                 if digest(vector) == sha256:
-                    return Held(lineage, int(version), sha256, vector)
+                    return CurrentRelease(generation, int(version), sha256, vector)
             except Exception as damaged:  # as above
                 log.error("outbox %s: version %s is lost: %s", self.path, version, damaged)
                 return None
@@ -352,13 +352,13 @@ class Outbox:
     def _kept_trail(self) -> Trail:
         held = self._all("SELECT lineage, version, sha256 FROM held")
         steps = self._all("SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM steps")
-        lineage, version, sha256 = held[0] if held else ("", -1, b"")
-        return Trail(lineage, version, sha256, *steps[0])
+        generation, version, sha256 = held[0] if held else ("", -1, b"")
+        return Trail(generation, version, sha256, *steps[0])
 
-    def _set_held(self, layout: bytes, held: Held) -> Trail:
+    def _set_held(self, layout: bytes, held: CurrentRelease) -> Trail:
         """Its difference to what is kept, if it is known by which steps it came; else whole."""
-        about = (held.lineage, held.version, held.sha256)
-        if about == (self.trail.lineage, self.trail.version, self.trail.sha256):
+        about = (held.generation, held.version, held.sha256)
+        if about == (self.trail.generation, self.trail.version, self.trail.sha256):
             return self.trail
         self.db.execute("INSERT OR REPLACE INTO held VALUES (1, ?, ?, ?, ?)", (layout, *about))
         steps = held.since(self.trail.sha256)
@@ -378,8 +378,8 @@ class Outbox:
 
     def floor(self) -> Order:
         """Where the newest version stands that an update was trained from, whatever its layout was."""
-        for lineage, version in self._all("SELECT lineage, version FROM held"):
-            return number_of(lineage), version
+        for generation, version in self._all("SELECT lineage, version FROM held"):
+            return number_of(generation), version
         return BEFORE_ALL
 
     def _set_residual(self, layout: bytes, residual: np.ndarray | None) -> None:

@@ -126,10 +126,10 @@ def _bring_up_to_date(db: sqlite3.Connection) -> None:
 def _convert(db: sqlite3.Connection) -> None:
     _run(db, COPY_FORMAT_0)
     rows = db.execute("SELECT verdict, reason, number FROM ends ORDER BY verdict, reason")
-    ends = {f"{verdict} {reason}".rstrip(): number for verdict, reason, number in rows}
+    outcomes = {f"{verdict} {reason}".rstrip(): number for verdict, reason, number in rows}
     (number,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM old_produced").fetchone()
     (lived_s,) = db.execute("SELECT COALESCE(MAX(seconds), 0.0) FROM lived").fetchone()
-    for name, value in (("ends", ends), ("produced", number), ("lived", lived_s)):
+    for name, value in (("ends", outcomes), ("produced", number), ("lived", lived_s)):
         db.execute("INSERT INTO state VALUES (?, ?)", (name, msgspec.msgpack.encode(value)))
     for layout, vector in db.execute("SELECT layout, vector FROM old_residual").fetchall():
         residual = packed(np.frombuffer(vector, "<f4"))

@@ -14,7 +14,7 @@ from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.releases.frame_bounds import max_frame_bytes
 from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
-from fleetfl.releases.versions import Follower, Held, OlderRelease, ReleaseError
+from fleetfl.releases.versions import CurrentRelease, Follower, OlderRelease, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import Newest
@@ -27,7 +27,7 @@ PATIENT_WAITS = 10
 """Waits of `retry_s` without any release, after which that is said."""
 
 
-class Adoption:
+class ReleaseFollower:
     """Follows one fleet's releases until cancelled.
 
     `tell` gets what is in the way, in words, and nothing ("") once a release is reached. With
@@ -40,7 +40,7 @@ class Adoption:
         fleet: str,
         layout: Layout,
         *,
-        held: Held | None = None,
+        held: CurrentRelease | None = None,
         floor: Order = BEFORE_ALL,
         transport: Transport,
         server_key: wire.Verifier | None,
@@ -69,13 +69,13 @@ class Adoption:
             self.came.set()
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> CurrentRelease | None:
         return self.follower.held
 
     def newest(self) -> Newest | None:
         """What is known of the server's newest version."""
         held = self.held
-        return held and Newest(held.lineage, held.version, self.max_staleness)
+        return held and Newest(held.generation, held.version, self.max_staleness)
 
     async def run(self) -> None:
         topic = topics.release(self.fleet)
@@ -136,7 +136,7 @@ class Adoption:
         self.max_staleness = release.max_staleness
         held = self.held
         if held is None or order_of(held) < order_of(release):
-            at = "none" if held is None else f"version {held.version} of {held.lineage}"
+            at = "none" if held is None else f"version {held.version} of {held.generation}"
             self.tell(
                 f"version {release.version} is out of reach: the snapshot at the broker leads to {at} only"
             )
@@ -154,8 +154,9 @@ class Adoption:
             return False
         held = self.held
         self.tell(
-            f"an older release was offered and is not taken: version {release.version} of {release.lineage}"
-            + (f", held is version {held.version} of {held.lineage}" if held else "")
+            "an older release was offered and is not taken: "
+            f"version {release.version} of {release.generation}"
+            + (f", held is version {held.version} of {held.generation}" if held else "")
         )
         if self.word and self.proof_topic:
             with contextlib.suppress(TransportError):  # it is offered again when the link is back

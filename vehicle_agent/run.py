@@ -9,7 +9,7 @@ import signal
 
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.storage import client_ids
-from fleetfl.storage.state_lock import only_for_owner, sole
+from fleetfl.storage.state_lock import only_for_owner, state_lock
 from fleetfl.task_group import together
 from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
@@ -31,7 +31,7 @@ async def run(config: VehicleConfig) -> None:
     TenancyError if another agent has the state folder.
     """
     only_for_owner()
-    with sole(config.state, "vehicle"):
+    with state_lock(config.state, "vehicle"):
         await _run(config)
 
 

@@ -27,10 +27,10 @@ def number(value: float) -> float:
     return LARGEST if math.isnan(value) else min(max(float(value), -LARGEST), LARGEST)
 
 
-def counts(ends: Mapping[str, int]) -> dict[str, int]:
+def counts(outcomes: Mapping[str, int]) -> dict[str, int]:
     """The most frequent kinds of end, as many as a status takes; the others together."""
     short: dict[str, int] = {}
-    for name, number in ends.items():
+    for name, number in outcomes.items():
         key = fitting(name, MAX_ENDS)
         short[key] = min(short.get(key, 0) + max(number, 0), MOST)
     if len(short) <= MAX_ENDS:

@@ -51,23 +51,23 @@ class VehicleFolder:
             return [*self._ended(db), *self._waiting(db)]
 
     def _ended(self, db: sqlite3.Connection) -> Iterator[Note]:
-        for boot, sequence, lineage, base, num_bytes, verdict, reason in db.execute(
+        for boot, sequence, generation, base, num_bytes, verdict, reason in db.execute(
             "SELECT boot, sequence, lineage, base_version, num_bytes, verdict, reason FROM record"
             " ORDER BY id"
         ):
-            about = {"base": base, "lineage": lineage, "bytes": num_bytes}
+            about = {"base": base, "generation": generation, "bytes": num_bytes}
             about |= {"reason": reason} if reason else {}
             yield Note((boot, sequence), "outbox", verdict, str(self.folder), None, about)
 
     def _waiting(self, db: sqlite3.Connection) -> Iterator[Note]:
         packed = db.execute("SELECT value FROM state WHERE name = 'lived'").fetchone()
         lived_s = 0.0 if packed is None else float(msgspec.msgpack.decode(packed[0]))
-        for boot, sequence, lineage, base, num_bytes, made_s, frame in db.execute(
+        for boot, sequence, generation, base, num_bytes, made_s, frame in db.execute(
             "SELECT boot, sequence, lineage, base_version, num_bytes, made_s, frame FROM waiting"
             " ORDER BY id"
         ):
             update, age_s = _update(frame), max(0.0, round(lived_s - made_s, 1))
-            about: dict[str, Any] = {"base": base, "lineage": lineage, "bytes": num_bytes}
+            about: dict[str, Any] = {"base": base, "generation": generation, "bytes": num_bytes}
             about |= {} if update is None else content_of(update)
             about["age_s"] = age_s
             yield Note((boot, sequence), "outbox", "waiting", str(self.folder), None, about)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from fleetfl.closed_form import FeatureSums, features_of
+from fleetfl.closed_form import SufficientStatistics, features_of
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import Assignment, Config, LocalTraining, Summed
@@ -46,7 +46,7 @@ class Trainer:
                     functional.cross_entropy(self.model.head(part), labels, reduction="none")
                 )
                 features.append(part.numpy())
-        sums = FeatureSums.of(np.concatenate(features), frames.labels, len(self.counts))
+        sums = SufficientStatistics.of(np.concatenate(features), frames.labels, len(self.counts))
         body = sums.packed(features_of(vector, self.model.layout))
         return Summed(body, len(frames.images), float(torch.cat(losses).mean()))
 
@@ -65,7 +65,7 @@ def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTrainin
     generator, prior = torch.Generator().manual_seed(todo.seed), torch.from_numpy(todo.prior)
     parameters = list(model.trainable.values())
     optimizer, losses = optimizer_for(config, parameters), []
-    with model.thinned(config.patches_kept, [generator]):
+    with model.patch_dropout(config.patch_keep_rate, [generator]):
         for images, labels in batches(config, todo.frames, generator):
             loss = functional.cross_entropy(model(images) + prior, labels)
             optimizer.zero_grad()

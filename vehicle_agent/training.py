@@ -1,7 +1,7 @@
 """What a training is asked for and what it came to. Knows no torch, so an agent can be there without."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,6 +11,10 @@ from vehicle_agent.sensors import Frames
 
 
 class Config(Section):
+    """Local training on a vehicle."""
+
+    former_names: ClassVar = {"patches_kept": "patch_keep_rate"}
+
     local_steps: int = Field(default=8, ge=1)
     """Optimizer steps in one local training."""
     batch_size: int = Field(default=32, ge=1)
@@ -23,7 +27,7 @@ class Config(Section):
     """Decoupled weight decay of AdamW; L2 penalty with SGD."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Bound on the gradient's norm at each step."""
-    patches_kept: float = Field(default=1.0, gt=0, le=1)
+    patch_keep_rate: float = Field(default=1.0, gt=0, le=1)
     """Share of an image's patches that a step looks at; a half makes a step twice as cheap. For
     timm's ViTs (PatchDropout, arXiv:2208.07220)."""
     mirror: bool = True

@@ -12,8 +12,8 @@ import numpy as np
 from fleetfl.codecs import CodecConfig
 from fleetfl.protocol import wire
 from fleetfl.protocol.log_keys import UNKNOWN_BASE, log_keys
-from fleetfl.protocol.messages import UNDONE, Update
-from fleetfl.releases.versions import Held
+from fleetfl.protocol.messages import ROLLED_BACK, Update
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.vectors import Layout
 from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.outbox import Memory, Name, Newest, Outbox, Verdict
@@ -24,7 +24,7 @@ Work = Callable[..., Awaitable[Any]]
 """Runs a blocking call aside."""
 
 
-class Books:
+class UpdateQueue:
     """Every change to outbox and residual goes through here. `sign` makes the frame of an update."""
 
     def __init__(
@@ -50,7 +50,9 @@ class Books:
         """Updates that certainly never left: made by this process, and not offered to the link yet."""
         self.came, self.went = asyncio.Event(), asyncio.Event()
 
-    async def keep(self, draft: Update, delta: np.ndarray, memory: Memory, held: Held) -> Update:
+    async def keep(
+        self, draft: Update, delta: np.ndarray, memory: Memory, held: CurrentRelease
+    ) -> Update:
         """`draft` with the body that packs `delta`, float32 [P], once it is on disk.
 
         Raises CodecError if training diverged; OutboxError, with all as it was, if there is no room.
@@ -66,7 +68,7 @@ class Books:
         self.came.set()
         return update
 
-    async def keep_as_is(self, update: Update, memory: Memory, held: Held) -> None:
+    async def keep_as_is(self, update: Update, memory: Memory, held: CurrentRelease) -> None:
         """A whole update that leaves nothing over, once it is on disk. Raises OutboxError."""
         self.outbox.put(update, self.sign(update), memory=memory, held=held)
         self.unsent.add((update.boot, update.sequence))
@@ -85,7 +87,7 @@ class Books:
         """
         async with self.lock:
             returned = None
-            if reason == UNDONE:  # what is left of such training would lead there again
+            if reason == ROLLED_BACK:  # what is left of such training would lead there again
                 returned = np.zeros_like(self.feedback.residual)
             elif verdict == "refused" or (verdict == "expired" and name in self.unsent):
                 returned = self._with_returned(name)
@@ -121,7 +123,7 @@ class Books:
 
     async def sweep(self, newest: Newest | None) -> None:
         """Drop what is of no use any more. Raises OutboxError."""
-        for item, reason in self.outbox.useless(newest):
+        for item, reason in self.outbox.expired_updates(newest):
             await self.settle(item.name, "expired", reason)
             keys = log_keys(_Named(self.vehicle, *item.name), item.base_version)
             log.warning("expired (%s) %s age_s=%.0f", reason, keys, item.age_s)

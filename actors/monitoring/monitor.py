@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 
 from actors.errors import ServerError
 from actors.monitoring.metrics import merged
-from actors.roster import Sighting
+from actors.roster import VehicleStatus
 from fleetfl.protocol.addresses import authority, family, opener
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Monitor:
         self,
         url: str | None,
         parts: Callable[[], Parts],
-        fleet: Callable[[], Mapping[str, Sighting]],
+        fleet: Callable[[], Mapping[str, VehicleStatus]],
     ) -> None:
         self.url, self.parts, self.fleet = url, parts, fleet
         self.births: dict[str, float] = {}
@@ -151,7 +151,7 @@ def first(metrics: list[Metric], name: str) -> float | None:
     return next(found, None)
 
 
-def vehicle_metrics(fleet: Mapping[str, Sighting], answers: Parts) -> Iterator[Metric]:
+def vehicle_metrics(fleet: Mapping[str, VehicleStatus], answers: Parts) -> Iterator[Metric]:
     """Sums over the fleet: a series for each vehicle would be too many; `/fleet` has those."""
     statuses = [sighting.status for sighting in fleet.values()]
     states = GaugeMetricFamily("fleetfl_vehicles", "By their last word.", labels=["state"])

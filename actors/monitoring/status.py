@@ -154,7 +154,7 @@ def _gateway(part: str, now: Look, before: Look | None) -> dict[str, Any]:
         "updates_per_s": _rate("fleetfl_kept_updates_total", part, now, before),
         "in_flight": now.value("fleetfl_in_flight_updates", part=part),
         "commit_s": now.quantiles("fleetfl_journal_commit_seconds", part),
-        "noise": now.value("fleetfl_malformed_packets", part=part),
+        "malformed": now.value("fleetfl_malformed_packets", part=part),
         "limited": now.value("fleetfl_limited_packets", part=part),
     }
 

@@ -71,7 +71,7 @@ def _aggregator(about: Mapping[str, Any]) -> str:
 def _gateway(about: Mapping[str, Any]) -> str:
     said = (
         f"{_number(about['updates_per_s'], 1)} updates/s, {_number(about['in_flight'])} in flight, "
-        f"commit {_within(about['commit_s'], ' ms', 1000)}, noise {_number(about['noise'])}"
+        f"commit {_within(about['commit_s'], ' ms', 1000)}, malformed {_number(about['malformed'])}"
         + _alarm(about["limited"], "packets above server.limits")
     )
     if about["is_up"] and not about["is_connected"]:
@@ -98,17 +98,17 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
             _number(about["version"]) if about["version"] >= 0 else "-",
             _number(about["behind"]),
             str(about["waiting"]),
-            escape(_dropped(about["ends"])) or "-",
+            escape(_dropped(about["outcomes"])) or "-",
             "-" if about["silent_s"] is None else f"{about['silent_s']:.0f} s ago",
             escape(about["note"]),
         )
     return table
 
 
-def _dropped(ends: Mapping[str, int]) -> str:
+def _dropped(outcomes: Mapping[str, int]) -> str:
     """What did not end as accepted or repeated, by reason."""
     return ", ".join(
-        f"{end} {n}" for end, n in ends.items() if n and end not in ("accepted", "duplicate")
+        f"{end} {n}" for end, n in outcomes.items() if n and end not in ("accepted", "duplicate")
     )
 
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 
 import fleetfl
 from actors.config import ServerConfig
-from actors.gateway import Newer
+from actors.gateway import WaitForVersion
 from actors.monitoring.metrics import Metrics
 from actors.serving.bodies import instead
 from actors.serving.decoding import Busy, Decoding, Lane
@@ -80,9 +80,9 @@ class ReleaseError(ValueError):
 class ServedModel:
     """Plain class: `cluster.py` deploys it. Raises ModelError when built from an unfit checkpoint."""
 
-    def __init__(self, config: ServerConfig, newer: Newer) -> None:
+    def __init__(self, config: ServerConfig, wait_for_version: WaitForVersion) -> None:
         assert config.http is not None, "cluster.py deploys none without an endpoint"
-        self.config, self.http, self.newer = config, config.http, newer
+        self.config, self.http, self.wait_for_version = config, config.http, wait_for_version
         chosen = config.model.model_copy(update={"precision": self.http.precision})
         self.model = chosen.build(seed=config.seed, threads=1)
         self.card: ModelCard | None = None
@@ -136,7 +136,7 @@ class ServedModel:
         seen = BEFORE_ALL
         while True:
             try:
-                snapshot = await self.newer(seen)
+                snapshot = await self.wait_for_version(seen)
                 why = await self.model_lane.run(self._load, snapshot, timeout_s=LOAD_TIMEOUT_S)
                 seen = order_of(snapshot)
                 if why:

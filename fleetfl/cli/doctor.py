@@ -43,7 +43,7 @@ class Finding:
     found: str
     state: str
     """`ok`, `note` (something will not work that you may not need) or `bad`."""
-    mend: str = ""
+    repair: str = ""
 
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:
@@ -53,8 +53,8 @@ def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> 
     for finding in findings(config, overrides):
         mark = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]no[/]"}[finding.state]
         shown.add_row(mark, finding.what, escape(finding.found))
-        if finding.mend:
-            shown.add_row("", "", f"[yellow]mend:[/] {escape(finding.mend)}")
+        if finding.repair:
+            shown.add_row("", "", f"[yellow]mend:[/] {escape(finding.repair)}")
         sound &= finding.state != "bad"
     console.print(shown)
     return sound
@@ -172,8 +172,8 @@ def port(host: str, number: int, *, needed: bool) -> Finding:
         try:
             probe.bind((host, number))
         except OSError as taken:
-            mend = "stop what listens there, or --set server.http.port=N"
-            return Finding(what, taken.strerror or "taken", "bad" if needed else "note", mend)
+            repair = "stop what listens there, or --set server.http.port=N"
+            return Finding(what, taken.strerror or "taken", "bad" if needed else "note", repair)
     return Finding(what, "free", "ok")
 
 

@@ -17,7 +17,7 @@ State = Annotated[
     Path, typer.Option("--state", help="The server's state folder.", metavar="FOLDER")
 ]
 Name = Annotated[
-    str, typer.Argument(help="VERSION, LINEAGE/VERSION, newest or best.", metavar="VERSION")
+    str, typer.Argument(help="VERSION, GENERATION/VERSION, newest or best.", metavar="VERSION")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 HERE = Path("state/server")

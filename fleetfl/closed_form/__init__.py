@@ -56,7 +56,7 @@ class Config(Section):
 
 
 @dataclass(frozen=True)
-class FeatureSums:
+class SufficientStatistics:
     """Of some frames, in units of 1/16; D counts the constant feature, which is the last."""
 
     gram: np.ndarray
@@ -65,7 +65,9 @@ class FeatureSums:
     """sum(f y'), int64 [D, C]."""
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, num_classes: int) -> "FeatureSums":
+    def of(
+        cls, features: np.ndarray, labels: np.ndarray, num_classes: int
+    ) -> "SufficientStatistics":
         """features: float [N, D - 1]; labels: int [N]."""
         ones = np.ones((len(features), 1))
         rows = np.concatenate([features.astype(np.float64), ones], axis=1)
@@ -73,22 +75,24 @@ class FeatureSums:
         return cls(_whole(gram[np.triu_indices(len(gram))]), _whole(cross))
 
     @classmethod
-    def zero(cls, layout: Layout) -> "FeatureSums":
+    def zero(cls, layout: Layout) -> "SufficientStatistics":
         """Of no frames. Raises ValueError for a layout without a head."""
         num_classes, width = head_shape(layout)
         gram = np.zeros((width + 1) * (width + 2) // 2, np.int64)
         return cls(gram, np.zeros((width + 1, num_classes), np.int64))
 
-    def plus(self, other: "FeatureSums", times: int = 1) -> "FeatureSums":
-        return FeatureSums(self.gram + times * other.gram, self.cross + times * other.cross)
+    def plus(self, other: "SufficientStatistics", times: int = 1) -> "SufficientStatistics":
+        return SufficientStatistics(
+            self.gram + times * other.gram, self.cross + times * other.cross
+        )
 
-    def times(self, num: int, den: int) -> "FeatureSums":
+    def times(self, num: int, den: int) -> "SufficientStatistics":
         """num / den of each number, rounded down: in whole numbers, so that all have the same bits."""
 
         def part(numbers: np.ndarray) -> np.ndarray:
             return (numbers.astype(object) * num // den).astype(np.int64)
 
-        return FeatureSums(part(self.gram), part(self.cross))
+        return SufficientStatistics(part(self.gram), part(self.cross))
 
     def square(self) -> np.ndarray:
         """sum(f f') whole, float64 [D, D], not in units."""
@@ -121,7 +125,9 @@ def features_in(body: bytes) -> bytes:
     return body[:8]
 
 
-def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
+def unpacked(
+    body: bytes, layout: Layout, *, features: bytes, num_examples: int
+) -> SufficientStatistics:
     """Raises CodecError for a body that is not the sums of so many frames' features of this kind."""
     try:
         return _unpacked(body, layout, features=features, num_examples=num_examples)
@@ -134,15 +140,17 @@ def unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int)
 def max_body_bytes(layout: Layout) -> int:
     """No sums of this layout are longer; 0 for a layout without a head."""
     try:
-        zero = FeatureSums.zero(layout)
+        zero = SufficientStatistics.zero(layout)
     except ValueError:
         return 0
     planes = 8 * (zero.gram.size + zero.cross.size)
     return 8 + planes + planes // 256 + 64  # zstd's own bound
 
 
-def _unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int) -> FeatureSums:
-    zero = FeatureSums.zero(layout)
+def _unpacked(
+    body: bytes, layout: Layout, *, features: bytes, num_examples: int
+) -> SufficientStatistics:
+    zero = SufficientStatistics.zero(layout)
     size = zero.gram.size + zero.cross.size
     if len(body) > max_body_bytes(layout):
         raise CodecError(f"sums of {len(body)} bytes, expected at most {max_body_bytes(layout)}")
@@ -156,7 +164,7 @@ def _unpacked(body: bytes, layout: Layout, *, features: bytes, num_examples: int
     )
     unsigned = np.frombuffer(planes, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
     values = (unsigned >> 1).astype(np.int64) ^ -(unsigned & 1).astype(np.int64)
-    found = FeatureSums(
+    found = SufficientStatistics(
         values[: zero.gram.size], values[zero.gram.size :].reshape(zero.cross.shape)
     )
     if np.abs(values).max() > MOST or (values == np.iinfo(np.int64).min).any():
@@ -185,7 +193,7 @@ def features_of(vector: np.ndarray, layout: Layout) -> bytes:
     return (sha256(values + model).digest() if model else values)[:8]
 
 
-def require_consistent(sums: FeatureSums) -> None:
+def require_consistent(sums: SufficientStatistics) -> None:
     """Raises CodecError for sums that no frames can have, up to what rounding to 1/16 leaves.
 
     The features of all classes add up to those of all frames; what is left of their squares when the
@@ -209,7 +217,7 @@ def require_consistent(sums: FeatureSums) -> None:
         raise CodecError("sums of squares are smaller than those of the classes' means")
 
 
-def discriminant(sums: FeatureSums, *, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+def discriminant(sums: SufficientStatistics, *, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
     """Weight float64 [C, D - 1] and bias [C] of linear discriminant analysis, all classes equally likely.
 
     Classes of which the fleet has no frames get zeros. Raises ValueError without any frames.
@@ -266,7 +274,7 @@ class ClosedFormHead:
         self.features = features_of(vector, layout)
         self.features_without_meaning = features_of(vector, layout.plain)
         """Their name in older versions."""
-        self.total = FeatureSums.zero(layout)
+        self.total = SufficientStatistics.zero(layout)
         self.bodies: dict[str, tuple[int, bytes]] = {}
         """What each vehicle's part of the total came from, so that it can be taken out again."""
         self.weights: dict[str, tuple[int, int]] = {}
@@ -307,7 +315,9 @@ class ClosedFormHead:
         require_consistent(sums)
         self._put(vehicle, body, num_examples, sums)
 
-    def _put(self, vehicle: str, body: bytes, num_examples: int, sums: FeatureSums) -> None:
+    def _put(
+        self, vehicle: str, body: bytes, num_examples: int, sums: SufficientStatistics
+    ) -> None:
         self.forget(vehicle)
         self.bodies[vehicle] = (num_examples, body)
         self.total = self.total.plus(sums)
@@ -322,7 +332,7 @@ class ClosedFormHead:
     def release(self) -> None:
         """Its head is out, once and for all: keep none of what it was solved from."""
         self.is_released = True
-        self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
+        self.bodies, self.weights, self.total = {}, {}, SufficientStatistics.zero(self.layout)
         self.captured = {}
 
     def forget(self, vehicle: str) -> bool:
@@ -351,7 +361,7 @@ class ClosedFormHead:
         tensors[BIAS] = (self.config.scale * bias).astype(np.float32)
         return self.layout.flatten(tensors)
 
-    def fair_total(self) -> FeatureSums:
+    def fair_total(self) -> SufficientStatistics:
         """The total, with no vehicle in it for more than FAIR times the one in the middle."""
         total = self.total
         middle = (len(self.weights) - 1) // 2
@@ -364,7 +374,7 @@ class ClosedFormHead:
                 total = total.plus(sums, times=-1).plus(sums.times(num, den))
         return total
 
-    def _unpacked(self, num_examples: int, body: bytes) -> FeatureSums:
+    def _unpacked(self, num_examples: int, body: bytes) -> SufficientStatistics:
         return unpacked(body, self.layout, features=self.features, num_examples=num_examples)
 
     def snapshot(self) -> dict[str, Any]:
@@ -380,7 +390,7 @@ class ClosedFormHead:
         self.is_released = state["is_released"]
         if state["features"] != self.features_without_meaning:
             self.features = state["features"]
-        self.bodies, self.weights, self.total = {}, {}, FeatureSums.zero(self.layout)
+        self.bodies, self.weights, self.total = {}, {}, SufficientStatistics.zero(self.layout)
         self.captured = dict(state.get("captured", {}))
         # An older release went on keeping them once its head was out.
         for vehicle, num_examples, before in () if self.is_released else state["bodies"]:

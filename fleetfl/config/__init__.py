@@ -10,14 +10,17 @@ settings and its own part, with a schema from its own package, and does not look
       aggregator: {kind: fedbuff, goal: 10}
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core.core_schema import CoreSchema
 
 from fleetfl.config.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
+
+log = logging.getLogger(__name__)
 
 PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
 
@@ -26,7 +29,13 @@ SECRETS = ("pass", "secret", "token", "credential", "header", "auth", "username"
 
 
 class Section(BaseModel):
-    """A table of settings: frozen, and a misspelt key is an error."""
+    """A table of settings: frozen, and a misspelt key is an error.
+
+    A setting that was renamed is still read under its former name, with a warning that names the new one.
+    """
+
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Former name -> name of each setting of this table that was renamed since the last version."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -37,6 +46,22 @@ class Section(BaseModel):
         # Rust's `$` and Python's differ about a newline at the end; \Z is the end in Python's alone.
         regex_engine="python-re",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        former = [name for name in cls.former_names if isinstance(given, dict) and name in given]
+        for name in former:
+            now = cls.former_names[name]
+            if now in given:
+                raise ValueError(f"`{name}` is called `{now}` now, and both are given")
+            log.warning(
+                "setting `%s` is called `%s` now; the old name goes with the next version",
+                name,
+                now,
+            )
+            given = {now if key == name else key: value for key, value in given.items()}
+        return given
 
     @classmethod
     def __get_pydantic_json_schema__(

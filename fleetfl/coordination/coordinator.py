@@ -40,7 +40,7 @@ class Coordinator:
         optimizer: ServerOptimizer,
         *,
         release_codec: CodecConfig,
-        lineage: str = "",
+        generation: str = "",
         max_staleness: int = 50,
         head: closed_form.Config | None = None,
         clip: influence.Config | None = DEFAULT_CLIP,
@@ -52,7 +52,7 @@ class Coordinator:
         self.layout, self.aggregator, self.optimizer = layout, aggregator, optimizer
         self.max_staleness = max_staleness
         self.published = Published(
-            self.params, layout, release_codec, lineage=lineage, max_staleness=max_staleness
+            self.params, layout, release_codec, generation=generation, max_staleness=max_staleness
         )
         self.beginning = (aggregator.snapshot(), optimizer.snapshot())
         aggregator.released(self.published.vector)
@@ -62,7 +62,7 @@ class Coordinator:
         self.pace = Pace(clip.ahead if clip and self.bounds.turn else None)
         self.head = head and closed_form.ClosedFormHead(head, layout, self.params)
         """Takes the sums; None refuses them."""
-        self.undone: list[tuple[int, int]] = []
+        self.rolled_back: list[tuple[int, int]] = []
         """First and last of the versions that each rollback undid."""
         self.banned: dict[str, str] = {}
         """Vehicles that nothing is taken from, and why."""
@@ -229,9 +229,11 @@ class Coordinator:
             self._require_sense(vector)
         except ReleaseError as unfit:
             return self._refused(0, Refusal.BODY, str(unfit))
-        is_ours = rollback.lineage == self.published.lineage
-        self.undone.append((rollback.version + 1 if is_ours else 0, before))
-        self.undone = [each for each in self.undone if before - each[1] <= self.max_staleness]
+        is_ours = rollback.generation == self.published.generation
+        self.rolled_back.append((rollback.version + 1 if is_ours else 0, before))
+        self.rolled_back = [
+            each for each in self.rolled_back if before - each[1] <= self.max_staleness
+        ]
         self.params, self.made_of = vector, ()
         self.published.replace(vector)
         self._begin_anew()
@@ -315,9 +317,12 @@ class Coordinator:
         if unlike and not self._is_of_an_older_version(update):
             return Refusal.LAYOUT, unlike
         base, published = update.base_version, self.published
-        newest = published.last_of(update.lineage or published.lineage)
+        newest = published.last_of(update.generation or published.generation)
         if newest is None:
-            return Refusal.LINEAGE, f"lineage {update.lineage}, expected {published.lineage}"
+            return (
+                Refusal.GENERATION,
+                f"generation {update.generation}, expected {published.generation}",
+            )
         if base > newest:
             return Refusal.FUTURE, f"base version {base}, newest is {newest}"
         return self._outdated(update, staleness)
@@ -330,8 +335,8 @@ class Coordinator:
             return Refusal.STALE, f"base version {base}, none before {self.ledger.floor} is counted"
         if self.published.has_other_bits(base, update.base_sha256):
             return Refusal.BASE, f"base version {base} has other bits here"
-        if any(first <= base <= last for first, last in self.undone):
-            return Refusal.UNDONE, f"base version {base} was rolled back"
+        if any(first <= base <= last for first, last in self.rolled_back):
+            return Refusal.ROLLED_BACK, f"base version {base} was rolled back"
         return None
 
     def _is_of_an_older_version(self, update: Update) -> bool:
@@ -351,7 +356,7 @@ class Coordinator:
             "ledger": self.ledger.snapshot(),
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
-            "undone": self.undone,
+            "undone": self.rolled_back,
             "banned": dict(self.banned),
             "bounds": self.bounds.snapshot(),
             "pace": self.pace.snapshot(),
@@ -369,7 +374,7 @@ class Coordinator:
         self.ledger.restore(state["ledger"], version=self.version)
         self.aggregator.restore(state["aggregator"])
         self.optimizer.restore(state["optimizer"])
-        self.undone = [(first, last) for first, last in state["undone"]]
+        self.rolled_back = [(first, last) for first, last in state["undone"]]
         self.banned = dict(state.get("banned", {}))
         if "bounds" in state:
             self.bounds.restore(state["bounds"])

@@ -4,18 +4,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
-from fleetfl.protocol.messages import UNDONE, Update
+from fleetfl.protocol.messages import ROLLED_BACK, Update
 
 
 class Refusal(str, Enum):
     """Why an update was not counted."""
 
     LAYOUT = "layout"  # another adapter than ours
-    LINEAGE = "lineage"  # based on another server's versions, or those from before a new beginning
+    GENERATION = (
+        "generation"  # based on another server's versions, or those from before a new beginning
+    )
     FUTURE = "future"  # based on a version that was never released
     BASE = "base"  # based on other bits than its base version has here
     STALE = "stale"  # older than max_staleness versions
-    UNDONE = UNDONE  # trained from a version that was rolled back
+    ROLLED_BACK = ROLLED_BACK  # trained from a version that was rolled back
     BODY = "body"  # not what its codec packs
     NOT_FINITE = "not_finite"
     DECLINED = "declined"  # the aggregator has no use for it: its round has ended, for instance

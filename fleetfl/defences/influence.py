@@ -7,7 +7,7 @@ the fleet reports, and no vehicle alone can move it, whenever and however often 
 vehicles are known there is no median that one of them does not own: the bound is then a share of the first
 vector's norm.
 
-*Many updates of one vehicle.* Together they may be no longer than the vehicle's share of a step: twice the
+*Many updates of one vehicle.* Stacked they may be no longer than the vehicle's share of a step: twice the
 median, times updates a step over vehicles heard of lately, rounded up. What a vehicle has used of its share
 comes back only as others report. So a buffer filled by one vehicle moves the model as far as two updates, and
 a flood moves it no farther; where one vehicle is alone, all that it sends counts. How far a vehicle may get

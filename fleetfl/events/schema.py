@@ -89,7 +89,7 @@ _OF_STATUS = (
 )
 _OF_A_ROLLBACK = (
     _ROW,
-    _text("restores", "LINEAGE/VERSION of the release that was asked for."),
+    _text("restores", "GENERATION/VERSION of the release that was asked for."),
 )
 _OF_A_BAN = (_ROW, _VEHICLE)
 
@@ -123,7 +123,7 @@ _AGGREGATOR = _declared(
             (
                 _PID,
                 _VERSION,
-                _text("lineage", "Generation of versions that it goes on with."),
+                _text("generation", "Generation of versions that it goes on with."),
                 _count("replayed", "Rows of the journal that were counted at the start.", "rows"),
                 _number("seconds", "Duration of the start.", "s"),
             ),
@@ -170,9 +170,9 @@ _AGGREGATOR = _declared(
             "generation_began",
             "Versions may have other bits from here on, so they have another generation's name.",
             (
-                _text("lineage", "Name of the new generation."),
+                _text("generation", "Name of the new generation."),
                 _VERSION,
-                _text("was", "LINEAGE/VERSION that it goes on from."),
+                _text("was", "GENERATION/VERSION that it goes on from."),
                 _count("counted_row", "Last row of the journal that is counted by it."),
                 _text("why", "Reason, in words."),
             ),
@@ -261,7 +261,7 @@ _GATEWAY = _declared(
         (
             "another_server",
             "A server with this server's key announces in the same fleet: one of the two has to stop.",
-            (_VERSION, _text("lineage", "Generation of that server's version.")),
+            (_VERSION, _text("generation", "Generation of that server's version.")),
         ),
     ],
 )
@@ -338,8 +338,8 @@ _SIMULATOR = _declared(
             "One second of the client's steady questions.",
             (
                 _count("version", "Release that answered last; -1 for none."),
-                _count("requests", "Questions asked.", "requests"),
-                _count("failures", "Questions without an answer.", "requests"),
+                _count("requests", "CallCoalescer asked.", "requests"),
+                _count("failures", "CallCoalescer without an answer.", "requests"),
                 _count("right", "Answers that were right.", "requests"),
             ),
         ),

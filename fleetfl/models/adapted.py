@@ -90,7 +90,7 @@ class AdaptedModel(nn.Module):
             return self.backbone((pixels - self.mean) / self.std).float()
 
     @contextlib.contextmanager
-    def thinned(self, share: float, generators: Sequence[torch.Generator]) -> Iterator[None]:
+    def patch_dropout(self, share: float, generators: Sequence[torch.Generator]) -> Iterator[None]:
         """Inside, images lose all but a share of their patches, drawn from the generators.
 
         Each has an equal part of a batch: the first one its first images, and so on.
@@ -101,7 +101,9 @@ class AdaptedModel(nn.Module):
             return
         if not hasattr(self.backbone, "patch_drop"):
             kind = type(self.backbone).__name__
-            raise ModelError(f"patches_kept {share}: {kind} cannot leave patches out, expected 1")
+            raise ModelError(
+                f"patch_keep_rate {share}: {kind} cannot leave patches out, expected 1"
+            )
         outside = self.backbone.patch_drop
         prefix = int(getattr(self.backbone, "num_prefix_tokens", 0))
         self.backbone.patch_drop = KeptPatches(share, prefix, generators)

@@ -27,7 +27,7 @@ what it learned there."""
 SIGNATURE = "signature"
 """A receipt's reason when it is not shown that its vehicle sent the update. The vehicle keeps it."""
 
-UNDONE = "undone"
+ROLLED_BACK = "undone"  # its name on the wire since the first version
 """A receipt's reason when the update was trained from a version that was rolled back. The vehicle drops it,
 and what it learned there."""
 
@@ -79,7 +79,7 @@ class Update(Message, frozen=True, tag=1):
     codec: Short
     body: bytes
     """float32 [P] as `codec` packed it; sums over features if that is `feature_sums` (closed_form.py)."""
-    lineage: Short = ""
+    generation: Short = ""
     """Of the release that training started from; empty if it is not known."""
     parts: Parts = b""
     base_sha256: Annotated[bytes, Meta(max_length=8)] = b""
@@ -89,7 +89,7 @@ class Update(Message, frozen=True, tag=1):
 class Release(Message, frozen=True, tag=2):
     """A new version of the adapter as the way to it from the version before."""
 
-    lineage: Short
+    generation: Short
     """Name of the generation of versions, `{number}-{hex}` (generations.py)."""
     version: Count
     base_version: int
@@ -110,7 +110,7 @@ class Release(Message, frozen=True, tag=2):
 class Snapshot(Message, frozen=True, tag=3):
     """A whole version of the adapter, for whoever cannot get there by releases."""
 
-    lineage: Short
+    generation: Short
     version: Count
     layout: Fingerprint
     sha256: Sha256
@@ -155,7 +155,7 @@ class Status(Message, frozen=True, tag=5):
     """What hinders it, in words; empty if nothing does."""
     key: Annotated[bytes, Meta(max_length=32)] = b""
     """Its Ed25519 public key, so that a server may note it at the first use; empty if it signs nothing."""
-    ends: Annotated[dict[Short, Count], Meta(max_length=MAX_ENDS)] = {}
+    outcomes: Annotated[dict[Short, Count], Meta(max_length=MAX_ENDS)] = {}
     """How many of its updates ended how, as {"accepted": 12, "expired age": 1}; over all boots."""
 
 
@@ -168,7 +168,7 @@ class Rollback(Message, frozen=True, tag=6):
 
     boot: Short
     """Drawn for each."""
-    lineage: Short
+    generation: Short
     version: Count
     """Of the one to go back to."""
     layout: Fingerprint

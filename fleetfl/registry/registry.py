@@ -1,7 +1,7 @@
 """Releases on disk, where they come from and how they scored. Knows no server and no model.
 
-    {lineage}/{version}.safetensors     tensors and record: release_file.py
-    {lineage}/{version}.scores.json     how it did on held-out frames
+    {generation}/{version}.safetensors     tensors and record: release_file.py
+    {generation}/{version}.scores.json     how it did on held-out frames
     configs/{fingerprint}.json          settings, once for all releases that were made with them
 
 The aggregator writes releases (registrar.py), the evaluator scores; anybody may read meanwhile.
@@ -42,7 +42,7 @@ class Scores(msgspec.Struct, frozen=True):
 class Entry:
     """A release as it lies on disk."""
 
-    lineage: str
+    generation: str
     version: int
     path: Path
     num_bytes: int
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        return named(self.lineage, self.version)
+        return named(self.generation, self.version)
 
 
 class Registry:
@@ -67,33 +67,33 @@ class Registry:
         """In a server's state folder."""
         return cls(state / "registry")
 
-    def path(self, lineage: str, version: int) -> Path:
+    def path(self, generation: str, version: int) -> Path:
         """Where this release is, if it is there."""
-        return self.folder / lineage / f"{version:08d}.safetensors"
+        return self.folder / generation / f"{version:08d}.safetensors"
 
-    def paths(self, lineage: str) -> dict[int, Path]:
-        """Of this lineage's releases, by version."""
-        found = (self.folder / lineage).glob("[0-9]*.safetensors")
+    def paths(self, generation: str) -> dict[int, Path]:
+        """Of this generation's releases, by version."""
+        found = (self.folder / generation).glob("[0-9]*.safetensors")
         return {int(path.stem): path for path in sorted(found) if path.stem.isdecimal()}
 
-    def lineages(self) -> list[str]:
+    def generations(self) -> list[str]:
         """Names of the generations that have releases here."""
         return [path.name for path in self.folder.glob("*") if path.is_dir()]
 
     def entries(self) -> list[Entry]:
         """All releases, oldest first; each is read whole, so that damage shows."""
-        lineages = [self._lineage(name) for name in self.lineages()]
-        return [entry for entries in sorted(lineages, key=_last_made) for entry in entries]
+        generations = [self._generation(name) for name in self.generations()]
+        return [entry for entries in sorted(generations, key=_last_made) for entry in entries]
 
-    def _lineage(self, lineage: str) -> list[Entry]:
+    def _generation(self, generation: str) -> list[Entry]:
         found = []
-        for version in self.paths(lineage):
+        for version in self.paths(generation):
             with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
-                found.append(self._entry(lineage, version))
+                found.append(self._entry(generation, version))
         return found
 
-    def _entry(self, lineage: str, version: int) -> Entry:
-        path, record, damage, scores = self.path(lineage, version), None, "", None
+    def _entry(self, generation: str, version: int) -> Entry:
+        path, record, damage, scores = self.path(generation, version), None, "", None
         num_bytes = path.stat().st_size
         try:
             record = read_release(path)[0]
@@ -101,10 +101,10 @@ class Registry:
         except ReleaseFileError as damaged:
             log.error("%s", damaged)
             damage = str(damaged)
-        return Entry(lineage, version, path, num_bytes, record, damage, scores)
+        return Entry(generation, version, path, num_bytes, record, damage, scores)
 
     def find(self, name: str) -> Entry:
-        """By VERSION of the newest lineage, LINEAGE/VERSION, `newest` or `best`.
+        """By VERSION of the newest generation, GENERATION/VERSION, `newest` or `best`.
 
         Raises RegistryError if it is not there, ReleaseFileError if it is damaged.
         """
@@ -125,12 +125,12 @@ class Registry:
 
     def scores(self, record: Record) -> Scores | None:
         """Of this release, if it was scored with these bits."""
-        found = self._read_scores(self._scores_path(record.lineage, record.version))
+        found = self._read_scores(self._scores_path(record.generation, record.version))
         return found if found is not None and found.sha256 == record.sha256 else None
 
-    def all_scores(self, lineage: str) -> Iterator[tuple[int, Scores]]:
+    def all_scores(self, generation: str) -> Iterator[tuple[int, Scores]]:
         """By version."""
-        for path in (self.folder / lineage).glob("*.scores.json"):
+        for path in (self.folder / generation).glob("*.scores.json"):
             found = self._read_scores(path)
             version = path.name.split(".")[0]
             if found is not None and version.isdecimal():
@@ -145,18 +145,18 @@ class Registry:
             log.error("%s is DAMAGED: %s", path, damaged)
             return None
 
-    def score(self, lineage: str, version: int, scores: Scores) -> None:
+    def score(self, generation: str, version: int, scores: Scores) -> None:
         """Keep them, over older ones. Raises RegistryError."""
-        path = self._scores_path(lineage, version)
+        path = self._scores_path(generation, version)
         try:
             write_durably(path, msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
         except OSError as failed:
             raise RegistryError(f"{path} cannot be written: {failed.strerror}") from failed
 
-    def delete(self, lineage: str, version: int) -> None:
+    def delete(self, generation: str, version: int) -> None:
         """With its scores."""
-        self.path(lineage, version).unlink(missing_ok=True)
-        self._scores_path(lineage, version).unlink(missing_ok=True)
+        self.path(generation, version).unlink(missing_ok=True)
+        self._scores_path(generation, version).unlink(missing_ok=True)
 
     def config_path(self, fingerprint: str) -> Path:
         return self.folder / "configs" / f"{fingerprint}.json"
@@ -175,8 +175,8 @@ class Registry:
         except Exception as odd:
             raise RegistryError(f"settings {path} cannot be read: {odd}") from odd
 
-    def _scores_path(self, lineage: str, version: int) -> Path:
-        return self.folder / lineage / f"{version:08d}.scores.json"
+    def _scores_path(self, generation: str, version: int) -> Path:
+        return self.folder / generation / f"{version:08d}.scores.json"
 
 
 def fingerprint_of(content: bytes) -> str:
@@ -199,7 +199,7 @@ def _chosen(entries: list[Entry], name: str) -> Entry | None:
         return entries[-1]
     if name == "best":
         return best_of(entries)
-    full = name if "/" in name else f"{entries[-1].lineage}/{name}"
+    full = name if "/" in name else f"{entries[-1].generation}/{name}"
     return next((entry for entry in entries if entry.name == full), None)
 
 

@@ -32,12 +32,13 @@ class ReleaseFileError(FleetflError, ValueError):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Where a release comes from. The same rows of the journal give the same record."""
 
-    lineage: str
+    generation: str = msgspec.field(name="lineage")  # its name on disk since the first version
+    """Name of the generation of versions that it belongs to."""
     version: int
     parent: str | None
-    """LINEAGE/VERSION of the one before; None for the first of all, or if it is no longer known."""
+    """GENERATION/VERSION of the one before; None for the first of all, or if it is no longer known."""
     restores: str | None = None
-    """LINEAGE/VERSION of the one whose bits this one has, after a rollback."""
+    """GENERATION/VERSION of the one whose bits this one has, after a rollback."""
     reason: str = ""
     """Why, as whoever rolled back put it."""
     sha256: str
@@ -57,12 +58,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        return named(self.lineage, self.version)
+        return named(self.generation, self.version)
 
 
-def named(lineage: str, version: int) -> str:
+def named(generation: str, version: int) -> str:
     """What tells a release from all others."""
-    return f"{lineage}/{version}"
+    return f"{generation}/{version}"
 
 
 def write_release(path: Path, record: Record, layout: Layout, vector: np.ndarray) -> None:

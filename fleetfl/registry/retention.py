@@ -15,7 +15,7 @@ class Config(Section):
     every: int = Field(default=100, ge=1)
     """And each version that this number divides."""
     max_bytes: int = Field(default=2 * 2**30, ge=0)
-    """Of all releases of a lineage; beyond, the oldest go sooner."""
+    """Of all releases of a generation; beyond, the oldest go sooner."""
 
     def outlives(self, version: int, newest: int) -> bool:
         """Whether it stays for its number, with `newest` there."""

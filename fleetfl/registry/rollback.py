@@ -27,7 +27,7 @@ async def ask(state: Path, name: str, *, reason: str = "") -> int:
         raise RegistryError(f"{record.name} is what is released already, as {newest.name}")
     rollback = Rollback(
         boot=secrets.token_urlsafe(8),
-        lineage=record.lineage,
+        generation=record.generation,
         version=record.version,
         layout=layout.fingerprint,
         sha256=bytes.fromhex(record.sha256),

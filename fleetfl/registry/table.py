@@ -29,7 +29,11 @@ def rows(entries: list[Entry]) -> list[dict[str, Any]]:
 
 
 def _row(entry: Entry, marks: list[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": entry.name, "version": entry.version, "lineage": entry.lineage}
+    row: dict[str, Any] = {
+        "name": entry.name,
+        "version": entry.version,
+        "generation": entry.generation,
+    }
     record = entry.record
     if record is None:
         return {**row, "bytes": entry.num_bytes, "damage": entry.damage, "marks": ["DAMAGED"]}
@@ -48,7 +52,7 @@ def _row(entry: Entry, marks: list[str]) -> dict[str, Any]:
 
 def release_table(listed: list[dict[str, Any]]) -> Table:
     table = Table()
-    for name in ("version", "lineage", "parent", "made (UTC)", "sha256", ""):
+    for name in ("version", "generation", "parent", "made (UTC)", "sha256", ""):
         table.add_column(name)
     for name in ("updates", "accuracy", "KB"):
         table.add_column(name, justify="right")
@@ -57,7 +61,7 @@ def release_table(listed: list[dict[str, Any]]) -> Table:
         marks = [*row["marks"], *([f"bits of {row['restores']}"] if row.get("restores") else [])]
         table.add_row(
             str(row["version"]),
-            row["lineage"],
+            row["generation"],
             row.get("parent") or "",
             when(row["created"]) if "created" in row else "",
             row.get("sha256", "")[:12],

@@ -36,13 +36,13 @@ class Registrar:
         self.fingerprint = fingerprint_of(self.settings)
         self.waiting: dict[str, tuple[Record, Layout, np.ndarray]] = {}
         self.rollbacks: dict[str, set[int]] = {}
-        """By lineage: versions that were rolled back to, and those that did it."""
+        """By generation: versions that were rolled back to, and those that did it."""
 
     def add(self, record: Record, layout: Layout, vector: np.ndarray) -> None:
         """For the next `flush`. The vector, float32 [P], may not change any more."""
         self.waiting[record.name] = (record, layout, vector)
         version = record.version - self.config.newest
-        overtaken = self.waiting.get(named(record.lineage, version))
+        overtaken = self.waiting.get(named(record.generation, version))
         if overtaken is None or overtaken[0].restores is not None:
             return
         if not self.config.outlives(version, record.version):  # not worth a write any more
@@ -57,17 +57,17 @@ class Registrar:
         batch = list(self.waiting.values())
         if not batch:
             return
-        lineages = {record.lineage for record, _, _ in batch}
+        generations = {record.generation for record, _, _ in batch}
         try:
             self._write_settings()
             for record, layout, vector in batch:
                 self._write(record, layout, vector)
-            for lineage in lineages:  # once for all: half the syncs of a busy server
-                sync(self.registry.folder / lineage)
+            for generation in generations:  # once for all: half the syncs of a busy server
+                sync(self.registry.folder / generation)
             for record, _, _ in batch:
                 self._note_rollback(record)
-            for lineage in lineages:
-                self._prune(lineage)
+            for generation in generations:
+                self._prune(generation)
         except OSError as failed:
             names = f"release {batch[0][0].name} and {len(batch) - 1} after it"
             raise RegistryError(f"{names} are not in {self.registry.folder}: {failed}") from failed
@@ -80,7 +80,7 @@ class Registrar:
             write_durably(path, self.settings)
 
     def _write(self, record: Record, layout: Layout, vector: np.ndarray) -> None:
-        path = self.registry.path(record.lineage, record.version)
+        path = self.registry.path(record.generation, record.version)
         if path.exists():
             try:
                 there = read_release(path)[0]
@@ -92,27 +92,27 @@ class Registrar:
                 log.error("%s came again with other bits, %s: replaced", path, record.sha256)
         write_whole(path, release_bytes(record, layout, vector))
 
-    def _prune(self, lineage: str) -> None:
-        sizes = {v: path.stat().st_size for v, path in self.registry.paths(lineage).items()}
-        scores = {version: s.accuracy for version, s in self.registry.all_scores(lineage)}
+    def _prune(self, generation: str) -> None:
+        sizes = {v: path.stat().st_size for v, path in self.registry.paths(generation).items()}
+        scores = {version: s.accuracy for version, s in self.registry.all_scores(generation)}
         # Scores may come before their release is flushed, and after it was deleted.
         scored = [(scores[version], version) for version in scores.keys() & sizes.keys()]
         best = {max(scored)[1]} if scored else set()
-        staying = retained(sizes, self._rollbacks(lineage) | best, self.config)
+        staying = retained(sizes, self._rollbacks(generation) | best, self.config)
         late = {version for version in scores if version < max(sizes)}
         for version in (sizes.keys() | late) - staying:
-            self.registry.delete(lineage, version)
+            self.registry.delete(generation, version)
 
-    def _rollbacks(self, lineage: str) -> set[int]:
-        if lineage not in self.rollbacks:
-            self.rollbacks[lineage] = set()
-            for path in self.registry.paths(lineage).values():
+    def _rollbacks(self, generation: str) -> set[int]:
+        if generation not in self.rollbacks:
+            self.rollbacks[generation] = set()
+            for path in self.registry.paths(generation).values():
                 with contextlib.suppress(ReleaseFileError):  # said by whoever reads it
                     self._note_rollback(read_record(path))
-        return self.rollbacks[lineage]
+        return self.rollbacks[generation]
 
     def _note_rollback(self, record: Record) -> None:
-        lineage, _, version = (record.restores or "").rpartition("/")
-        for name, number in ((lineage, version), (record.lineage, record.version)):
-            if lineage and name in self.rollbacks and str(number).isdecimal():
+        generation, _, version = (record.restores or "").rpartition("/")
+        for name, number in ((generation, version), (record.generation, record.version)):
+            if generation and name in self.rollbacks and str(number).isdecimal():
                 self.rollbacks[name].add(int(number))

@@ -3,7 +3,7 @@
 A server counts versions from 0 up in one *generation*. It begins another where it cannot vouch that a version
 which it makes has the bits that went out under that number before, as after a restore from a backup. The name
 is `{number}-{hex}`: numbers only grow, and the hexadecimal digits tell two servers apart that drew the same
-number. Messages and files call the name `lineage`.
+number. Messages and files call the name `generation`.
 """
 
 import re
@@ -33,20 +33,20 @@ class Versioned(Protocol):
     """A release, a snapshot, or a version that is held."""
 
     @property
-    def lineage(self) -> str: ...
+    def generation(self) -> str: ...
     @property
     def version(self) -> int: ...
 
 
-def number_of(lineage: str) -> int:
+def number_of(generation: str) -> int:
     """The generation's number; 0 for a name without one, as servers before this numbering drew them."""
-    found = PATTERN.fullmatch(lineage)
+    found = PATTERN.fullmatch(generation)
     return int(found[1]) if found else 0
 
 
 def order_of(news: Versioned) -> Order:
     """Where the version stands among all of its fleet."""
-    return number_of(news.lineage), news.version
+    return number_of(news.generation), news.version
 
 
 def successor(known: Iterable[str] = (), *, past: int = 0) -> str:

@@ -83,13 +83,13 @@ class Published:
         layout: Layout,
         codec: CodecConfig,
         *,
-        lineage: str,
+        generation: str,
         max_staleness: int = -1,
     ) -> None:
         """Version 0 is `vector`, float32 [P]. Raises CodecError if no vehicle knows the codec."""
         self.layout, self.codec, self.codec_kind = layout, codec.build(layout), codec.kind_name
         decoder(self.codec_kind, layout)
-        self.lineage, self.version, self.max_staleness = lineage, 0, max_staleness
+        self.generation, self.version, self.max_staleness = generation, 0, max_staleness
         self.former: dict[str, int] = {}
         """Names that these versions were counted under before, and the last version of each."""
         self.vector = vector.astype(np.float32)
@@ -98,7 +98,7 @@ class Published:
         """The newest versions' SHA-256, cut to BASE_DIGEST_BYTES, oldest first."""
         self._note_digest()
         self.recent = deque([self._bare()], RING)
-        """The newest releases, newest last. The first of a lineage, or after `restore`, is bare."""
+        """The newest releases, newest last. The first of a generation, or after `restore`, is bare."""
 
     def advance(self, params: np.ndarray) -> Release:
         """The next version, as near to `params` (float32 [P]) as the codec gets in one step.
@@ -131,7 +131,7 @@ class Published:
     def whole(self) -> Snapshot:
         """The newest version for whoever cannot get there by differences."""
         return Snapshot(
-            lineage=self.lineage,
+            generation=self.generation,
             version=self.version,
             layout=self.layout.fingerprint,
             sha256=self.sha256,
@@ -148,18 +148,18 @@ class Published:
         """Of the newest RING releases those that stand behind `than`, newest last."""
         return [release for release in self.recent if order_of(release) > than]
 
-    def rename(self, lineage: str) -> None:
+    def rename(self, generation: str) -> None:
         """Count on as another generation: these versions may not be those that went out before."""
-        self.former.pop(self.lineage, None)
-        self.former[self.lineage] = self.version
+        self.former.pop(self.generation, None)
+        self.former[self.generation] = self.version
         while len(self.former) > MOST_FORMER:
             del self.former[next(iter(self.former))]
-        self.lineage = lineage
+        self.generation = generation
         self.recent = deque([self._bare()], RING)
 
-    def last_of(self, lineage: str) -> int | None:
+    def last_of(self, generation: str) -> int | None:
         """The last version of that generation that is ours to count from; None if none is."""
-        return self.version if lineage == self.lineage else self.former.get(lineage)
+        return self.version if generation == self.generation else self.former.get(generation)
 
     def has_other_bits(self, version: int, base_sha256: bytes) -> bool:
         """Whether that version, as it is known here, is not the one with this digest (empty: unknown)."""
@@ -177,7 +177,7 @@ class Published:
 
     def _release(self, base_version: int, codec: str, body: bytes) -> Release:
         return Release(
-            lineage=self.lineage,
+            generation=self.generation,
             version=self.version,
             base_version=base_version,
             layout=self.layout.fingerprint,
@@ -190,7 +190,7 @@ class Published:
 
     def snapshot(self) -> dict[str, Any]:
         return {
-            "lineage": self.lineage,
+            "lineage": self.generation,  # its name on disk since the first version
             "former": dict(self.former),
             "version": self.version,
             "vector": self.vector.copy(),
@@ -198,7 +198,7 @@ class Published:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.lineage, self.version = state["lineage"], state["version"]
+        self.generation, self.version = state["lineage"], state["version"]
         former = state.get("former", {})
         # The version before this one kept names alone.
         self.former = dict.fromkeys(former, self.version) if isinstance(former, list) else former
@@ -220,10 +220,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Held:
+class CurrentRelease:
     """A version that a vehicle can train from."""
 
-    lineage: str
+    generation: str
     version: int
     sha256: bytes
     vector: np.ndarray
@@ -239,14 +239,14 @@ class Held:
         starts = [n for n, step in enumerate(self.steps) if step.from_sha256 == sha256]
         return self.steps[starts[-1] :] if starts else None
 
-    def next(self, release: Release, vector: np.ndarray) -> "Held":
+    def next(self, release: Release, vector: np.ndarray) -> "CurrentRelease":
         """The version that `release`, a difference to this one, leads to: `vector`, float32 [P]."""
         steps = (*self.steps, Step(self.sha256, release.codec, release.body))
         left = sum(len(step.body) for step in steps)
         while steps and left > vector.nbytes:  # the whole is no longer than they are
             left -= len(steps[0].body)
             steps = steps[1:]
-        return Held(release.lineage, release.version, release.sha256, vector, steps)
+        return CurrentRelease(release.generation, release.version, release.sha256, vector, steps)
 
 
 class Follower:
@@ -258,7 +258,7 @@ class Follower:
     def __init__(self, layout: Layout, *, floor: Order = BEFORE_ALL) -> None:
         """`floor` is where the newest version stood that was held before, such as before a restart."""
         self.layout = layout
-        self.held: Held | None = None
+        self.held: CurrentRelease | None = None
         self.lowest = floor
 
     @property
@@ -267,9 +267,9 @@ class Follower:
         return self.lowest if self.held is None else max(self.lowest, order_of(self.held))
 
     def has(self, news: Release | Snapshot) -> bool:
-        """This version or a newer one of its lineage is held."""
+        """This version or a newer one of its generation is held."""
         held = self.held
-        if held is None or held.lineage != news.lineage:
+        if held is None or held.generation != news.generation:
             return False
         return held.version > news.version or (
             held.version == news.version and held.sha256 == news.sha256
@@ -290,7 +290,7 @@ class Follower:
         if release.base_version < 0:
             return range(0) if release.codec else None
         held = self.held
-        if held is None or held.lineage != release.lineage:
+        if held is None or held.generation != release.generation:
             return None
         gap = release.version - held.version
         size = len(release.body) or self.layout.size
@@ -307,14 +307,14 @@ class Follower:
         held = self.held
         is_next = (
             held is not None
-            and release.lineage == held.lineage
+            and release.generation == held.generation
             and release.base_version == held.version
             and release.version == held.version + 1
         )
         if held is None or not is_next:
-            at = "nothing" if held is None else f"version {held.version} of {held.lineage}"
+            at = "nothing" if held is None else f"version {held.version} of {held.generation}"
             raise ReleaseError(
-                f"version {release.version} of {release.lineage} is a difference against "
+                f"version {release.version} of {release.generation} is a difference against "
                 f"{release.base_version}, held is {at}"
             )
         difference = unpacked(release.codec, release.body, self.layout)
@@ -328,13 +328,13 @@ class Follower:
             self._hold(snapshot, whole(snapshot, self.layout))
 
     def _hold(self, news: Release | Snapshot, vector: np.ndarray) -> None:
-        self.held = Held(news.lineage, news.version, news.sha256, vector)
+        self.held = CurrentRelease(news.generation, news.version, news.sha256, vector)
 
     def _require_later(self, news: Release | Snapshot) -> None:
         if self.is_past(news):
             number, version = self.floor
             raise OlderRelease(
-                f"an older release was offered: version {news.version} of {news.lineage}, where "
+                f"an older release was offered: version {news.version} of {news.generation}, where "
                 f"version {version} of generation {number} was held already"
             )
 

@@ -56,7 +56,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     settings: str
     """Fingerprint of the settings that the newest checkpoint was made with; empty if it does not say."""
-    lineage: str
+    generation: str = msgspec.field(name="lineage")  # its name on disk since the first version
+    """Name of the generation of versions that the server counts in."""
     version: int
     """The newest release that the newest checkpoint knows of."""
     counted_row: int
@@ -145,7 +146,7 @@ def _filled(state: Path, scratch: Path, tell: Tell) -> Manifest:
         made=round(began, 3),
         code=code_version(),
         settings=newest.get("settings", ""),
-        lineage=published["lineage"],
+        generation=published["lineage"],
         version=published["version"],
         counted_row=row,
         newest_row=newest_row,

@@ -32,7 +32,7 @@ from fleetfl.storage.journal_file import (
 BATCH_BYTES = 16 * 2**20
 """Frames that are read or committed at a time, where one alone is not larger."""
 
-__all__ = ["Config", "Journal", "JournalDamaged", "JournalError", "Kept", "Place", "path_in"]
+__all__ = ["Config", "Journal", "JournalDamaged", "JournalError", "JournalRow", "Offset", "path_in"]
 
 Entry = tuple[str, str, int, float, int, bytes]
 """A row without its number."""
@@ -48,7 +48,7 @@ class Config(Section):
 
 
 @dataclass(frozen=True)
-class Place:
+class Offset:
     """Where an update is kept."""
 
     row: int
@@ -57,7 +57,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Kept:
+class JournalRow:
     """One row, as it is read."""
 
     row: int
@@ -84,7 +84,7 @@ class Journal:
         The file is opened at the first use, and anew after a failure: the disk may have been mended.
         """
         self.path, self.committed = path, committed
-        self.waiting: list[tuple[Entry, asyncio.Future[Place]]] = []
+        self.waiting: list[tuple[Entry, asyncio.Future[Offset]]] = []
         self.committing: asyncio.Task[None] | None = None
         self.one_thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         # One to write, by the thread, and one to read: neither sees the other's half-done work.
@@ -98,7 +98,7 @@ class Journal:
     def reader(self) -> sqlite3.Connection:
         return self.to_read.opened()
 
-    async def append(self, update: Update | Rollback | Ban, frame: bytes) -> Place:
+    async def append(self, update: Update | Rollback | Ban, frame: bytes) -> Offset:
         """The update's place, once it is on disk; a repeat gets the row that it has already.
 
         What is appended while a commit is under way shares the next one, and its fsync.
@@ -129,7 +129,7 @@ class Journal:
                 if not future.done():  # cancelled: whoever waited is gone, the update is kept
                     future.set_result(place)
 
-    def _commit(self, entries: list[Entry]) -> list[Place]:
+    def _commit(self, entries: list[Entry]) -> list[Offset]:
         began = time.monotonic()
         with self._failures(), shared(self.path), transaction(self.writer):
             places = [self._inserted(entry) for entry in entries]
@@ -137,21 +137,21 @@ class Journal:
             self.committed(len(entries), time.monotonic() - began)
         return places
 
-    def _inserted(self, entry: Entry) -> Place:
+    def _inserted(self, entry: Entry) -> Offset:
         # Not INSERT OR IGNORE: that takes a number for a repeat too, and a number without a row means damage.
         same = "SELECT row FROM updates WHERE vehicle = ? AND boot = ? AND sequence = ?"
         there = self.writer.execute(same, entry[:3]).fetchone()
         if there is not None:
-            return Place(there[0], is_new=False)
+            return Offset(there[0], is_new=False)
         added = self.writer.execute(
             "INSERT INTO updates (vehicle, boot, sequence, kept_at, checksum, frame)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             entry,
         )
         assert added.lastrowid is not None
-        return Place(added.lastrowid, is_new=True)
+        return Offset(added.lastrowid, is_new=True)
 
-    def rows(self, after: int, limit: int) -> list[Kept]:
+    def rows(self, after: int, limit: int) -> list[JournalRow]:
         """Up to `limit` rows past row `after`, in their order; fewer of large ones, but one at least.
 
         Raises JournalError.
@@ -168,7 +168,7 @@ class Journal:
                 if num_bytes >= BATCH_BYTES:
                     break
         return [
-            Kept(row, frame, _is_whole(checksum, (vehicle, boot, sequence), frame), kept_at)
+            JournalRow(row, frame, _is_whole(checksum, (vehicle, boot, sequence), frame), kept_at)
             for row, vehicle, boot, sequence, checksum, frame, kept_at in found
         ]
 

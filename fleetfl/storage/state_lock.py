@@ -18,7 +18,7 @@ class TenancyError(FleetflError, RuntimeError):
 
 
 @contextmanager
-def sole(state: Path, part: Literal["server", "vehicle"] = "server") -> Iterator[None]:
+def state_lock(state: Path, part: Literal["server", "vehicle"] = "server") -> Iterator[None]:
     """Hold the folder, made for its owner alone if it is not there.
 
     The kernel lets go of it for a process that ends in whatever way, and nothing is believed of what the

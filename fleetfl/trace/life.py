@@ -40,7 +40,7 @@ class Life:
 
     @property
     def release(self) -> str:
-        """LINEAGE/VERSION that it went into, or VERSION if only the events tell; else empty."""
+        """GENERATION/VERSION that it went into, or VERSION if only the events tell; else empty."""
         for source in ("registry", "events"):
             for note in self.notes:
                 if note.source == source and note.what == "part of":

@@ -92,8 +92,8 @@ class ServerFolder:
                 counted += [each] if kind == "accepted" else []
 
     def _released(self, vehicle: str) -> Iterator[Note]:
-        for lineage in self.registry.lineages():
-            for path in self.registry.paths(lineage).values():
+        for generation in self.registry.generations():
+            for path in self.registry.paths(generation).values():
                 try:
                     record = read_record(path)
                 except ReleaseFileError as damaged:
@@ -127,7 +127,7 @@ def content_of(update: Update) -> dict[str, Any]:
     """What a trace shows of an update."""
     return {
         "base": update.base_version,
-        "lineage": update.lineage,
+        "generation": update.generation,
         "codec": update.codec,
         "num_examples": update.num_examples,
         "loss": update.loss,

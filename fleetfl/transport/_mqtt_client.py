@@ -26,14 +26,14 @@ STEADY_S = 60.0
 """A connection that lasts so long was not taken away by somebody else."""
 MANY_BRIEF = 5
 
-Fate = Literal["acknowledged", "lost", "unsent"]
+DeliveryResult = Literal["acknowledged", "lost", "unsent"]
 
 
 class Link(Protocol):
     """What the client asks of the network; every method may be called from any thread."""
 
     def publish(
-        self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[Fate]"
+        self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[DeliveryResult]"
     ) -> None: ...
 
     def subscribe(self, topic_filter: str, qos: QoS) -> None: ...
@@ -97,7 +97,7 @@ class Client:
         self._closed = False
         self._slots = asyncio.Semaphore(limits.max_in_flight)
         self._resend = asyncio.Lock()
-        self._given_up: set[asyncio.Future[Fate]] = set()
+        self._given_up: set[asyncio.Future[DeliveryResult]] = set()
         self._subscriptions: list[_Subscription] = []
         self._unclaimed: list[Packet] = []
         self._connected_s = 0.0
@@ -156,9 +156,9 @@ class Client:
             f" {topic!r} were in flight ({self.last_failure}); is that above the broker's limit?"
         )
 
-    async def _sent_once(self, topic: str, payload: bytes, retain: bool) -> Fate:
+    async def _sent_once(self, topic: str, payload: bytes, retain: bool) -> DeliveryResult:
         await self._slots.acquire()
-        fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        fate: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
         # A caller that gave up leaves its slot taken until the broker has answered for it.
         fate.add_done_callback(lambda _: self._slots.release())
         self._link.publish(topic, payload, retain, fate)

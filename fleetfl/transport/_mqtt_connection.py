@@ -13,7 +13,7 @@ from paho.mqtt.client import Client as Paho
 from paho.mqtt.reasoncodes import ReasonCode
 
 from fleetfl.transport import Packet, QoS
-from fleetfl.transport._mqtt_client import Client, Fate
+from fleetfl.transport._mqtt_client import Client, DeliveryResult
 from fleetfl.transport._mqtt_dial import refusal
 from fleetfl.transport._mqtt_settings import ConnectionSettings
 from fleetfl.transport._network import Network, call_in
@@ -25,7 +25,7 @@ GOODBYE_S = 2.0
 """How long the last packets and the DISCONNECT may take to leave."""
 
 
-def resolve(fate: asyncio.Future[Fate], value: Fate) -> None:
+def resolve(fate: asyncio.Future[DeliveryResult], value: DeliveryResult) -> None:
     if not fate.done():
         fate.set_result(value)
 
@@ -79,7 +79,7 @@ class Connection:
         """When anything came last, in the loop's time."""
         self.ended = asyncio.Event()
         self.reason = "closed"
-        self.in_flight: dict[int, asyncio.Future[Fate]] = {}
+        self.in_flight: dict[int, asyncio.Future[DeliveryResult]] = {}
         self.subscribing: dict[int, str] = {}
         self.unacknowledged: set[int] = set()
         self.last_error = _LastError()
@@ -180,7 +180,9 @@ class Connection:
         self.paho.disconnect()
         asyncio.get_running_loop().call_later(GOODBYE_S, self.end, "closed")
 
-    def publish(self, topic: str, payload: bytes, retain: bool, fate: asyncio.Future[Fate]) -> None:
+    def publish(
+        self, topic: str, payload: bytes, retain: bool, fate: asyncio.Future[DeliveryResult]
+    ) -> None:
         sent = self.paho.publish(topic, payload, qos=1, retain=retain)
         if sent.rc != MQTT_ERR_SUCCESS:  # the message id is still in use; the next one is not
             self.tell(resolve, fate, "unsent")

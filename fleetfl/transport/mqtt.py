@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetfl.protocol.addresses import authority
 from fleetfl.transport import QoS, Transport, TransportError, Will
-from fleetfl.transport._mqtt_client import Client, Fate, Limits
+from fleetfl.transport._mqtt_client import Client, DeliveryResult, Limits
 from fleetfl.transport._mqtt_connection import Connection, resolve
 from fleetfl.transport._mqtt_dial import Dialler, reason_of
 from fleetfl.transport._mqtt_settings import ConnectionSettings
@@ -128,7 +128,7 @@ class _Link:
         self.task: asyncio.Task[Any] | None = None
 
     def publish(
-        self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[Fate]"
+        self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[DeliveryResult]"
     ) -> None:
         self.network.call(self._publish, topic, payload, retain, fate)
 

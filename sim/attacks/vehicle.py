@@ -78,10 +78,12 @@ def forged(kind: str, update: Update, at: Forgery) -> Update:
     return replace(update, codec="float32", body=body, num_examples=claimed)
 
 
-def forged_statistics(sums: closed_form.FeatureSums) -> closed_form.FeatureSums:
+def forged_statistics(sums: closed_form.SufficientStatistics) -> closed_form.SufficientStatistics:
     """Those of a million times the frames, each class in the name of the next."""
     times = 2**20
-    return closed_form.FeatureSums(times * sums.gram, np.roll(times * sums.cross, 1, axis=1))
+    return closed_form.SufficientStatistics(
+        times * sums.gram, np.roll(times * sums.cross, 1, axis=1)
+    )
 
 
 class HostileFleet(LockstepFleet):

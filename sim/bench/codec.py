@@ -91,7 +91,7 @@ def record(
         vehicle = validate(tree, "vehicle", VehicleConfig, str(path))
     progress.step("factory: a head for clear weather on the frozen backbone")
     model = config.model.build(seed=config.seed)
-    fit_head(model, *config.dataset.factory_frames(seed=config.seed))
+    fit_head(model, *config.dataset.initial_frames(seed=config.seed))
     progress.step(f"{updates} updates of {len(sensors)} vehicles")
     trainers = [Trainer(vehicle.trainer, model) for _ in sensors]
     start, vectors = model.vector(), []
@@ -176,7 +176,7 @@ def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
         loss=0.5,
         codec=codec,
         body=body,
-        lineage="10-a1b2c3",
+        generation="10-a1b2c3",
         base_sha256=bytes(8),
     )
     return wire.encode(update, signer)

@@ -8,7 +8,7 @@ from fleetfl.config import Section
 from fleetfl.fleet_config import FleetConfig
 
 
-class Contestant(Section):
+class CandidateConfig(Section):
     """A codec to measure."""
 
     name: str = Field(min_length=1)
@@ -34,5 +34,5 @@ class BenchConfig(FleetConfig):
     """A run's accuracy is the mean over so many of its last releases."""
     baseline: str = "float32"
     """The contestant that `loss_points` counts from."""
-    codecs: tuple[Contestant, ...] = Field(min_length=1)
+    codecs: tuple[CandidateConfig, ...] = Field(min_length=1)
     """The codecs to measure, each on the same fleet, arrivals and seeds."""

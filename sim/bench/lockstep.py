@@ -107,7 +107,7 @@ class LockstepFleet:
             loss=trained.loss,
             codec=self.codec_kind,
             body=self._packed(vehicle, trained.delta),
-            lineage=self.coordinator.published.lineage,
+            generation=self.coordinator.published.generation,
         )
 
     def _judged(self, vehicle: int, update: Update, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch
 from sim.baselines.initial_model import fit_head
-from sim.bench.config import BenchConfig, Contestant
+from sim.bench.config import BenchConfig, CandidateConfig
 from sim.bench.lockstep import LockstepFleet
 from sim.datasets import checked, dealt
 from sim.live.config import SimConfig
@@ -33,7 +33,7 @@ from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
 
-Job = tuple[Contestant, int]
+Job = tuple[CandidateConfig, int]
 """A run: the codec, and the seed."""
 
 
@@ -57,25 +57,25 @@ def run(
     factory = _factory(tree, sim, folder)
     log = folder / "rate_accuracy.jsonl"
     jobs = {
-        _key(tree, config, contestant, seed): (contestant, seed)
-        for contestant in config.codecs
-        for seed in config.seeds[: contestant.seeds]
+        _key(tree, config, candidate, seed): (candidate, seed)
+        for candidate in config.codecs
+        for seed in config.seeds[: candidate.seeds]
     }
     cells = {
-        key: (tree, str(path), contestant.model_dump_json(), seed, factory)
-        for key, (contestant, seed) in jobs.items()
+        key: (tree, str(path), candidate.model_dump_json(), seed, factory)
+        for key, (candidate, seed) in jobs.items()
     }
     for lines in measured(log, cells, _measure, workers=workers):
         done = {jobs[key]: line for key, line in lines.items()}
         yield len(done), len(jobs), rows(config, done)
 
 
-def _key(tree: dict[str, Any], config: BenchConfig, contestant: Contestant, seed: int) -> str:
+def _key(tree: dict[str, Any], config: BenchConfig, candidate: CandidateConfig, seed: int) -> str:
     """Equal for runs that would come out equal."""
     settings = {part: tree.get(part) for part in ("seed", "model", "server", "sim")}
     settings["trainer"] = table_of(tree, "vehicle", "settings").get("trainer")
     bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
-    mine = contestant.model_dump(mode="json", exclude={"name", "seeds"})
+    mine = candidate.model_dump(mode="json", exclude={"name", "seeds"})
     return key_of(settings, bench, mine, seed)
 
 
@@ -85,14 +85,14 @@ def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
     path = folder / f"factory_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     if not path.exists():
         model = sim.model.build(seed=sim.seed)
-        fit_head(model, *sim.dataset.factory_frames(seed=sim.seed))
+        fit_head(model, *sim.dataset.initial_frames(seed=sim.seed))
         np.save(path, model.vector())
     return path
 
 
-def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]:
-    tree, source, contestant_json, seed, factory = cell
-    contestant = Contestant.model_validate_json(contestant_json)
+def _measure(trial: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]:
+    tree, source, contestant_json, seed, factory = trial
+    candidate = CandidateConfig.model_validate_json(contestant_json)
     bench = validate(tree, "bench", BenchConfig, source)
     sim = validate(tree, "sim", SimConfig, source)
     with scratch() as folder:
@@ -114,8 +114,8 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         model.layout,
         server.aggregator.build(model.layout.size),
         server.optimizer.build(model.layout.size),
-        release_codec=contestant.release,
-        lineage=successor(),
+        release_codec=candidate.release,
+        generation=successor(),
         max_staleness=server.max_staleness,
         clip=server.clip,
     )
@@ -124,8 +124,8 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         coordinator,
         sensors,
         [Trainer(vehicle.trainer, model) for _ in sensors],
-        codec=contestant.codec,
-        error_feedback=contestant.error_feedback,
+        codec=candidate.codec,
+        error_feedback=candidate.error_feedback,
         signer=signer,
         seed=seed,
     )
@@ -142,7 +142,7 @@ def _measure(cell: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]
         accuracies.append(held_out.accuracy(model.probabilities(held_out.images).argmax(1))[0])
     traffic = fleet.traffic
     return {
-        "codec": contestant.name,
+        "codec": candidate.name,
         "seed": seed,
         "num_values": model.layout.size,
         "accuracy": float(np.mean(accuracies)),
@@ -163,8 +163,8 @@ def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str,
     }
     against = by_name.get(config.baseline, {})
     found = []
-    for contestant in config.codecs:
-        lines = by_name[contestant.name]
+    for candidate in config.codecs:
+        lines = by_name[candidate.name]
         if len(lines) < 2:
             continue
         every = list(lines.values())
@@ -176,9 +176,9 @@ def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str,
         downs = [line["release_mqtt_bytes"] for line in every if line["release_mqtt_bytes"]]
         found.append(
             {
-                "codec": contestant.name,
-                "kind": contestant.codec.kind_name,
-                "release": contestant.release.kind_name,
+                "codec": candidate.name,
+                "kind": candidate.codec.kind_name,
+                "release": candidate.release.kind_name,
                 "num_values": every[0]["num_values"],
                 "seeds": len(every),
                 "mqtt_bytes": round(packet, 1),

@@ -37,7 +37,7 @@ class Campaign:
         runs: int,
         seed: int,
         workers: int,
-        anew: bool,
+        force: bool,
     ) -> None:
         """Raises ConfigError."""
         self.path, self.workers = path, workers
@@ -48,13 +48,13 @@ class Campaign:
         self.folder = (self.config.runs / self.config.fleet).absolute()
         self.log = self.folder / "results.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.anew = anew
+        self.force = force
         self.stopping = threading.Event()
 
     def go(self) -> Iterator[Result]:
         """The results, those of before first; each is on disk when it comes."""
         self._prepare()
-        if self.anew:  # only now: what is wrong with the settings has been said
+        if self.force:  # only now: what is wrong with the settings has been said
             others = [result for result in self._all() if result["seed"] not in self.seeds]
             self.log.write_text("".join(json.dumps(result) + "\n" for result in others))
         before = [result for result in self._all() if result["seed"] in self.seeds]

@@ -26,7 +26,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    ends: dict[Name, str | None]
+    outcomes: dict[Name, str | None]
     """Every update that came into a vehicle's outbox, with its end by the vehicle's own record."""
     receipts: Verdicts
     """Verdicts of the receipts that reached its vehicle."""
@@ -51,7 +51,7 @@ class Ledger:
     @property
     def _missing(self) -> set[Name]:
         told = {name for name, verdicts in self.receipts.items() if verdicts & COUNTS}
-        told |= {name for name, end in self.ends.items() if end in COUNTS}
+        told |= {name for name, end in self.outcomes.items() if end in COUNTS}
         return told - self.counted
 
     @property
@@ -61,18 +61,18 @@ class Ledger:
         One that expired may be counted: its vehicle had sent it, and drops it for good.
         """
         in_two_rows = {name for name, rows in self.accepted_rows.items() if len(rows) > 1}
-        refused = {name for name, end in self.ends.items() if end == "refused"}
+        refused = {name for name, end in self.outcomes.items() if end == "refused"}
         return in_two_rows | (refused & self.counted)
 
     @property
     def unresolved(self) -> set[Name]:
         """Produced, and neither counted, refused for a reason nor expired, as far as its vehicle knows."""
-        return {name for name, end in self.ends.items() if end is None}
+        return {name for name, end in self.outcomes.items() if end is None}
 
     @property
     def unheard_of(self) -> set[Name]:
         """Counted, and no vehicle made it."""
-        return self.counted - set(self.ends)
+        return self.counted - set(self.outcomes)
 
 
 def verdicts(receipts: Iterable[dict], vehicle: str) -> Verdicts:

@@ -49,10 +49,10 @@ def _strikes(config: ChaosConfig, rng: random.Random, has_endpoint: bool) -> tup
             among = special if special and number == len(certain) else possible
             fault = rng.choices(among, [f.weight for f in among])[0]
         at = SETTLED_S + rng.uniform(0.0, config.faults_s)
-        strike = Strike(at, at + rng.uniform(*fault.for_s), fault)
-        if not any(_same_victim(strike, other) for other in chosen):
-            chosen.append(strike)
-    return tuple(sorted(chosen, key=lambda strike: strike.at_s))
+        inject = Strike(at, at + rng.uniform(*fault.for_s), fault)
+        if not any(_same_victim(inject, other) for other in chosen):
+            chosen.append(inject)
+    return tuple(sorted(chosen, key=lambda inject: inject.at_s))
 
 
 def _same_victim(one: Strike, other: Strike) -> bool:

@@ -9,7 +9,7 @@ AFTERMATH_S = 1.0
 
 
 @dataclass(frozen=True)
-class Struck:
+class Injected:
     """A fault as it was in a run; UTC seconds."""
 
     name: str
@@ -29,7 +29,7 @@ class Recovery:
 
 
 def recoveries(
-    struck: Sequence[Struck],
+    struck: Sequence[Injected],
     events: Sequence[dict[str, Any]],
     receipts: Sequence[dict[str, Any]],
 ) -> list[Recovery]:
@@ -49,12 +49,12 @@ def recoveries(
     return found
 
 
-def _in_the_way(other: Struck, other_up_at: float, from_s: float, until: float) -> bool:
+def _in_the_way(other: Injected, other_up_at: float, from_s: float, until: float) -> bool:
     return other.at < until and from_s < other_up_at + AFTERMATH_S
 
 
 def _ray_s(
-    fault: Struck, struck: Sequence[Struck], events: Sequence[dict[str, Any]]
+    fault: Injected, struck: Sequence[Injected], events: Sequence[dict[str, Any]]
 ) -> float | None:
     """None if Ray did not build the actor again; 0 for a fault that Ray has no part in."""
     who = fault.name.removeprefix("kill ")

@@ -27,13 +27,13 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
     """In one go, as if nothing had ever died. Of what the server told, `events`, only the names of
     generations are taken, and behind which row each began. Raises JournalError.
     """
-    started = [e["lineage"] for e in events if e["event"] == "aggregator_started"]
+    started = [e["generation"] for e in events if e["event"] == "aggregator_started"]
     begun: dict[int, list[dict[str, Any]]] = {}
     for event in events:
         if event["event"] == "generation_began":
             begun.setdefault(event["counted_row"], []).append(event)
     first = min(begun, default=0)
-    lineage = begun[first][0]["was"].split("/")[0] if begun else started[0] if started else ""
+    generation = begun[first][0]["was"].split("/")[0] if begun else started[0] if started else ""
     assert config.initial is not None
     layout, params = read_adapter(config.initial)
     coordinator = Coordinator(
@@ -42,7 +42,7 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
         config.aggregator.build(layout.size),
         config.optimizer.build(layout.size),
         release_codec=config.release,
-        lineage=lineage,
+        generation=generation,
         max_staleness=config.max_staleness,
         clip=config.clip,
     )
@@ -64,4 +64,4 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
 
 def _rename(coordinator: Coordinator, generations: Iterable[dict[str, Any]]) -> None:
     for began in generations:
-        coordinator.published.rename(began["lineage"])
+        coordinator.published.rename(began["generation"])

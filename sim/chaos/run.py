@@ -14,9 +14,9 @@ from sim.chaos.config import ChaosConfig
 from sim.chaos.fleet import VehicleProcess
 from sim.chaos.ledger import COUNTS, Ledger, Name, accepted_rows, split_by_host, verdicts
 from sim.chaos.plan import Plan, Strike
-from sim.chaos.recovery import Struck, recoveries
+from sim.chaos.recovery import Injected, recoveries
 from sim.chaos.replay import replay
-from sim.chaos.stage import SERVER_KEY, FaultError, Stage, StageError, staged
+from sim.chaos.stage import SERVER_KEY, FaultError, Testbed, TestbedError, testbed
 
 START_S = 300.0
 """A server and a first receipt of each vehicle may take so long before any fault."""
@@ -37,9 +37,9 @@ def run(
     folder.mkdir(parents=True)
     began = time.monotonic()
     about = {"seed": plan.seed, "broker": plan.broker.name, "endpoint": plan.has_endpoint}
-    struck: list[Struck] = []
+    struck: list[Injected] = []
     has_begun, why = False, ""
-    with staged(
+    with testbed(
         tree,
         folder,
         choice=plan.broker,
@@ -64,7 +64,7 @@ def run(
     return result
 
 
-def _begin(stage: Stage) -> None:
+def _begin(stage: Testbed) -> None:
     """Return once the fleet is at work. Raises StageError."""
     _wait(stage, lambda: _is_up(stage), START_S, "the server did not come up")
     shutil.copyfile(stage.config.state / SERVER_KEY, stage.folder / SERVER_KEY)
@@ -73,7 +73,7 @@ def _begin(stage: Stage) -> None:
     _wait_for_receipts(stage, START_S, "before any fault")
 
 
-def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -> None:
+def _play(config: ChaosConfig, plan: Plan, stage: Testbed, struck: list[Injected]) -> None:
     """Raises StageError if something does not come back."""
     _inflict(plan, stage, struck)
     _wait_for_receipts(stage, config.come_back_s, "once all was mended")
@@ -88,27 +88,27 @@ def _play(config: ChaosConfig, plan: Plan, stage: Stage, struck: list[Struck]) -
     )
 
 
-def _inflict(plan: Plan, stage: Stage, struck: list[Struck]) -> None:
+def _inflict(plan: Plan, stage: Testbed, struck: list[Injected]) -> None:
     rng = random.Random(plan.seed)
     began = time.monotonic()
     agenda: list[tuple[float, Callable[[], None]]] = []
 
-    def strike(planned: Strike) -> None:
+    def inject(planned: Strike) -> None:
         at = time.time()
         try:
-            hit = planned.fault.strike(stage, rng)
+            hit = planned.fault.inject(stage, rng)
         except FaultError:
             return
 
-        def mend() -> None:
+        def repair() -> None:
             mended_at = time.time()
-            hit.mend()
-            struck.append(Struck(planned.fault.name, at, mended_at, hit.vehicle))
+            hit.repair()
+            struck.append(Injected(planned.fault.name, at, mended_at, hit.vehicle))
 
-        agenda.append((planned.until_s, mend))
+        agenda.append((planned.until_s, repair))
         agenda.sort(key=lambda entry: entry[0])
 
-    agenda += [(s.at_s, lambda s=s: strike(s)) for s in plan.strikes]
+    agenda += [(s.at_s, lambda s=s: inject(s)) for s in plan.strikes]
     while agenda:
         at_s, act = agenda.pop(0)
         while (left_s := at_s - (time.monotonic() - began)) > 0:
@@ -116,13 +116,13 @@ def _inflict(plan: Plan, stage: Stage, struck: list[Struck]) -> None:
         act()
 
 
-def _is_up(stage: Stage) -> bool:
+def _is_up(stage: Testbed) -> bool:
     """The gateway runs, what the vehicles believe the server by is on disk, and the endpoint answers."""
     kinds = {event["event"] for event in stage.events()}
     return {"gateway_started", "released"} <= kinds and stage.is_endpoint_ready()
 
 
-def _wait_for_receipts(stage: Stage, patience_s: float, when: str) -> None:
+def _wait_for_receipts(stage: Testbed, patience_s: float, when: str) -> None:
     """Until each vehicle has one for an update that it makes from now on. Raises StageError."""
     so_far = {vehicle.name: len(vehicle.record()) for vehicle in stage.vehicles}
 
@@ -137,23 +137,23 @@ def _has_receipt(vehicle: VehicleProcess, after: int) -> bool:
     return bool(recent & set(verdicts(vehicle.receipts(), vehicle.name)))
 
 
-def _wait(stage: Stage, is_done: Callable[[], bool], patience_s: float, otherwise: str) -> None:
+def _wait(stage: Testbed, is_done: Callable[[], bool], patience_s: float, otherwise: str) -> None:
     """Raises StageError, also if a part of the stage ended by itself."""
     deadline = time.monotonic() + patience_s
     while not is_done():
         stage.check()
         if time.monotonic() > deadline:
-            raise StageError(f"{otherwise} after {patience_s:g} s")
+            raise TestbedError(f"{otherwise} after {patience_s:g} s")
         time.sleep(POLL_S)
 
 
-def _accounts(stage: Stage, struck: list[Struck]) -> dict[str, Any]:
+def _accounts(stage: Testbed, struck: list[Injected]) -> dict[str, Any]:
     events, receipts = stage.events(), stage.receipts()
     valid, with_host = split_by_host([(host.events, host.backup.newest_row) for host in stage.lost])
     valid += events[sum(len(host.events) for host in stage.lost) :]
     again = replay(stage.config, valid)
     ledger = Ledger(
-        ends={e.name: e.verdict for vehicle in stage.vehicles for e in vehicle.record()},
+        outcomes={e.name: e.verdict for vehicle in stage.vehicles for e in vehicle.record()},
         receipts={
             name: said
             for vehicle in stage.vehicles
@@ -167,7 +167,7 @@ def _accounts(stage: Stage, struck: list[Struck]) -> dict[str, Any]:
     gone = released - again.digests if stage.lost else set()
     held = set().union(*(vehicle.held() for vehicle in stage.vehicles))
     return {
-        "produced": len(ledger.ends),
+        "produced": len(ledger.outcomes),
         "receipted": len(ledger.receipts),
         "counted": len(ledger.counted),
         "lost": sorted(ledger.lost),
@@ -175,14 +175,14 @@ def _accounts(stage: Stage, struck: list[Struck]) -> dict[str, Any]:
         "counted_twice": sorted(ledger.counted_twice),
         "unresolved": sorted(ledger.unresolved),
         "unheard_of": sorted(ledger.unheard_of),
-        "expired": sum(end == "expired" for end in ledger.ends.values()),
+        "expired": sum(end == "expired" for end in ledger.outcomes.values()),
         "releases": len(again.digests) - 1,
         "same_bits": released - gone == again.digests and held <= again.digests | gone,
         "recoveries": [asdict(each) for each in recoveries(struck, events, receipts)],
     }
 
 
-def _receipted_before_backup(stage: Stage, receipts: list[dict[str, Any]]) -> set[Name]:
+def _receipted_before_backup(stage: Testbed, receipts: list[dict[str, Any]]) -> set[Name]:
     """What a backup promises: its vehicle had the receipt when the backup was begun."""
     if not stage.lost:
         return set()

@@ -52,7 +52,7 @@ class FaultError(FleetflError, RuntimeError):
     """A fault that cannot be done, for want of a victim or of rights."""
 
 
-class StageError(FleetflError, RuntimeError):
+class TestbedError(FleetflError, RuntimeError):
     """A part that does not come up, or ended by itself; says which."""
 
 
@@ -64,7 +64,7 @@ class LostHost:
     backup: Manifest
 
 
-class Stage:
+class Testbed:
     def __init__(
         self,
         folder: Path,
@@ -132,7 +132,7 @@ class Stage:
         num_quiet = 0
         while num_quiet < QUIET_LOOKS:
             if time.monotonic() > deadline:
-                raise StageError(f"a process of the server lives on after {patience_s:g} s")
+                raise TestbedError(f"a process of the server lives on after {patience_s:g} s")
             self.kill_server()
             time.sleep(LOOK_S)
             num_quiet = 0 if any(True for _ in self._server_processes()) else num_quiet + 1
@@ -158,12 +158,12 @@ class Stage:
     def check(self) -> None:
         """Raises StageError if the server or a vehicle ended by itself, or all is to be stopped."""
         if self.stopping.is_set():
-            raise StageError("stopped")
+            raise TestbedError("stopped")
         if self.server is not None and self.server.poll() is not None:
-            raise StageError(f"the server ended with status {self.server.returncode}")
+            raise TestbedError(f"the server ended with status {self.server.returncode}")
         for vehicle in self.vehicles:
             if vehicle.process is not None and not vehicle.is_alive:
-                raise StageError(f"{vehicle.name} ended with status {vehicle.process.exitcode}")
+                raise TestbedError(f"{vehicle.name} ended with status {vehicle.process.exitcode}")
 
     def events(self) -> list[dict[str, Any]]:
         """Of the hosts that were lost and of the one that is there, in their order."""
@@ -210,7 +210,7 @@ def is_titled(process: psutil.Process, title: str) -> bool:
 
 
 @contextmanager
-def staged(
+def testbed(
     tree: dict[str, Any],
     folder: Path,
     *,
@@ -220,7 +220,7 @@ def staged(
     num_vehicles: int,
     seed: int,
     stopping: threading.Event,
-) -> Iterator[Stage]:
+) -> Iterator[Testbed]:
     """Everything started, not yet up. Raises BrokerError."""
     with ExitStack() as stack:
         running = stack.enter_context(choice.start(folder / "broker"))
@@ -234,7 +234,7 @@ def staged(
         else:
             ours |= {"http": None, "held_out": None, "ray": {"address": address}}
         server = {**tree, "transport": transport, "server": {**tree.get("server", {}), **ours}}
-        stage = Stage(
+        stage = Testbed(
             folder,
             server,
             running=running,

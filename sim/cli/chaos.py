@@ -16,11 +16,14 @@ def chaos_run(
     overrides: Overrides = None,
     *,
     runs: Annotated[int, typer.Option(min=1, help="Runs, of one seed each.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first run; the next has the next.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first run; later runs count up from it.")
+    ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time, a Ray cluster each.")] = 1,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Make again also what was made before.")
+    force: Annotated[
+        bool, typer.Option("--force", help="Repeat runs that already have a result.")
     ] = False,
+    anew: Annotated[bool, typer.Option("--anew", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Break a real fleet at random but seeded moments; then say what became of every update.
@@ -34,7 +37,13 @@ def chaos_run(
     from sim.chaos.summary import described, has_failed, headline, summarized, table, told
     from sim.report.progress import Progress
 
-    campaign = Campaign(config, overrides or [], runs=runs, seed=seed, workers=workers, anew=anew)
+    if anew:
+        typer.echo(
+            "--anew is called --force now; the old name goes with the next version", err=True
+        )
+    campaign = Campaign(
+        config, overrides or [], runs=runs, seed=seed, workers=workers, force=force or anew
+    )
     results = []
     with Progress(Console(stderr=True)) as progress:
         progress.step(f"{runs} runs from seed {seed} on")
@@ -43,7 +52,7 @@ def chaos_run(
             progress.say(described(result))
             if has_failed(result):
                 progress.say(
-                    f"again: fleetfl chaos run {config} --runs 1 --seed {result['seed']} --anew"
+                    f"again: fleetfl chaos run {config} --runs 1 --seed {result['seed']} --force"
                 )
             progress.fleet(len(results) / runs, f"{len(results)} of {runs} runs")
     summary = summarized(results)

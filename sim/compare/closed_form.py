@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fleetfl.closed_form import Config, FeatureSums, discriminant
+from fleetfl.closed_form import Config, SufficientStatistics, discriminant
 from sim.compare.features import Part
 from sim.compare.head import Head
 
@@ -18,7 +18,7 @@ def with_solved_head(
     `hands`: each one's rows of `frames`.
     """
     sums = [
-        FeatureSums.of(frames.features[rows], frames.labels[rows], head.num_classes)
+        SufficientStatistics.of(frames.features[rows], frames.labels[rows], head.num_classes)
         for rows in hands
     ]
     total = sums[0]

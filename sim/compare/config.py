@@ -1,13 +1,13 @@
 """Settings of a comparison: the part `compare` of a file, beside what the fleet shares and `sim`."""
 
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from fleetfl.config import ConfigError, Section
 from fleetfl.fleet_config import FleetConfig
-from sim.compare.fleets import AnyFleet, Entrant
+from sim.compare.fleets import AnyFleet, Candidate
 
 
 class Scenario(Section):
@@ -19,7 +19,7 @@ class Scenario(Section):
     """The kind of simulated fleet and its settings."""
 
 
-class Contestant(Section):
+class CandidateConfig(Section):
     """An algorithm, and the values that it is tuned over."""
 
     name: str = Field(min_length=1)
@@ -42,7 +42,7 @@ class Contestant(Section):
             dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
         ]
 
-    def entrant(self, choice: dict[str, Any]) -> Entrant:
+    def candidate(self, choice: dict[str, Any]) -> Candidate:
         """With these values. Raises ConfigError."""
         tables: dict[str, Any] = {
             "aggregator": dict(self.aggregator),
@@ -58,7 +58,7 @@ class Contestant(Section):
                 table = table[step]
             table[last] = value
         try:
-            return Entrant.model_validate(tables)
+            return Candidate.model_validate(tables)
         except ValidationError as invalid:
             error = invalid.errors()[0]
             where, why = (
@@ -69,6 +69,10 @@ class Contestant(Section):
 
 
 class CompareConfig(FleetConfig):
+    """A comparison of algorithms on the same fleets and seeds, each tuned on the same budget."""
+
+    former_names: ClassVar = {"contestants": "candidates"}
+
     seeds: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), min_length=2, max_length=10)
     """Each draws the vehicles, their data and their luck anew."""
     tuning_seeds: tuple[int, ...] = Field(default=(101, 102), min_length=1)
@@ -81,14 +85,14 @@ class CompareConfig(FleetConfig):
     """The contestant that `sooner` counts from."""
     scenarios: tuple[Scenario, ...] = Field(min_length=1)
     """The fleets that each contestant meets."""
-    contestants: tuple[Contestant, ...] = Field(min_length=1)
+    candidates: tuple[CandidateConfig, ...] = Field(min_length=1)
     """The algorithms to compare, each with the values it is tuned over."""
 
     @model_validator(mode="after")
     def _is_fair(self) -> "CompareConfig":
-        names = [contestant.name for contestant in self.contestants]
+        names = [candidate.name for candidate in self.candidates]
         for what, given in (
-            ("contestants", names),
+            ("candidates", names),
             ("scenarios", [s.name for s in self.scenarios]),
         ):
             if len(set(given)) < len(given):
@@ -97,8 +101,8 @@ class CompareConfig(FleetConfig):
             raise ValueError(f"against {self.against!r}, expected one of {names}")
         if both := set(self.seeds) & set(self.tuning_seeds):
             raise ValueError(f"seeds {sorted(both)} are for tuning too: that would be cheating")
-        for contestant in self.contestants:
-            tried = len(contestant.choices())
-            if contestant.grid and tried != self.trials:
-                raise ValueError(f"{contestant.name} tries {tried} values, expected {self.trials}")
+        for candidate in self.candidates:
+            tried = len(candidate.choices())
+            if candidate.grid and tried != self.trials:
+                raise ValueError(f"{candidate.name} tries {tried} values, expected {self.trials}")
         return self

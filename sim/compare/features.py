@@ -73,7 +73,7 @@ def _computed(sim: SimConfig, dataset: DatasetConfig) -> dict[str, np.ndarray]:
     model = sim.model.build(seed=sim.seed)
     arrays: dict[str, np.ndarray] = {}
     frames = {
-        "factory": dataset.factory_frames(seed=sim.seed),
+        "factory": dataset.initial_frames(seed=sim.seed),
         "fleet": dataset.fleet_frames(seed=sim.seed),
         "held_out": dataset.test_frames(seed=sim.seed),
     }

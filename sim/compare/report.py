@@ -45,8 +45,8 @@ def page(results: Sequence[Result], *, name: str, against: str) -> str:
     """Of a finished comparison, in the order of the contestants."""
     scenarios = list(dict.fromkeys(result.scenario for result in results))
     hues = {
-        contestant: f"h{n % len(HUES)}"
-        for n, contestant in enumerate(dict.fromkeys(result.contestant for result in results))
+        candidate: f"h{n % len(HUES)}"
+        for n, candidate in enumerate(dict.fromkeys(result.candidate for result in results))
     }
     parts = [
         _scenario(scenario, [r for r in results if r.scenario == scenario], hues, against)
@@ -63,7 +63,7 @@ def _headline(results: Sequence[Result]) -> str:
     if not told:
         return "Nobody reached the target"
     first = min(told, key=lambda result: result.seconds[0] if result.seconds else math.inf)
-    return f"{first.contestant} is the first to the target in {first.scenario}"
+    return f"{first.candidate} is the first to the target in {first.scenario}"
 
 
 def _scenario(
@@ -124,17 +124,17 @@ def _curves(results: Sequence[Result], hues: dict[str, str]) -> Markup:
     target = results[0].target
     marks.append(rule(y=down.at(target), class_="known"))
     for result in results:
-        hue = hues[result.contestant]
+        hue = hues[result.candidate]
         above = [(across.at(s), down.at(mean + half)) for s, mean, half in result.curve]
         below = [(across.at(s), down.at(mean - half)) for s, mean, half in result.curve]
         middle = [(across.at(s), down.at(mean)) for s, mean, _ in result.curve]
         marks.append(area([*above, *reversed(below)], height=HEIGHT, class_=hue))
         marks.append(line(middle, height=HEIGHT, class_=hue))
         if result.seconds is not None:
-            tip = f"{result.contestant}: at the target after {figures.duration(result.seconds[0])}"
+            tip = f"{result.candidate}: at the target after {figures.duration(result.seconds[0])}"
             marks.append(dot(across.at(result.seconds[0]), down.at(target), class_=hue, tip=tip))
     beside = [Label(down.at(tick), f"{100 * tick:.0f} %") for tick in ticks]
-    keys = [(hues[result.contestant], result.contestant) for result in results]
+    keys = [(hues[result.candidate], result.candidate) for result in results]
     chart = plot(
         marks,
         name="Accuracy over virtual time",
@@ -173,12 +173,12 @@ def _bars(
     for n, (result, value) in enumerate(zip(results, values, strict=True)):
         y = n * ROW + ROW / 2
         first, last = sorted((across.at(0), across.at(value)))
-        beside.append(Label(y, result.contestant))
+        beside.append(Label(y, result.candidate))
         text = f"{value:,.2f} {unit}"
-        tip = f"{result.contestant}: {text}"
+        tip = f"{result.candidate}: {text}"
         marks += [
             bar(
-                first, y - 8, width=last - first, height=16, class_=hues[result.contestant], tip=tip
+                first, y - 8, width=last - first, height=16, class_=hues[result.candidate], tip=tip
             ),
             words(last, y + 4, text, dx=6),
         ]
@@ -187,13 +187,13 @@ def _bars(
 
 def _staleness(results: Sequence[Result], hues: dict[str, str]) -> Markup:
     """A group of bars an octave: 0, 1, 2-3, 4-7, 8-15, ..."""
-    shares = {result.contestant: _octaves(result.staleness) for result in results}
+    shares = {result.candidate: _octaves(result.staleness) for result in results}
     octaves = max((max(one, default=0) for one in shares.values()), default=0) + 1
     most = max((max(one.values(), default=0.0) for one in shares.values()), default=0.0) or 1.0
     down, width = Scale(0, most, HEIGHT / 2, 6), 100 / octaves
     each = 0.86 * width / max(1, len(shares))
     marks = [rule(y=HEIGHT / 2, class_="axis")]
-    for n, (contestant, one) in enumerate(shares.items()):
+    for n, (candidate, one) in enumerate(shares.items()):
         for octave, share in one.items():
             top = down.at(share)
             marks.append(
@@ -202,8 +202,8 @@ def _staleness(results: Sequence[Result], hues: dict[str, str]) -> Markup:
                     top,
                     width=0.9 * each,
                     height=HEIGHT / 2 - top,
-                    class_=hues[contestant],
-                    tip=f"{contestant}: {figures.percent(share)} are {_octave_name(octave)} late",
+                    class_=hues[candidate],
+                    tip=f"{candidate}: {figures.percent(share)} are {_octave_name(octave)} late",
                 )
             )
     under = [Label((n + 0.5) * width, _octave_name(n)) for n in range(octaves)]

@@ -20,7 +20,7 @@ class Result:
     """Accuracies and gaps are fractions. None where no seed, or not every seed, gives the figure."""
 
     scenario: str
-    contestant: str
+    candidate: str
     choice: dict[str, Any]
     """The tuned values."""
     target: float
@@ -58,7 +58,7 @@ class Result:
         cls,
         *,
         scenario: str,
-        contestant: str,
+        candidate: str,
         choice: dict[str, Any],
         curves: dict[int, Curve],
         against: dict[int, Curve],
@@ -75,7 +75,7 @@ class Result:
         )
         return cls(
             scenario=scenario,
-            contestant=contestant,
+            candidate=candidate,
             choice=choice,
             target=target,
             seeds=len(every),
@@ -178,7 +178,7 @@ def cells(result: Result) -> tuple[str, ...]:
         else f"{result.reached} of {result.seeds} seeds"
     )
     return (
-        result.contestant,
+        result.candidate,
         minutes,
         f"{at_least}{sooner[0]:.2f}x (x/{sooner[1]:.2f})" if sooner else "",
         f"{result.updates[0]:,.0f} ± {result.updates[1]:,.0f}" if result.updates else "",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fleetfl.config import read_with, validate
-from sim.compare.config import CompareConfig, Contestant, Scenario
+from sim.compare.config import CandidateConfig, CompareConfig, Scenario
 from sim.compare.curve import Curve
 from sim.compare.results import Result
 from sim.datasets import checked
@@ -20,14 +20,14 @@ from sim.processes.sweep import Line, key_of, measured
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """Crosses to another process."""
 
     tree: dict[str, Any]
     source: str
     folder: Path
     scenario: Scenario
-    contestant: Contestant
+    candidate: CandidateConfig
     choice: dict[str, Any]
     seed: int
 
@@ -35,8 +35,8 @@ class Cell:
     def key(self) -> str:
         """Equal for cells that would come out equal, whatever a contestant is called."""
         shared = {part: self.tree.get(part) for part in ("seed", "model", "sim")}
-        entrant = self.contestant.entrant(self.choice).model_dump(mode="json")
-        return key_of(shared, self.scenario.fleet.model_dump(mode="json"), entrant, self.seed)
+        candidate = self.candidate.candidate(self.choice).model_dump(mode="json")
+        return key_of(shared, self.scenario.fleet.model_dump(mode="json"), candidate, self.seed)
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def run(
     tree.setdefault("transport", {"kind": "memory"})
     config = validate(tree, "compare", CompareConfig, str(path))
     sim = validate(tree, "sim", SimConfig, str(path))
-    for contestant in config.contestants:
-        for choice in contestant.choices():
-            contestant.entrant(choice)  # what is wrong shows now, not after hours
+    for candidate in config.candidates:
+        for choice in candidate.choices():
+            candidate.candidate(choice)  # what is wrong shows now, not after hours
     checked(sim.dataset, sim.model.classes, str(path))
     folder = (sim.runs / config.fleet).absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,51 +72,51 @@ def run(
 
     def cells(choices: dict[tuple[str, str], list[dict[str, Any]]], seeds: Sequence[int]):
         return [
-            Cell(tree, str(path), folder, scenario, contestant, choice, seed)
+            Trial(tree, str(path), folder, scenario, candidate, choice, seed)
             for seed in seeds
             for scenario in config.scenarios
-            for contestant in config.contestants
-            for choice in choices.get((scenario.name, contestant.name), [])
+            for candidate in config.candidates
+            for choice in choices.get((scenario.name, candidate.name), [])
         ]
 
     log = folder / "compare.jsonl"
     tuned = {
-        (scenario.name, contestant.name): contestant.choices()
+        (scenario.name, candidate.name): candidate.choices()
         for scenario in config.scenarios
-        for contestant in config.contestants
-        if contestant.grid
+        for candidate in config.candidates
+        if candidate.grid
     }
     tuning = cells(tuned, config.tuning_seeds)
     lines: dict[str, Line] = {}
     for lines in _measured(log, tuning, workers):
         yield Standing("tuning", len(lines), _count(tuning), config, folder)
-    chosen = chosen_values(config, [(cell, lines[cell.key]) for cell in tuning])
+    chosen = chosen_values(config, [(trial, lines[trial.key]) for trial in tuning])
     final = cells({pair: [choice] for pair, choice in chosen.items()}, config.seeds)
     for lines in _measured(log, final, workers):
-        done = [(cell, lines[cell.key]) for cell in final if cell.key in lines]
+        done = [(trial, lines[trial.key]) for trial in final if trial.key in lines]
         results = tuple(_results(config, chosen, done))
         yield Standing("comparing", len(lines), _count(final), config, folder, results)
 
 
-def _count(cells: Sequence[Cell]) -> int:
+def _count(cells: Sequence[Trial]) -> int:
     """Two contestants may come to the same cell."""
-    return len({cell.key for cell in cells})
+    return len({trial.key for trial in cells})
 
 
-def _measured(log: Path, cells: list[Cell], workers: int | None) -> Iterator[dict[str, Line]]:
-    return measured(log, {cell.key: cell for cell in cells}, _measure, workers=workers)
+def _measured(log: Path, cells: list[Trial], workers: int | None) -> Iterator[dict[str, Line]]:
+    return measured(log, {trial.key: trial for trial in cells}, _measure, workers=workers)
 
 
-def _measure(cell: Cell) -> Line:
-    sim = validate(cell.tree, "sim", SimConfig, cell.source)
-    entrant = cell.contestant.entrant(cell.choice)
-    curve = cell.scenario.fleet.curve(sim, entrant, cell.folder, seed=cell.seed)
-    about = {"scenario": cell.scenario.name, "contestant": cell.contestant.name}
-    return {**about, "choice": cell.choice, "seed": cell.seed, **curve.to_line()}
+def _measure(trial: Trial) -> Line:
+    sim = validate(trial.tree, "sim", SimConfig, trial.source)
+    candidate = trial.candidate.candidate(trial.choice)
+    curve = trial.scenario.fleet.curve(sim, candidate, trial.folder, seed=trial.seed)
+    about = {"scenario": trial.scenario.name, "contestant": trial.candidate.name}
+    return {**about, "choice": trial.choice, "seed": trial.seed, **curve.to_line()}
 
 
 def chosen_values(
-    config: CompareConfig, tried: Sequence[tuple[Cell, Line]]
+    config: CompareConfig, tried: Sequence[tuple[Trial, Line]]
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """By (scenario, contestant): the values with the least mean time to the target; of those that are there
     at the same moment, the one that ends highest.
@@ -125,17 +125,17 @@ def chosen_values(
     nearest one wins where none arrives.
     """
     chosen = {
-        (scenario.name, contestant.name): {}
+        (scenario.name, candidate.name): {}
         for scenario in config.scenarios
-        for contestant in config.contestants
+        for candidate in config.candidates
     }
     for scenario in config.scenarios:
         curves: dict[tuple[str, str], list[Curve]] = {}
         choices: dict[tuple[str, str], dict[str, Any]] = {}
-        for cell, line in tried:
-            if cell.scenario == scenario:
-                name = (cell.contestant.name, key_of(cell.choice))
-                choices[name] = cell.choice
+        for trial, line in tried:
+            if trial.scenario == scenario:
+                name = (trial.candidate.name, key_of(trial.choice))
+                choices[name] = trial.choice
                 curves.setdefault(name, []).append(Curve.from_line(line))
         target = config.target * max(
             (float(np.mean([c.final for c in some])) for some in curves.values()), default=0.0
@@ -147,11 +147,11 @@ def chosen_values(
             )
             for name, some in curves.items()
         }
-        for contestant in config.contestants:
-            mine = {name: cost for name, cost in costs.items() if name[0] == contestant.name}
+        for candidate in config.candidates:
+            mine = {name: cost for name, cost in costs.items() if name[0] == candidate.name}
             if mine:
                 best = min(mine, key=lambda name: mine[name])
-                chosen[scenario.name, contestant.name] = choices[best]
+                chosen[scenario.name, candidate.name] = choices[best]
     return chosen
 
 
@@ -165,15 +165,17 @@ def _seconds_or_more(curve: Curve, target: float) -> float:
 def _results(
     config: CompareConfig,
     chosen: dict[tuple[str, str], dict[str, Any]],
-    done: Sequence[tuple[Cell, Line]],
+    done: Sequence[tuple[Trial, Line]],
 ) -> Iterator[Result]:
     for scenario in config.scenarios:
-        mine = [(cell, Curve.from_line(line)) for cell, line in done if cell.scenario == scenario]
+        mine = [
+            (trial, Curve.from_line(line)) for trial, line in done if trial.scenario == scenario
+        ]
         by_name = {
-            contestant.name: {
-                cell.seed: curve for cell, curve in mine if cell.contestant == contestant
+            candidate.name: {
+                trial.seed: curve for trial, curve in mine if trial.candidate == candidate
             }
-            for contestant in config.contestants
+            for candidate in config.candidates
         }
         full = {name: curves for name, curves in by_name.items() if len(curves) > 1}
         best = max(
@@ -183,7 +185,7 @@ def _results(
         for name, curves in full.items():
             yield Result.of(
                 scenario=scenario.name,
-                contestant=name,
+                candidate=name,
                 choice=chosen[scenario.name, name],
                 curves=curves,
                 against=full.get(config.against, {}),

@@ -32,7 +32,7 @@ class DatasetConfig(PluginConfig):
         """Raises ValueError or SensorError if a model of these classes cannot learn from it."""
         raise NotImplementedError
 
-    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def initial_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Clear-weather frames for the factory's head: uint8 [N, H, W, 3], int64 [N]."""
         raise NotImplementedError
 

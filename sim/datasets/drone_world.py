@@ -1,24 +1,26 @@
 """The synthetic drone world: every vehicle's camera renders fresh frames, classes by Dirichlet shares."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim import world
 from sim.datasets import DatasetConfig, Weather
-from sim.partitions import AnyShares
+from sim.partitions import AnyPartition
 from sim.partitions.dirichlet import Config as Dirichlet
 
 
 class Config(DatasetConfig):
+    former_names: ClassVar = {"num_factory": "num_initial", "shares": "partition"}
+
     kind: Literal["drone_world"] = "drone_world"
     alpha: float = Field(default=0.3, gt=0)
     """Dirichlet concentration of each vehicle's classes."""
-    shares: AnyShares | None = None
+    partition: AnyPartition | None = None
     """Who meets which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
-    num_factory: int = Field(default=3000, ge=10)
+    num_initial: int = Field(default=3000, ge=10)
     """Clear frames that the initial model is fitted on."""
     num_held_out: int = Field(default=600, ge=10)
     """Held-out frames that each release is scored on."""
@@ -30,11 +32,11 @@ class Config(DatasetConfig):
     def check(self, classes: tuple[str, ...]) -> None:
         if classes != world.CLASSES:
             raise ValueError(f"model.classes: the drone world shows {list(world.CLASSES)}")
-        if self.shares is not None:
-            self.shares.shares(1, len(classes), seed=0)
+        if self.partition is not None:
+            self.partition.shares(1, len(classes), seed=0)
 
-    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._frames(self.num_factory, seed + 1)
+    def initial_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._frames(self.num_initial, seed + 1)
 
     def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._frames(self.num_fleet, seed + 3)
@@ -43,7 +45,7 @@ class Config(DatasetConfig):
         return self._frames(self.num_held_out, seed + 2)
 
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
-        kind = self.shares or Dirichlet(alpha=self.alpha)
+        kind = self.partition or Dirichlet(alpha=self.alpha)
         shares = kind.shares(len(weathers), len(world.CLASSES), seed=seed)
         return [
             {

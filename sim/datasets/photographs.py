@@ -1,32 +1,34 @@
 """Real labelled photographs from an .npz, such as CIFAR-10, dealt to vehicles and put under weather."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from sim.datasets import DatasetConfig, Weather
-from sim.partitions import AnyShares
+from sim.partitions import AnyPartition
 from sim.partitions._label_skew import dirichlet_rows, rows_by_shares
 from vehicle_agent.sensors.labelled_npz import read_archive
 
 
 class Config(DatasetConfig):
+    former_names: ClassVar = {"factory_rows": "initial_rows", "shares": "partition"}
+
     kind: Literal["photographs"] = "photographs"
     path: Path
     """Archive with x_train, x_test: uint8 [N, H, W, 3] and y_train, y_test: integers [N]."""
-    factory_rows: tuple[int, int] = (0, 10_000)
+    initial_rows: tuple[int, int] = (0, 10_000)
     """Training images of the factory, first and one past the last."""
     fleet_rows: tuple[int, int] = (10_000, 20_000)
     """Training images that the vehicles hold."""
     alpha: float = Field(default=0.3, gt=0)
     """Dirichlet concentration of the labels over the vehicles."""
-    shares: AnyShares | None = None
+    partition: AnyPartition | None = None
     """Who holds which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
 
     def check(self, classes: tuple[str, ...]) -> None:
-        parts = [self._train(rows)[1] for rows in (self.factory_rows, self.fleet_rows)]
+        parts = [self._train(rows)[1] for rows in (self.initial_rows, self.fleet_rows)]
         for labels in (*parts, self.test_frames(seed=0)[1]):
             if not len(labels):
                 raise ValueError(f"{self.path} has no held-out frames: x_test is empty")
@@ -36,8 +38,8 @@ class Config(DatasetConfig):
                     f"{self.path} has labels {lowest} to {highest}, model.classes are {len(classes)}"
                 )
 
-    def factory_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return self._train(self.factory_rows)
+    def initial_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._train(self.initial_rows)
 
     def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._train(self.fleet_rows)
@@ -73,9 +75,9 @@ class Config(DatasetConfig):
         return tables
 
     def _dealt(self, labels: np.ndarray, num_vehicles: int, *, seed: int) -> list[np.ndarray]:
-        if self.shares is None:
+        if self.partition is None:
             return dirichlet_rows(labels, num_vehicles, self.alpha, seed=seed)
-        shares = self.shares.shares(num_vehicles, int(labels.max()) + 1, seed=seed)
+        shares = self.partition.shares(num_vehicles, int(labels.max()) + 1, seed=seed)
         return rows_by_shares(labels, shares, seed=seed)
 
     def _train(self, rows: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
         events,
         start=_measured(result.curve[0]),
         end=_measured(result.curve[-1]),
-        ceiling=None,
+        centralized_baseline=None,
         num_values=result.num_values,
         num_parameters=result.num_parameters,
         latencies_s=[],

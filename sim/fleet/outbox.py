@@ -8,7 +8,7 @@ import numpy as np
 
 from fleetfl.protocol.messages import Update
 from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
-from fleetfl.releases.versions import Held
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.vectors import Layout
 from vehicle_agent.outbox import (
     Config,
@@ -20,14 +20,14 @@ from vehicle_agent.outbox import (
     Verdict,
     Waiting,
     counted,
-    useless,
+    expired_updates,
 )
 
 
 @dataclass(frozen=True)
 class _Kept:
     frame: bytes
-    lineage: str
+    generation: str
     base_version: int
     made_s: float
 
@@ -44,11 +44,11 @@ class MemoryOutbox(Outbox):
     ) -> None:
         # Not the base's: that one opens a file.
         self.bounds, self.now = bounds or Config(), now
-        self.ends: dict[str, int] = {}
+        self.outcomes: dict[str, int] = {}
         self._kept: dict[Name, _Kept] = {}
         self._residual: tuple[bytes, np.ndarray] | None = None
         self._memory = Memory()
-        self._held: tuple[bytes, Held] | None = None
+        self._held: tuple[bytes, CurrentRelease] | None = None
 
     def put(
         self,
@@ -57,12 +57,12 @@ class MemoryOutbox(Outbox):
         *,
         residual: np.ndarray | None = None,
         memory: Memory | None = None,
-        held: Held | None = None,
+        held: CurrentRelease | None = None,
     ) -> None:
         name = (update.boot, update.sequence)
         if name in self._kept:
             raise sqlite3.IntegrityError(f"update {name} is there already")
-        self._kept[name] = _Kept(frame, update.lineage, update.base_version, self.now())
+        self._kept[name] = _Kept(frame, update.generation, update.base_version, self.now())
         self._set_residual(update.layout, residual)
         self._memory = memory or self._memory
         self._held = (update.layout, held) if held else self._held
@@ -79,17 +79,17 @@ class MemoryOutbox(Outbox):
     ) -> bool:
         if self._kept.pop((boot, sequence), None) is None:
             return False
-        self.ends = counted(self.ends, verdict, reason)
+        self.outcomes = counted(self.outcomes, verdict, reason)
         self._set_residual(layout, residual)
         return True
 
-    def useless(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
-        return useless(self.waiting(), self.bounds, newest) if self._kept else []
+    def expired_updates(self, newest: Newest | None) -> list[tuple[Waiting, str]]:
+        return expired_updates(self.waiting(), self.bounds, newest) if self._kept else []
 
     def waiting(self) -> list[Waiting]:
         now = self.now()
         return [
-            Waiting(*name, kept.lineage, kept.base_version, len(kept.frame), now - kept.made_s)
+            Waiting(*name, kept.generation, kept.base_version, len(kept.frame), now - kept.made_s)
             for name, kept in self._kept.items()
         ]
 
@@ -110,7 +110,7 @@ class MemoryOutbox(Outbox):
     def memory(self) -> Memory:
         return self._memory
 
-    def held(self, layout: Layout) -> Held | None:
+    def held(self, layout: Layout) -> CurrentRelease | None:
         kept = self._held
         return kept[1] if kept and kept[0] == layout.fingerprint else None
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from fleetfl.protocol.messages import Release, Snapshot
 from fleetfl.protocol.topics import RING
-from fleetfl.releases.versions import Follower, Held
+from fleetfl.releases.versions import CurrentRelease, Follower
 from fleetfl.vectors import Layout
 
 
@@ -13,19 +13,22 @@ class SharedVersions:
 
     def __init__(self, kept: int = RING + 1) -> None:
         self.kept = kept
-        self.held: OrderedDict[bytes, Held] = OrderedDict()
+        self.held: OrderedDict[bytes, CurrentRelease] = OrderedDict()
         """By SHA-256."""
 
-    def remember(self, held: Held) -> Held:
+    def remember(self, held: CurrentRelease) -> CurrentRelease:
         """The one of all that are equal to it."""
         known = self.held.setdefault(held.sha256, held)
         while len(self.held) > self.kept:
             self.held.popitem(last=False)
         return known
 
-    def known(self, news: Release | Snapshot) -> Held | None:
+    def known(self, news: Release | Snapshot) -> CurrentRelease | None:
         held = self.held.get(news.sha256)
-        is_same = held is not None and (held.lineage, held.version) == (news.lineage, news.version)
+        is_same = held is not None and (held.generation, held.version) == (
+            news.generation,
+            news.version,
+        )
         return held if is_same else None
 
 
@@ -35,14 +38,16 @@ class SharedFollower(Follower):
     Of the same bits the real one makes the same version, so whoever comes later may take that.
     """
 
-    def __init__(self, layout: Layout, versions: SharedVersions, start: Held | None) -> None:
+    def __init__(
+        self, layout: Layout, versions: SharedVersions, start: CurrentRelease | None
+    ) -> None:
         super().__init__(layout)
         self.versions, self.held = versions, start
 
     def apply(self, release: Release) -> None:
         known, held = self.versions.known(release), self.held
-        before = (release.lineage, release.base_version)
-        if known is None or held is None or before != (held.lineage, held.version):
+        before = (release.generation, release.base_version)
+        if known is None or held is None or before != (held.generation, held.version):
             super().apply(release)
             self._share()
         elif not self.is_past(release):

@@ -22,14 +22,14 @@ from fleetfl.task_group import together
 from fleetfl.transport.memory import Broker
 from sim.fleet import virtual_time
 from sim.fleet.dice import normal, seed_of, uniform
+from sim.fleet.executors import Executor
 from sim.fleet.learning import Learning, Score
 from sim.fleet.links import Link
 from sim.fleet.network import Meter
 from sim.fleet.releases import SharedVersions
 from sim.fleet.scenario import Scenario, VirtualConfig
 from sim.fleet.server import VirtualServer
-from sim.fleet.trainings import Trainings
-from sim.fleet.vehicle import Ending, Kit, VirtualVehicle, Works
+from sim.fleet.vehicle import DeviceHardware, Ending, FleetContext, VirtualVehicle
 
 MAX_PAYLOAD_BYTES = 64 * 2**20
 """No frame is cut into chunks: that is not what a fleet of many is about."""
@@ -64,8 +64,8 @@ class VehicleResult:
     trainings: int
     accepted: int
     lost: int
-    """Trainings that never ended."""
-    ends: dict[str, int]
+    """Executor that never ended."""
+    outcomes: dict[str, int]
     """How its updates ended, as its outbox has it."""
     waiting: int
     """Updates in its outbox at the end."""
@@ -134,9 +134,9 @@ def simulate(
     """
     events_path = folder / "events.jsonl"
     start_s = scenario.sim.start_hour * 3600
-    with _quiet(), _unfrozen(), scenario.sim.trainings.running(scenario) as trainings:
+    with _quiet(), _unfrozen(), scenario.sim.executor.running(scenario) as executor:
         learning = scenario.sim.learning.build(scenario, folder, say)
-        run = VirtualRun(scenario, learning, trainings, events_path, tell)
+        run = VirtualRun(scenario, learning, executor, events_path, tell)
         return virtual_time.run(run.go(), start_s=start_s)
 
 
@@ -147,11 +147,11 @@ class VirtualRun:
         self,
         scenario: Scenario,
         learning: Learning,
-        trainings: Trainings,
+        executor: Executor,
         events: Path,
         tell: Callable[[float, str], None],
     ) -> None:
-        self.scenario, self.learning, self.trainings = scenario, learning, trainings
+        self.scenario, self.learning, self.executor = scenario, learning, executor
         self.events_path, self.tell = events, tell
         self.curve: list[Point] = []
         self.score: Score | None = None
@@ -210,14 +210,14 @@ class VirtualRun:
             server.aggregator.build(layout.size),
             server.optimizer.build(layout.size),
             release_codec=server.release,
-            lineage="virtual",
+            generation="virtual",
             max_staleness=server.max_staleness,
             clip=server.clip,
         )
 
     def _vehicles(self) -> list[VirtualVehicle]:
         sim, vehicle, learning = self.scenario.sim, self.scenario.vehicle, self.learning
-        works = Works(
+        works = FleetContext(
             fleet=sim.fleet,
             num_partitions=sim.num_partitions,
             broker=self.broker,
@@ -230,7 +230,7 @@ class VirtualRun:
             frames_per_update=learning.frames_per_update,
             images_per_update=learning.images_per_update,
             versions=SharedVersions(),
-            trainings=self.trainings,
+            executor=self.executor,
             lost_share=sim.lost_share,
             jitter_sigma=sim.jitter_sigma,
             frame_every_s=sim.frame_every_s,
@@ -313,7 +313,7 @@ class VirtualRun:
                 trainings=vehicle.num_trainings,
                 accepted=self.server.accepted[vehicle.name],
                 lost=vehicle.num_lost,
-                ends={} if vehicle.outbox is None else dict(vehicle.outbox.ends),
+                outcomes={} if vehicle.outbox is None else dict(vehicle.outbox.outcomes),
                 waiting=len(vehicle.outbox or ()),
                 meter=vehicle.meter,
             )
@@ -370,9 +370,9 @@ class Sessions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _kit(sim: VirtualConfig, number: int, seed: int) -> Kit:
+def _kit(sim: VirtualConfig, number: int, seed: int) -> DeviceHardware:
     device = _dealt(sim.devices, uniform(seed, "device"))
-    return Kit(
+    return DeviceHardware(
         device,
         sim.device_classes[device],
         pace=math.exp(sim.speed_sigma * normal(seed, "pace")),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,14 +15,14 @@ from sim.datasets.drone_world import Config as DroneWorld
 from sim.fleet.availability import AnyAvailability
 from sim.fleet.availability.always import Config as Always
 from sim.fleet.devices import DEVICES, Device
+from sim.fleet.executors import AnyExecutor
+from sim.fleet.executors.serial import Config as Serial
 from sim.fleet.learning import AnyLearning
 from sim.fleet.learning.vision import Config as Vision
 from sim.fleet.links import AnyLink
 from sim.fleet.links.lte import Config as Lte
 from sim.fleet.participation import AnyParticipation
 from sim.fleet.participation.continuous import Config as Continuous
-from sim.fleet.trainings import AnyTrainings
-from sim.fleet.trainings.in_turn import Config as InTurn
 from sim.fleet.weather import AnyWeather
 from sim.fleet.weather.dealt import Config as Dealt
 from vehicle_agent.config import VehicleConfig
@@ -40,6 +40,10 @@ class StopConfig(Section):
 
 
 class VirtualConfig(FleetConfig):
+    """A virtual fleet: what vehicles, links and days are like, and when the run ends."""
+
+    former_names: ClassVar = {"trainings": "executor"}
+
     clock: Literal["virtual"]
     """`virtual` runs the fleet on virtual time; without it a fleet of real processes runs."""
     runs: Path = Path("runs")
@@ -52,7 +56,7 @@ class VirtualConfig(FleetConfig):
     """When the run ends."""
     learning: AnyLearning = Vision()
     """What a vehicle trains: the model on rendered frames, or a synthetic problem."""
-    trainings: AnyTrainings = InTurn()
+    executor: AnyExecutor = Serial()
     """Where they are worked out: one by one here, or many at once and on all cores."""
     dataset: AnyDataset = DroneWorld()
     """What the fleet sees. Its weather comes from the two below."""
@@ -97,7 +101,7 @@ class Scenario:
     sim: VirtualConfig
     server: ServerConfig
     vehicle: VehicleConfig
-    factory_seed: int
+    initial_seed: int
     """Of version 0 and the held-out frames; `sim.seed` deals the rest."""
 
 
@@ -111,7 +115,7 @@ def read_scenario(
 def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -> Scenario:
     """From a tree of settings, as read from `source`. Raises ConfigError."""
     tree = {"transport": {"kind": "memory"}, **tree}
-    factory_seed = tree.get("seed", 0)
+    initial_seed = tree.get("seed", 0)
     if seed is not None:
         tree["seed"] = seed
     if isinstance(tree.get("model"), dict):
@@ -129,5 +133,5 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
         sim,
         validate(server, "server", ServerConfig, source),
         validate(vehicle, "vehicle", VehicleConfig, source),
-        factory_seed,
+        initial_seed,
     )

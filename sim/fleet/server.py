@@ -10,7 +10,7 @@ from fleetfl.coordination.outcome import Outcome, judged
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Release, Snapshot, Update
 from fleetfl.releases.generations import Order, order_of
-from fleetfl.storage.journal import Place
+from fleetfl.storage.journal import Offset
 from fleetfl.transport import Transport
 
 REMEMBERED = 100_000
@@ -26,16 +26,16 @@ class MemoryJournal:
         self.numbers: OrderedDict[tuple[str, str, int], int] = OrderedDict()
         self.newest = 0
 
-    async def append(self, update: Update, frame: bytes) -> Place:
+    async def append(self, update: Update, frame: bytes) -> Offset:
         name = (update.vehicle, update.boot, update.sequence)
         if (row := self.numbers.get(name)) is not None:
-            return Place(row, is_new=False)
+            return Offset(row, is_new=False)
         self.newest += 1
         self.rows[self.newest] = (update, len(frame))
         self.numbers[name] = self.newest
         if len(self.numbers) > REMEMBERED:
             self.numbers.popitem(last=False)
-        return Place(self.newest, is_new=True)
+        return Offset(self.newest, is_new=True)
 
 
 class VirtualServer:

@@ -11,18 +11,18 @@ import numpy as np
 
 from fleetfl.codecs import CodecConfig
 from fleetfl.protocol.messages import Update
-from fleetfl.releases.versions import Held
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.transport import Will
 from fleetfl.transport.memory import Broker
 from fleetfl.vectors import Layout
 from sim.fleet.availability import Window
 from sim.fleet.devices import Device
 from sim.fleet.dice import normal, seed_of, uniform
+from sim.fleet.executors import Executor
 from sim.fleet.links import Link
 from sim.fleet.network import LinkedTransport, Meter
 from sim.fleet.outbox import MemoryOutbox
 from sim.fleet.releases import SharedFollower, SharedVersions
-from sim.fleet.trainings import Trainings
 from vehicle_agent.agent import Agent, Identity, Training
 from vehicle_agent.agent import Config as AgentConfig
 from vehicle_agent.outbox import Config as OutboxConfig
@@ -39,7 +39,7 @@ class PowerLost(BaseException):
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class DeviceHardware:
     """What a vehicle has on board, as its seed deals it."""
 
     device_name: str
@@ -50,7 +50,7 @@ class Kit:
 
 
 @dataclass(frozen=True)
-class Works:
+class FleetContext:
     """What all vehicles of a fleet share, and how to deal out what is each one's own, at its first need."""
 
     fleet: str
@@ -66,12 +66,12 @@ class Works:
     images_per_update: float
     """What a training costs, in whole images."""
     versions: SharedVersions
-    trainings: Trainings
+    executor: Executor
     lost_share: float
     """Of trainings that never end."""
     jitter_sigma: float
     frame_every_s: float
-    kit: Callable[[int, int], Kit]
+    kit: Callable[[int, int], DeviceHardware]
     """By number and seed."""
     windows: Callable[[int], Iterator[Window]]
     """By seed."""
@@ -88,7 +88,9 @@ class _Outbox(MemoryOutbox):
         super().__init__(bounds, now=asyncio.get_running_loop().time)
         self.kept, self.answered = kept, answered
 
-    def put(self, update: Update, frame: bytes, *, held: Held | None = None, **left: Any) -> None:
+    def put(
+        self, update: Update, frame: bytes, *, held: CurrentRelease | None = None, **left: Any
+    ) -> None:
         # Not `held`: a vehicle that is off long would keep a version alive that nobody else holds.
         super().put(update, frame, **left)
         self.kept()
@@ -122,21 +124,21 @@ class VirtualVehicle:
         "works",
     )
 
-    def __init__(self, name: str, number: int, works: Works, *, seed: int) -> None:
+    def __init__(self, name: str, number: int, works: FleetContext, *, seed: int) -> None:
         self.name, self.number, self.works, self.seed = name, number, works, seed
         self.windows = works.windows(seed)
         self.meter = Meter()
         self.boots = self.num_trainings = self.num_lost = 0
-        self.held: Held | None = None
+        self.held: CurrentRelease | None = None
         """What it holds when it is switched on: kept on its disk, shared with the others in memory."""
         self.outbox: _Outbox | None = None
         self.learner: tuple[SensorSource, Training] | None = None
         self.session_ends: asyncio.Future[Ending] | None = None
         self.trainings_left = 0
-        self._kit: Kit | None = None
+        self._kit: DeviceHardware | None = None
 
     @property
-    def kit(self) -> Kit:
+    def kit(self) -> DeviceHardware:
         if self._kit is None:
             self._kit = self.works.kit(self.number, self.seed)
         return self._kit
@@ -215,7 +217,7 @@ class VirtualVehicle:
         await agent.report("offline", timeout_s=2.0)
         return ends.result()
 
-    def _still_held(self) -> Held | None:
+    def _still_held(self) -> CurrentRelease | None:
         """None for a version so old that the way on is a snapshot anyway: then nobody need keep it."""
         held = self.held
         return None if held is None else self.works.versions.held.get(held.sha256)
@@ -260,7 +262,7 @@ class VirtualVehicle:
         if uniform(self.seed, nth, "lost") < works.lost_share:
             await self._spend(seconds * uniform(self.seed, nth, "when"))
             raise PowerLost(self.name)
-        result = works.trainings.begin(trainer, start, frames, seed=seed)
+        result = works.executor.begin(trainer, start, frames, seed=seed)
         await self._spend(seconds)
         return result()
 

@@ -1,7 +1,7 @@
 """Settings of a simulated fleet: what the fleet shares, and the part `sim`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,7 @@ class StopConfig(Section):
         return self
 
 
-class CeilingConfig(Section):
+class CentralizedConfig(Section):
     """Central training on the pooled data, printed beside the fleet's result."""
 
     image_steps: int = Field(default=50_000, ge=1)
@@ -35,6 +35,8 @@ class CeilingConfig(Section):
 
 
 class SimConfig(FleetConfig):
+    former_names: ClassVar = {"ceiling": "centralized_baseline"}
+
     runs: Path = Path("runs")
     """Results go to RUNS/FLEET."""
     num_vehicles: int = Field(default=8, ge=1, le=512)
@@ -51,8 +53,8 @@ class SimConfig(FleetConfig):
     """Requests to the endpoint, with held-out frames, for as long as the run lasts."""
     restart_s: float = Field(default=3.0, ge=0)
     """A vehicle that died starts again after this."""
-    ceiling: CeilingConfig | None = None
-    """Settings of the centralized baseline; None trains none."""
+    centralized_baseline: CentralizedConfig | None = None
+    """Central training to compare the fleet with; none if not given."""
 
     def weather_of_each(self) -> list[Weather]:
         """One a vehicle."""

@@ -23,14 +23,14 @@ from fleetfl.events.event_log import EventLog, EventReader, parts
 from fleetfl.models.adapted import AdaptedModel
 from fleetfl.registry.adapter_file import write_adapter
 from fleetfl.storage.scratch import scratch
-from fleetfl.storage.state_lock import LOCK, sole
+from fleetfl.storage.state_lock import LOCK, state_lock
 from fleetfl.vectors import Layout
 from fleetfl.version import commit
 from sim.baselines.centralized import train_central
 from sim.baselines.initial_model import fit_head
 from sim.datasets import checked, dealt
 from sim.live.client import Client, png
-from sim.live.config import CeilingConfig, SimConfig
+from sim.live.config import CentralizedConfig, SimConfig
 from sim.live.tally import Tally
 from sim.live.vehicle_processes import VehicleProcesses, write_files
 from sim.processes import brokers
@@ -110,15 +110,17 @@ class _Run:
         write_adapter(
             self.folder / "adapter.safetensors", model.layout, vector, version=end.version
         )
-        ceiling = None
-        if config.ceiling is not None:
-            ceiling = self._ceiling(model, factory, held_out, config.ceiling)
+        centralized_baseline = None
+        if config.centralized_baseline is not None:
+            centralized_baseline = self._centralized_baseline(
+                model, factory, held_out, config.centralized_baseline
+            )
         events = EventReader(self.folder / "events.jsonl").read()
         summary = summarize(
             events,
             start=start,
             end=end,
-            ceiling=ceiling,
+            centralized_baseline=centralized_baseline,
             num_values=model.layout.size,
             num_parameters=sum(p.numel() for p in model.parameters()),
             latencies_s=client.latencies_s,
@@ -144,7 +146,7 @@ class _Run:
         config = self.config
         self.progress.step("factory: a head for clear weather on the frozen backbone")
         model = config.model.build(seed=config.seed)
-        images, labels = config.dataset.factory_frames(seed=config.seed)
+        images, labels = config.dataset.initial_frames(seed=config.seed)
         accuracy = fit_head(model, images, labels)
         held_out = config.dataset.held_out(self.weathers, seed=config.seed)
         self.progress.say(
@@ -203,8 +205,12 @@ class _Run:
         while client.version() < version and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _ceiling(
-        self, model: AdaptedModel, factory: np.ndarray, held_out: HeldOut, settings: CeilingConfig
+    def _centralized_baseline(
+        self,
+        model: AdaptedModel,
+        factory: np.ndarray,
+        held_out: HeldOut,
+        settings: CentralizedConfig,
     ) -> float:
         steps = settings.image_steps
         self.progress.step(f"ceiling: central training on the pooled data, {steps:,} image steps")
@@ -287,7 +293,7 @@ class _Run:
         )
 
     def _begin_folder(self, factory: np.ndarray, layout: Layout, held_out: HeldOut) -> None:
-        with sole(self.folder):
+        with state_lock(self.folder):
             clear(self.folder)
         self.sensors = self._dealt(self.folder)
         write_adapter(self.folder / "factory.safetensors", layout, factory, version=0)
@@ -301,7 +307,7 @@ def require_clearable(folder: Path) -> None:
     if strangers or folder.is_file():
         raise ConfigError(f"sim.runs: {folder} holds {strangers or 'a file'}, which no run wrote")
     if (folder / LOCK).exists():
-        with sole(folder):
+        with state_lock(folder):
             pass
 
 

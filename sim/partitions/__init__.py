@@ -8,10 +8,10 @@ from pydantic import SerializeAsAny
 from fleetfl.plugins import PluginConfig, chosen_from
 
 
-class SharesConfig(PluginConfig):
+class PartitionConfig(PluginConfig):
     def shares(self, num_vehicles: int, num_classes: int, *, seed: int) -> np.ndarray:
         """float64 [V, C], rows summing to 1. Raises ValueError for more classes than there are."""
         raise NotImplementedError
 
 
-AnyShares = Annotated[SerializeAsAny[SharesConfig], chosen_from("sim.partitions")]
+AnyPartition = Annotated[SerializeAsAny[PartitionConfig], chosen_from("sim.partitions")]

@@ -5,10 +5,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.partitions import SharesConfig
+from sim.partitions import PartitionConfig
 
 
-class Config(SharesConfig):
+class Config(PartitionConfig):
     kind: Literal["classes"] = "classes"
     each: int = Field(default=2, ge=1)
     """Classes that a vehicle meets. Over the fleet all are met by as many vehicles, to one."""

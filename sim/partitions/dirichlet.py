@@ -5,11 +5,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.partitions import SharesConfig
+from sim.partitions import PartitionConfig
 from sim.partitions._label_skew import dirichlet_shares
 
 
-class Config(SharesConfig):
+class Config(PartitionConfig):
     kind: Literal["dirichlet"] = "dirichlet"
     alpha: float = Field(default=0.3, gt=0)
     """Concentration; small values give each vehicle few classes, large ones give all."""

@@ -5,11 +5,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from sim.partitions import SharesConfig
+from sim.partitions import PartitionConfig
 from sim.partitions._label_skew import dirichlet_shares
 
 
-class Config(SharesConfig):
+class Config(PartitionConfig):
     kind: Literal["places"] = "places"
     places: int = Field(default=10, ge=1)
     """As many vehicles in each. With the weather of kind `places` they are the same ones."""

@@ -20,7 +20,7 @@ from sim.processes.children import end_with_parent
 Line = dict[str, Any]
 
 
-class CellError(FleetflError):
+class TrialError(FleetflError):
     """A cell could not be measured."""
 
 
@@ -46,7 +46,7 @@ def measured(
     known = {line["key"]: line for line in _lines(log)}
     done = {key: known[key] for key in cells if key in known}
     yield dict(done)
-    work = {key: cell for key, cell in cells.items() if key not in done}
+    work = {key: trial for key, trial in cells.items() if key not in done}
     if not work:
         return
     # spawn: torch and Ray do not survive a fork.
@@ -55,7 +55,7 @@ def measured(
     size = min(workers or os.cpu_count() or 1, len(work))
     pool = ProcessPoolExecutor(size, spawn, initializer=end_with_parent)
     try:
-        under_way = {pool.submit(measure, cell): key for key, cell in work.items()}
+        under_way = {pool.submit(measure, trial): key for key, trial in work.items()}
         for future in as_completed(under_way):
             key = under_way[future]
             done[key] = {"key": key, "commit": commit(), **future.result()}
@@ -63,7 +63,7 @@ def measured(
                 file.write(json.dumps(done[key]) + "\n")
             yield dict(done)
     except BrokenProcessPool:
-        raise CellError(
+        raise TrialError(
             f"a process that measured a cell died with {len(cells) - len(done)} of {len(cells)} left: "
             f"out of memory, killed, or `measure` is not to be imported; what is done is in {log}"
         ) from None

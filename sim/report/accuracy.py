@@ -111,7 +111,7 @@ def _accuracy_scale(values: list[float]) -> tuple[Scale, list[float]]:
 
 def _known_lines(accuracy: dict[str, Any], down: Scale) -> list[Markup]:
     marks: list[Markup] = []
-    start, ceiling = accuracy.get("start"), accuracy.get("ceiling")
+    start, centralized_baseline = accuracy.get("start"), accuracy.get("ceiling")
     # Curves rise from lower left to upper right; the other two corners are free for words.
     if start is not None:
         text = f"start {percent(start)}"
@@ -119,11 +119,11 @@ def _known_lines(accuracy: dict[str, Any], down: Scale) -> list[Markup]:
             rule(y=down.at(start), class_="known"),
             words(100, down.at(start) + 16, text, class_="end halo"),
         ]
-    if ceiling is not None:
-        text = f"ceiling {percent(ceiling)}, trained in one place"
+    if centralized_baseline is not None:
+        text = f"centralized {percent(centralized_baseline)}, trained in one place"
         marks += [
-            rule(y=down.at(ceiling), class_="known"),
-            words(0, down.at(ceiling) - 7, text, class_="halo"),
+            rule(y=down.at(centralized_baseline), class_="known"),
+            words(0, down.at(centralized_baseline) - 7, text, class_="halo"),
         ]
     return marks
 

@@ -19,10 +19,19 @@ def points(start: float | None, end: float | None) -> str:
 
 def way_to_ceiling(accuracy: dict[str, Any]) -> float | None:
     """Share of the way from start to ceiling; None if there is no such way."""
-    start, end, ceiling = accuracy.get("start"), accuracy.get("end"), accuracy.get("ceiling")
-    if start is None or end is None or ceiling is None or ceiling <= start:
+    start, end, centralized_baseline = (
+        accuracy.get("start"),
+        accuracy.get("end"),
+        accuracy.get("ceiling"),
+    )
+    if (
+        start is None
+        or end is None
+        or centralized_baseline is None
+        or centralized_baseline <= start
+    ):
         return None
-    return (end - start) / (ceiling - start)
+    return (end - start) / (centralized_baseline - start)
 
 
 def size(num_bytes: float) -> str:

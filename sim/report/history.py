@@ -42,7 +42,7 @@ class History:
                 self.learned_until_s = told["at"]
             self.kinds[event["event"]].append(told)
             # Noise may bear any name.
-            if "vehicle" in event and event["event"] != "noise":
+            if "vehicle" in event and event["event"] not in ("malformed", "noise"):
                 self.vehicles[event["vehicle"]].append(told)
 
     def of(self, kind: str) -> list[Event]:

@@ -170,7 +170,7 @@ def _vehicles(summary: dict[str, Any], history: History) -> Markup:
 
 def _vehicle(name: str, about: dict[str, Any], history: History) -> Markup:
     state, told = history.last_state(name), history.vehicles.get(name, [])
-    noise = sum(event["vehicle"] == name for event in history.of("noise"))
+    noise = sum(event["vehicle"] == name for event in history.of("malformed"))
     happened = [figures.count(about.get("deaths", 0), "death")] if about.get("deaths") else []
     if noise:
         happened.append(figures.count(noise, "broken frame"))

@@ -17,7 +17,7 @@ def summarize(
     *,
     start: Measurement,
     end: Measurement,
-    ceiling: float | None,
+    centralized_baseline: float | None,
     num_values: int,
     num_parameters: int,
     latencies_s: list[float],
@@ -51,7 +51,7 @@ def summarize(
         "updates_accepted": len(accepted),
         "updates_duplicate": len(kinds["duplicate"]),
         "updates_refused": dict(Counter(e["reason"] for e in refused)),
-        "noise": sum(event.get("packets", 1) for event in kinds["noise"]),
+        "malformed": sum(event.get("packets", 1) for event in kinds["malformed"]),
         "staleness": {
             "mean": float(np.mean(staleness)) if staleness else 0.0,
             "max": max(staleness, default=0),
@@ -67,7 +67,7 @@ def summarize(
         "accuracy": {
             "start": start.accuracy,
             "end": end.accuracy,
-            "ceiling": ceiling,
+            "ceiling": centralized_baseline,
             "by_condition": {
                 c: {"start": start.by_condition[c], "end": end.by_condition.get(c, 0.0)}
                 for c in conditions
@@ -99,8 +99,8 @@ def incidents(events: list[dict[str, Any]]) -> list[str]:
                 said["a Serve replica died and was replaced"] += 1
         elif kind == "refused":
             said[f"update of {e['vehicle']} refused ({e['reason']}): {e['detail']}"] += 1
-        elif kind == "noise":
-            said[f"noise on the uplink of {e['vehicle']}: {e['detail']}"] += 1
+        elif kind == "malformed":
+            said[f"malformed frames on the uplink of {e['vehicle']}: {e['detail']}"] += 1
         elif kind == "rolled_back":
             said[f"version {e['version']} is a rollback to {e['restores']}: {e['why']}"] += 1
         elif kind == "http_failed":

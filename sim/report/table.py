@@ -69,8 +69,8 @@ def _numbers(summary: dict[str, Any]) -> Table:
             f"{figures.count(summary['vehicles_heard'], 'vehicle')}; "
             f"{figures.count(summary['trainings_lost'], 'training')} lost"
         )
-    if summary.get("noise"):
-        rows["Noise"] = f"{figures.count(summary['noise'], 'frame')} that could not be read"
+    if summary.get("malformed"):
+        rows["Malformed"] = f"{figures.count(summary['malformed'], 'frame')} that could not be read"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -112,7 +112,7 @@ def _accuracy(accuracy: dict[str, Any]) -> Table:
     if way is not None:
         share = Text(f"{100 * way:.0f} % of the way", style="dim")
         table.add_row(
-            Text("ceiling, trained in one place", style="dim"),
+            Text("centralized, trained in one place", style="dim"),
             "",
             Text(figures.percent(accuracy["ceiling"]), style="dim"),
             share,

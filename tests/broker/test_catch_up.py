@@ -37,7 +37,7 @@ class Server:
         self.mqtt = Mqtt(port=broker.port, reconnect_min_s=0.05, reconnect_max_s=0.2)
         self.folder, self.announced = folder, BEFORE_ALL
         start = np.random.default_rng(5).normal(size=LAYOUT.size).astype(np.float32)
-        self.published = Published(start, LAYOUT, Int8(), lineage="one")
+        self.published = Published(start, LAYOUT, Int8(), generation="one")
 
     async def announcement(self, than: Order) -> tuple[Snapshot, list[Release]]:
         self.announced = than

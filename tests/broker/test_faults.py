@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from actors.aggregator import Aggregator
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from fleetfl.codecs.int8 import Config as Int8
@@ -180,7 +180,7 @@ class Scene:
                 0,
                 transport=link,
                 journal=Journal(self.config.journal_path),
-                outcome=Questions(self.aggregator.outcomes_of).answer,
+                outcome=CallCoalescer(self.aggregator.outcomes_of).answer,
                 announcement=self.aggregator.announcement,
                 events=self.aggregator.events,
                 look_s=0.5,
@@ -244,7 +244,7 @@ def without_faults(config: ServerConfig, updates: list[Any]) -> bytes:
         config.aggregator.build(LAYOUT.size),
         config.optimizer.build(LAYOUT.size),
         release_codec=config.release,
-        lineage=updates[0].lineage,
+        generation=updates[0].generation,
     )
     for update in updates:
         assert isinstance(update, Update)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 from actors.gateway import Gateway
 from fleetfl.coordination.coordinator import Outcome
 from fleetfl.events.event_log import EventLog
@@ -82,7 +82,7 @@ def test_a_stalled_aggregator_holds_the_rest_in_the_broker_and_nothing_is_lost(
                 0,
                 transport=link,
                 journal=journal,
-                outcome=Questions(slow.outcomes).answer,
+                outcome=CallCoalescer(slow.outcomes).answer,
                 announcement=slow.announcement,  # type: ignore[arg-type]
                 events=EventLog(tmp_path / "events.jsonl"),
                 max_in_flight=IN_FLIGHT,

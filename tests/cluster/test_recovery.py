@@ -210,7 +210,7 @@ def require_same_bits_without_faults(server):
     expected, found = without_faults(server), served(server, version)
     assert found.version == expected.version == version
     assert found.sha256.hex() == expected.sha256.hex()
-    assert {e["lineage"] for e in server.events("aggregator_started")} == {found.lineage}
+    assert {e["generation"] for e in server.events("aggregator_started")} == {found.generation}
     assert server.process.poll() is None
     return found
 
@@ -246,7 +246,7 @@ def kill_all_of(run):
 
 
 def test_a_server_that_is_started_again_goes_on(lives, model_config):
-    """Killed whole, with all that it started; the second one has the lineage and version of the first.
+    """Killed whole, with all that it started; the second one has the generation and version of the first.
 
     8 updates and then 4: of those before the kill, 3 at least are not in any version yet.
     """
@@ -259,4 +259,4 @@ def test_a_server_that_is_started_again_goes_on(lives, model_config):
     assert {verdict for n in range(8) for verdict in vehicle.receipts[n]} == {"duplicate"}
     assert sorted(counted(lives.server, "v1")) == list(range(12))
     found = require_same_bits_without_faults(lives.server)
-    assert (found.lineage, found.version) == (before.lineage, before.version + 1)
+    assert (found.generation, found.version) == (before.generation, before.version + 1)

@@ -30,7 +30,7 @@ from sim.processes import children
 from tests.cluster.conftest import ROOT, RunningServer, running_server
 from tests.cluster.test_recovery import FLEET, Vehicle, frames, retained, served
 from tests.cluster.test_vehicle import start
-from vehicle_agent.release_follower import Adoption
+from vehicle_agent.release_follower import ReleaseFollower
 
 pytestmark = pytest.mark.cluster
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def following(server, layout):
     async def follow():
         transport = Mqtt(host=server.broker.host, port=server.broker.port)
         async with transport.connect("follower") as link:
-            adoption = Adoption(
+            adoption = ReleaseFollower(
                 FLEET,
                 layout,
                 transport=link,
@@ -94,14 +94,14 @@ def replayed(server):
         ROOT / "configs/server.yaml", "server", ServerConfig, [f"server.state={server.state}", GOAL]
     )
     layout, params = read_adapter(server.state / "initial.safetensors")
-    lineage = server.events("aggregator_started")[-1]["lineage"]
+    generation = server.events("aggregator_started")[-1]["generation"]
     coordinator = Coordinator(
         params,
         layout,
         config.aggregator.build(layout.size),
         config.optimizer.build(layout.size),
         release_codec=config.release,
-        lineage=lineage,
+        generation=generation,
     )
     with contextlib.closing(Journal(path_in(server.state))) as journal:
         for kept in journal.rows(0, 1_000_000):

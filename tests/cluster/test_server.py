@@ -236,7 +236,7 @@ def test_noise_harms_nothing(server, layout):
     asyncio.run(shout())
     frames = [update(layout, "calm", 0, newest(server).version)]
     assert converse(server, frames, "calm")[0].verdict == "accepted"
-    assert any(e["vehicle"] == "noisy" for e in server.events("noise"))
+    assert any(e["vehicle"] == "noisy" for e in server.events("malformed"))
 
 
 def test_a_killed_replica_comes_back_with_the_newest_release(server):

@@ -47,12 +47,12 @@ def settings(kind: str) -> list[CodecConfig]:
     Config = type(default(kind))
     tried = [Config()]
     for name, field in Config.model_fields.items():
-        ends: list[Any] = []
+        outcomes: list[Any] = []
         if name != "kind" and get_origin(field.annotation) is Literal:
-            ends += get_args(field.annotation)
+            outcomes += get_args(field.annotation)
         for bound in field.metadata:
-            ends += [getattr(bound, end) for end in ("ge", "le") if hasattr(bound, end)]
-        tried += [Config(**{name: end}) for end in ends]
+            outcomes += [getattr(bound, end) for end in ("ge", "le") if hasattr(bound, end)]
+        tried += [Config(**{name: end}) for end in outcomes]
     return tried
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleetfl.releases.versions import Held
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.vectors import Layout, digest
 from sim.fleet.outbox import MemoryOutbox
 from vehicle_agent.outbox import Config, Memory, Newest, Outbox
@@ -45,7 +45,7 @@ def box(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterato
 def put(box: Outbox, make_update: Any) -> Put:
     def put(boot: str, sequence: int, frame: bytes = b"x", *, base: int = 0, **keep: Any) -> None:
         fields = {"boot": boot, "sequence": sequence, "base_version": base, "layout": LAYOUT}
-        box.put(make_update(**fields, lineage="one"), frame, **keep)
+        box.put(make_update(**fields, generation="one"), frame, **keep)
 
     return put
 
@@ -70,7 +70,7 @@ def test_an_end_counts_once(box: Outbox, put: Put) -> None:
     assert not box.resolve("a", 0, "duplicate")
     assert box.resolve("a", 1, "expired", "age")
     assert (len(box), box.frame("a", 0)) == (0, None)
-    assert box.ends == {"accepted": 1, "expired age": 1}
+    assert box.outcomes == {"accepted": 1, "expired age": 1}
 
 
 def test_what_goes_is_known_by_age_staleness_and_count(box: Outbox, put: Put, clock: Clock) -> None:
@@ -80,7 +80,7 @@ def test_what_goes_is_known_by_age_staleness_and_count(box: Outbox, put: Put, cl
     put("a", 1, base=9)
     for sequence in (2, 3, 4, 5):
         put("a", sequence, base=10)
-    gone = [(item.sequence, why) for item, why in box.useless(Newest("one", 60, 50))]
+    gone = [(item.sequence, why) for item, why in box.expired_updates(Newest("one", 60, 50))]
     assert gone == [(0, "age"), (1, "stale"), (2, "count")]
 
 
@@ -99,7 +99,7 @@ def test_residual_is_that_of_the_newest_change_and_of_one_layout(box: Outbox, pu
 def test_memory_and_the_version_held_are_those_of_the_newest_update(box: Outbox, put: Put) -> None:
     assert (box.memory(), box.held(MODEL)) == (Memory(), None)
     vector = np.float32([1, 2, 3])
-    put("a", 0, memory=Memory(1, 6, [1.0]), held=Held("one", 7, digest(vector), vector))
+    put("a", 0, memory=Memory(1, 6, [1.0]), held=CurrentRelease("one", 7, digest(vector), vector))
     put("a", 1, memory=Memory(2, 12, [2.0]))
     held = box.held(MODEL)
     assert held is not None

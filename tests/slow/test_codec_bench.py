@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 def test_json_has_a_row_for_each_codec_and_nothing_else():
     argv = ["bench", "codec", "--json", "--updates", "2"]
-    argv += ["--set", "sim.dataset.num_factory=100", "--set", "vehicle.trainer.local_steps=2"]
+    argv += ["--set", "sim.dataset.num_initial=100", "--set", "vehicle.trainer.local_steps=2"]
     argv += ["--codec", "{kind: float32}", "--codec", "{kind: eden, bits: 1}"]
     done = subprocess.run(
         [sys.executable, "-m", "fleetfl", *argv],

@@ -31,13 +31,13 @@ def photographs(tmp_path):
     return {
         "kind": "photographs",
         "path": str(tmp_path / "pictures.npz"),
-        "factory_rows": [0, 100],
+        "initial_rows": [0, 100],
         "fleet_rows": [100, 300],
     }
 
 
 def drone_world(tmp_path):
-    return {"kind": "drone_world", "num_factory": 100, "num_fleet": 200, "num_held_out": 40}
+    return {"kind": "drone_world", "num_initial": 100, "num_fleet": 200, "num_held_out": 40}
 
 
 @pytest.fixture(params=[(photographs, ("a", "b")), (drone_world, world.CLASSES)])
@@ -60,7 +60,7 @@ def config(request, tmp_path):
             "tuning_seeds": [9],
             "against": "sync",
             "scenarios": [{"name": "mild", "fleet": {**fleet, "evaluations": 10}}],
-            "contestants": [
+            "candidates": [
                 {"name": "ours", "aggregator": {"kind": "accord"}},
                 {
                     "name": "sync",

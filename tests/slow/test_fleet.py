@@ -95,7 +95,7 @@ def test_ctrl_c_ends_all_that_a_run_started(tmp_path):
     argv = [sys.executable, "-m", "fleetfl", "demo"]
     argv += settings(
         f"sim.runs={tmp_path}", "sim.num_vehicles=2", "sim.stop.seconds=600",
-        "sim.dataset.num_factory=300", "sim.dataset.num_held_out=100",
+        "sim.dataset.num_initial=300", "sim.dataset.num_held_out=100",
     )  # fmt: skip
     log, folder = tmp_path / "log", tmp_path / "quickstart"
     process = children.start(argv, log=log)
@@ -140,16 +140,16 @@ def test_photographs_over_mosquitto_with_a_ceiling(tmp_path, photographs):
         "sim", "run", str(ROOT / "configs/cifar10.yaml"),
         *settings(
             f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
-            "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
+            "sim.dataset.initial_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]",
             "sim.broker=mosquitto", "sim.stop={releases: 2}",
-            "sim.ceiling={image_steps: 640}", "server.aggregator.goal=2",
+            "sim.centralized_baseline={image_steps: 640}", "server.aggregator.goal=2",
         ),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "runs" / "cifar10" / "summary.json").read_text())
     assert summary["releases"] >= 2
     assert 0 < summary["accuracy"]["ceiling"] <= 1
-    assert "ceiling" in done.stdout.lower()
+    assert "centralized" in done.stdout.lower()
 
 
 def test_missing_photographs_are_named(tmp_path):
@@ -167,7 +167,7 @@ def test_vehicles_that_cannot_run_end_the_run_with_the_end_of_a_log(tmp_path, ph
     argv = [sys.executable, "-m", "fleetfl", "sim", "run", str(ROOT / "configs/cifar10.yaml")]
     argv += settings(
         f"sim.runs={tmp_path / 'runs'}", f"sim.dataset.path={photographs}", "sim.num_vehicles=2",
-        "sim.dataset.factory_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]", "sim.restart_s=0",
+        "sim.dataset.initial_rows=[0, 300]", "sim.dataset.fleet_rows=[300, 600]", "sim.restart_s=0",
     )  # fmt: skip
     log, folder = tmp_path / "log", tmp_path / "runs" / "cifar10"
     process = children.start(argv, log=log)

@@ -50,7 +50,7 @@ class Noise:
 @contextlib.asynccontextmanager
 async def training(outbox: Outbox) -> AsyncIterator[tuple[Agent, Transport]]:
     broker = memory.Broker()
-    published = Published(np.zeros(LAYOUT.size, np.float32), LAYOUT, Int8(), lineage="one")
+    published = Published(np.zeros(LAYOUT.size, np.float32), LAYOUT, Int8(), generation="one")
     async with broker.connect("server") as server, broker.connect("v1") as link:
         await server.publish(topics.snapshot("f", 0), wire.encode(published.whole()), retain=True)
         news = wire.encode(published.since(-1)[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actors.aggregator import Aggregator
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from fleetfl.codecs import decoder
@@ -104,10 +104,10 @@ async def serving(config: ServerConfig, aggregator: Aggregator) -> AsyncIterator
             0,
             transport=link,
             journal=journal,
-            outcome=Questions(aggregator.outcomes_of).answer,
+            outcome=CallCoalescer(aggregator.outcomes_of).answer,
             announcement=aggregator.announcement,
             events=aggregator.events,
-            mend=aggregator.mend_journal,
+            repair=aggregator.repair_journal,
             retry_s=0.05,
         )
         fleet = Fleet(broker, vehicle)

@@ -32,10 +32,10 @@ def require_ledger(result: FleetResult, events: list[dict[str, Any]]) -> None:
     assert set(counted.values()) == {1}
     by_vehicle = Counter(vehicle for vehicle, _, _ in counted)
     for name, vehicle in result.vehicles.items():
-        kept = sum(vehicle.ends.values()) + vehicle.waiting
+        kept = sum(vehicle.outcomes.values()) + vehicle.waiting
         # The run may end in the middle of a training.
         assert vehicle.trainings - 1 <= kept <= vehicle.trainings
-        receipted = vehicle.ends.get("accepted", 0) + vehicle.ends.get("duplicate", 0)
+        receipted = vehicle.outcomes.get("accepted", 0) + vehicle.outcomes.get("duplicate", 0)
         assert receipted <= by_vehicle[name] <= kept
 
 
@@ -46,7 +46,7 @@ def learned(result: FleetResult) -> float:
 def drops(result: FleetResult) -> Counter[str]:
     total: Counter[str] = Counter()
     for vehicle in result.vehicles.values():
-        total.update({end: n for end, n in vehicle.ends.items() if end.startswith("expired")})
+        total.update({end: n for end, n in vehicle.outcomes.items() if end.startswith("expired")})
     return total
 
 
@@ -92,7 +92,7 @@ def test_a_minute_without_a_link_costs_nothing_at_all(tmp_path: Path) -> None:
     assert learned(result) > 0.3
     for vehicle in result.vehicles.values():
         assert vehicle.waiting <= 2
-        assert set(vehicle.ends) <= {"accepted", "duplicate"}
+        assert set(vehicle.outcomes) <= {"accepted", "duplicate"}
 
 
 def test_the_scenario_is_the_same_twice(tmp_path: Path) -> None:

@@ -28,9 +28,9 @@ def events(folder: Path, *, workers: int) -> bytes:
             "clock": "virtual",
             "num_vehicles": 6,
             "learning": {"kind": "vision", "held_out_frames": 10},
-            "dataset": {"kind": "drone_world", "num_factory": 20, "num_held_out": 10},
+            "dataset": {"kind": "drone_world", "num_initial": 20, "num_held_out": 10},
             "stop": {"updates": 10},
-            "trainings": {"kind": "together", "workers": workers},
+            "executor": {"kind": "stacked", "workers": workers},
         },
     }
     simulate(scenario_of(tree, "test"), folder=folder)

@@ -96,8 +96,8 @@ def test_what_expires_returns_only_if_the_server_cannot_have_counted_it(outbox, 
                 await next_update(uplink)
             agent.config = agent.config.model_copy(update={"max_waiting": 0})
             await agent.books.sweep(Newest("one", 52, 50))
-            assert outbox.ends == {"expired stale": 1}
-            assert agent.status().ends == {"expired stale": 1}
+            assert outbox.outcomes == {"expired stale": 1}
+            assert agent.status().outcomes == {"expired stale": 1}
             return outbox.residual(LAYOUT.fingerprint)
 
     async def never(item, tries):
@@ -110,7 +110,7 @@ def test_what_expires_returns_only_if_the_server_cannot_have_counted_it(outbox, 
 def test_updates_too_stale_to_count_are_not_sent_after_a_long_absence(outbox, make_update):
     """Bases 9 and 10, newest 60, 50 allowed: one expires, one goes up, with all of the record told."""
     for sequence, base in enumerate((9, 10)):
-        update = make_update(boot="earlier", sequence=sequence, base_version=base, lineage="one")
+        update = make_update(boot="earlier", sequence=sequence, base_version=base, generation="one")
         outbox.put(update, wire.encode(update))
 
     async def scene():
@@ -121,12 +121,12 @@ def test_updates_too_stale_to_count_are_not_sent_after_a_long_absence(outbox, ma
             await announce(link, server, max_staleness=50)
         async with running(broker, outbox, max_waiting=1, resend_s=0.1) as (agent, link, uplink):
             await until(lambda: agent.adoption.held is not None)
-            await until(lambda: "expired stale" in outbox.ends)
+            await until(lambda: "expired stale" in outbox.outcomes)
             update = await next_update(uplink)
             while update.sequence != 1:
                 update = await next_update(uplink)
             await receive(link, update)
-            await until(lambda: "accepted" in outbox.ends)
+            await until(lambda: "accepted" in outbox.outcomes)
         assert [(p.sequence, p.verdict) for p in outbox.produced()][:2] == [
             (0, "expired"),
             (1, "accepted"),
@@ -239,7 +239,7 @@ def test_what_gets_no_receipt_goes_in_smaller_and_smaller_payloads(outbox):
 
             agent.transport.publish = narrow
             start = np.random.default_rng(3).normal(size=layout.size).astype(np.float32)
-            await announce(link, Published(start, layout, Int8(), lineage="one"))
+            await announce(link, Published(start, layout, Int8(), generation="one"))
             assembler, frame = Assembler(), None
             while frame is None or not isinstance(wire.decode(frame), Update):
                 packet = await asyncio.wait_for(anext(uplink), 5)
@@ -270,9 +270,9 @@ def test_another_vehicles_receipt_settles_nothing_here(outbox, reason):
             await server.publish(topic, b"")
             again = await next_update(uplink)
             assert again == update
-            assert outbox.ends == {}
+            assert outbox.outcomes == {}
             assert not agent.delivery.is_refused
             await server.publish(topic, wire.encode(own))
-            await until(lambda: agent.delivery.is_refused or outbox.ends == {"accepted": 1})
+            await until(lambda: agent.delivery.is_refused or outbox.outcomes == {"accepted": 1})
 
     asyncio.run(scene())

@@ -117,7 +117,7 @@ def test_forged_news_of_a_far_version_cost_a_snapshot_and_change_nothing(outbox)
     async def scene():
         server = big_server()
         async with awake(memory.Broker(), outbox, server, 0, since=2) as (agent, link):
-            for lie in ({"version": 10**6}, {"lineage": "forged"}):
+            for lie in ({"version": 10**6}, {"generation": "forged"}):
                 await announce(link, server, **lie)
             server.advance(server.vector + np.float32(1))
             await announce(link, server)
@@ -137,7 +137,7 @@ def test_restarted_server_of_lower_version_is_followed(outbox, num_releases):
                 restarted.advance(restarted.vector + np.float32(2))
             await announce(link, restarted)
             await until(lambda: holds(agent, restarted))
-            assert agent.adoption.held.lineage == "1-two"
+            assert agent.adoption.held.generation == "1-two"
 
     asyncio.run(scene())
 
@@ -148,10 +148,10 @@ def test_older_signed_releases_of_any_generation_are_not_taken_also_after_a_rest
     async def scene():
         broker, old, new = (
             memory.Broker(),
-            server_at(1, lineage="1-old"),
-            server_at(20, lineage="2-new"),
+            server_at(1, generation="1-old"),
+            server_at(20, generation="2-new"),
         )
-        earlier = server_at(3, value=7.0, lineage="2-new")
+        earlier = server_at(3, value=7.0, generation="2-new")
         for restart in (False, True):
             me = dataclasses.replace(ME, boot=f"{restart}")
             settings = {"pause_s": 60, "max_waiting": 9, "me": me}
@@ -161,9 +161,7 @@ def test_older_signed_releases_of_any_generation_are_not_taken_also_after_a_rest
                 await until(lambda: holds(agent, new) and len(outbox))
                 for replayed in (old, earlier):
                     await announce(link, replayed)
-                    about = (
-                        f"version {replayed.version} of {replayed.lineage}, held is version 20 of"
-                    )
+                    about = f"version {replayed.version} of {replayed.generation}, held is version 20 of"
                     await until(lambda about=about: about in agent.note)
                     assert holds(agent, new)
                 await announce(link, new)

@@ -26,7 +26,7 @@ LAYOUT = Layout((("w", (200,)),))
 
 @contextlib.asynccontextmanager
 async def announcing(broker, tmp_path, version):
-    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), lineage="one")
+    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), generation="one")
     for number in range(version):
         published.advance(np.full(200, number + 1, np.float32))
 
@@ -111,8 +111,8 @@ SIGNER = Signer("f", Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\1"))
 STRANGER = Signer("f", Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\2"))
 
 
-def said_before(lineage, version, signer=SIGNER):
-    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), lineage=lineage)
+def said_before(generation, version, signer=SIGNER):
+    published = Published(np.zeros(200, np.float32), LAYOUT, Int8(), generation=generation)
     snapshot = msgspec.structs.replace(published.whole(), version=version)
     return snapshot, wire.encode(snapshot, signer)
 
@@ -171,7 +171,7 @@ def test_a_second_server_with_the_same_key_is_told_of(tmp_path):
             while order_of(newest["now"]) <= than:
                 await asyncio.sleep(0.01)
             now = newest["now"]
-            name = (now.lineage, now.version, -1, now.layout, now.sha256)
+            name = (now.generation, now.version, -1, now.layout, now.sha256)
             return now, [Release(*name, codec="", body=b"")]
 
         async with broker.connect("gateway") as link:
@@ -180,13 +180,13 @@ def test_a_second_server_with_the_same_key_is_told_of(tmp_path):
             await announcer._mend()
             assert heard(tmp_path, "another_server") == []
             clone = said_before("3-b", 0)[0]
-            name = (clone.lineage, clone.version, -1, clone.layout, clone.sha256)
+            name = (clone.generation, clone.version, -1, clone.layout, clone.sha256)
             frame = wire.encode(Release(*name, codec="", body=b""), SIGNER)
             await link.publish(topics.release("f"), frame, retain=True)
             await announcer._mend()
         (told,) = heard(tmp_path, "another_server")
-        assert told["lineage"] == "3-b"
-        assert newest["now"].lineage == "4-a"
+        assert told["generation"] == "3-b"
+        assert newest["now"].generation == "4-a"
 
     asyncio.run(scene())
 

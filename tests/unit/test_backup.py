@@ -59,14 +59,14 @@ def test_what_was_kept_before_the_backup_is_there_after_a_restore(tmp_path, conf
     assert restore(tmp_path / "backups" / name, there.state) == made
     second = Aggregator(there)
     assert end(second.coordinator) == unbroken(config, updates[:11])
-    assert number_of(second.snapshot.lineage) == 2
+    assert number_of(second.snapshot.generation) == 2
     assert order_of(second.snapshot) > order_of(server.snapshot)
     (began,) = told(there, "generation_began")
     assert "restored from a backup" in began["why"]
     outcomes = ask(second, *keep(second.journal, updates))
     assert [o.verdict for o in outcomes[:5]] == ["duplicate"] * 5
     assert {o.verdict for o in outcomes[11:]} == {"accepted"}
-    assert there.releases.find(f"{made.lineage}/2").record.row == 7
+    assert there.releases.find(f"{made.generation}/2").record.row == 7
     assert (there.state / "keys" / "v1.pub").is_file()
     assert Signer.from_file("f", there.state / "key.pem").public == (
         Signer.from_file("f", config.state / "key.pem").public

@@ -43,7 +43,7 @@ def assert_same(together, alone):
     [
         {},
         {"optimizer": "sgd", "learning_rate": 0.1},
-        {"patches_kept": 0.5, "weight_decay": 0.1, "clip_norm": 0.1},
+        {"patch_keep_rate": 0.5, "weight_decay": 0.1, "clip_norm": 0.1},
         {"calibrate": False, "mirror": False, "clip_norm": 100.0},
     ],
 )

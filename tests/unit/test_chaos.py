@@ -11,7 +11,7 @@ from fleetfl.protocol.messages import SIGNATURE
 from sim.chaos.config import ChaosConfig
 from sim.chaos.ledger import Ledger, accepted_rows, split_by_host, verdicts
 from sim.chaos.plan import planned
-from sim.chaos.recovery import Recovery, Struck, recoveries
+from sim.chaos.recovery import Injected, Recovery, recoveries
 from sim.chaos.summary import has_failed, summarized, told
 
 pytestmark = pytest.mark.unit
@@ -25,12 +25,12 @@ def config():
 
 
 def ledger(**fields):
-    return Ledger(**{"ends": {}, "receipts": {}, "counted": set(), **fields})
+    return Ledger(**{"outcomes": {}, "receipts": {}, "counted": set(), **fields})
 
 
 def test_an_update_is_lost_if_its_vehicle_was_told_that_it_counts_and_it_does_not():
     found = ledger(
-        ends={A: "accepted", B: "duplicate", C: "refused"},
+        outcomes={A: "accepted", B: "duplicate", C: "refused"},
         receipts={A: {"accepted"}, B: {"duplicate"}, C: {"refused"}},
         counted={A},
     )
@@ -61,12 +61,12 @@ def test_a_fault_of_every_run_is_in_every_run():
 
 
 def test_a_receipt_whose_vehicle_died_before_it_noted_it_is_a_promise_all_the_same():
-    assert ledger(ends={A: None}, receipts={A: {"accepted"}}).lost == {A}
+    assert ledger(outcomes={A: None}, receipts={A: {"accepted"}}).lost == {A}
 
 
 def test_an_update_that_expired_on_its_way_may_be_counted_and_is_neither_lost_nor_counted_twice():
     for counted in (set(), {A}):
-        found = ledger(ends={A: "expired"}, counted=counted)
+        found = ledger(outcomes={A: "expired"}, counted=counted)
         assert not found.lost | found.counted_twice | found.unresolved | found.unheard_of
 
 
@@ -75,15 +75,15 @@ def test_an_update_in_two_rows_is_counted_twice():
     other_row = {**told_twice, "sequence": 1, "row": 8}
     rows = accepted_rows([told_twice, told_twice, other_row, {**other_row, "row": 9}])
     assert rows == {A: {7}, B: {8, 9}}
-    assert ledger(ends={A: "accepted", B: "accepted"}, accepted_rows=rows).counted_twice == {B}
+    assert ledger(outcomes={A: "accepted", B: "accepted"}, accepted_rows=rows).counted_twice == {B}
 
 
 def test_a_refused_update_that_counts_is_counted_twice_as_its_vehicle_learns_from_what_came_back():
-    assert ledger(ends={A: "refused"}, counted={A}).counted_twice == {A}
+    assert ledger(outcomes={A: "refused"}, counted={A}).counted_twice == {A}
 
 
 def test_an_update_that_waits_at_the_end_is_unresolved_and_one_that_nobody_made_is_unheard_of():
-    found = ledger(ends={A: None, B: "accepted"}, counted={B, C})
+    found = ledger(outcomes={A: None, B: "accepted"}, counted={B, C})
     assert (found.unresolved, found.unheard_of) == ({A}, {C})
 
 
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_faults_and_another_seed_others(config):
 
 def test_two_hundred_runs_have_every_fault_on_every_broker_and_some_an_endpoint(config):
     plans = [planned(config, seed) for seed in range(1, 201)]
-    names = {strike.fault.name for plan in plans for strike in plan.strikes}
+    names = {inject.fault.name for plan in plans for inject in plan.strikes}
     assert names == {fault.name for fault in config.faults}
     each = Counter(plan.broker.name for plan in plans)
     assert len(each) == 4
@@ -149,38 +149,38 @@ def receipt(time, vehicle="v0"):
 def test_recovery_is_from_when_ray_built_the_actor_again_until_the_next_receipt():
     """Killed at 10, up at 13.5 after 1.5 s of replay: Ray took 2 s; receipt at 14.25: we 2.25 s."""
     started = {"event": "aggregator_started", "time": 13.5, "seconds": 1.5}
-    struck = [Struck("kill aggregator", 10.0, 10.0)]
+    struck = [Injected("kill aggregator", 10.0, 10.0)]
     assert recoveries(struck, [started], [receipt(10.5), receipt(14.25)]) == [
         Recovery("kill aggregator", ray_s=2.0, ours_s=2.25)
     ]
 
 
 def test_recovery_of_a_vehicle_is_by_its_own_receipts_from_when_it_was_mended():
-    struck = [Struck("vehicle", 10.0, 11.0, "v1")]
+    struck = [Injected("vehicle", 10.0, 11.0, "v1")]
     receipts = [receipt(11.5), receipt(10.9, "v1"), receipt(12.0, "v1")]
     assert recoveries(struck, [], receipts) == [Recovery("vehicle", ray_s=0.0, ours_s=1.0)]
 
 
 def test_what_two_faults_did_together_is_neither_s():
-    struck = [Struck("broker killed", 10.0, 11.0), Struck("server", 10.5, 11.5)]
+    struck = [Injected("broker killed", 10.0, 11.0), Injected("server", 10.5, 11.5)]
     assert recoveries(struck, [], [receipt(13.0)]) == []
 
 
 def test_a_fault_that_was_over_before_ray_had_built_the_actor_again_is_not_in_the_way():
     """Up at 14, receipt at 14.5: a link bad until 12.5 is not, an aggregator away until 13.5 is."""
-    gateway = Struck("kill gateway", 10.0, 10.0)
+    gateway = Injected("kill gateway", 10.0, 10.0)
     events = [
         {"event": "gateway_started", "time": 14.0},
         {"event": "aggregator_started", "time": 13.5},
     ]
-    link = Struck("link of fleet cut", 11.0, 12.5)
+    link = Injected("link of fleet cut", 11.0, 12.5)
     assert recoveries([gateway, link], events, [receipt(14.5)])[0].ours_s == 0.5
-    aggregator = Struck("kill aggregator", 11.0, 11.0)
+    aggregator = Injected("kill aggregator", 11.0, 11.0)
     assert recoveries([gateway, aggregator], events, [receipt(14.5)]) == []
 
 
 def test_a_gateway_that_a_new_server_built_says_nothing_about_ray():
-    gateway, server = Struck("kill gateway", 10.0, 10.0), Struck("server", 11.0, 11.5)
+    gateway, server = Injected("kill gateway", 10.0, 10.0), Injected("server", 11.0, 11.5)
     started = [{"event": "gateway_started", "time": 30.0}]
     assert recoveries([gateway, server], started, [receipt(30.5)])[0].fault == "server"
 

@@ -6,7 +6,7 @@ import pytest
 from fleetfl.closed_form import (
     ClosedFormHead,
     Config,
-    FeatureSums,
+    SufficientStatistics,
     discriminant,
     features_of,
     unpacked,
@@ -28,7 +28,7 @@ def frames(seed, count=40):
 
 
 def body(seed, count=40):
-    return FeatureSums.of(*frames(seed, count), 3).packed(FEATURES)
+    return SufficientStatistics.of(*frames(seed, count), 3).packed(FEATURES)
 
 
 def filled(order):
@@ -40,7 +40,7 @@ def filled(order):
 
 def test_sums_by_hand():
     """Frames (2) and (3) of classes 0 and 1, with their constant: f f' = [4 2; 2 1] + [9 3; 3 1]."""
-    sums = FeatureSums.of(np.array([[2.0], [3.0]]), np.array([0, 1]), 2)
+    sums = SufficientStatistics.of(np.array([[2.0], [3.0]]), np.array([0, 1]), 2)
     np.testing.assert_array_equal(sums.gram / 16, [13, 5, 2])
     np.testing.assert_array_equal(sums.cross / 16, [[2, 3], [1, 1]])
     assert sums.num_examples == 2
@@ -52,7 +52,9 @@ def test_discriminant_by_hand():
     With shrinkage 1 that is 2: weights -1/2 and 3/2, scores -1/4 and -9/4.
     Less their means, 1/2 and -5/4: -1 and 1; 1 and -1.
     """
-    sums = FeatureSums.of(np.array([[-2.0], [0.0], [2.0], [4.0]]), np.array([0, 0, 1, 1]), 2)
+    sums = SufficientStatistics.of(
+        np.array([[-2.0], [0.0], [2.0], [4.0]]), np.array([0, 0, 1, 1]), 2
+    )
     weight, bias = discriminant(sums, shrinkage=1.0)
     np.testing.assert_allclose(weight, [[-1.0], [1.0]])
     np.testing.assert_allclose(bias, [1.0, -1.0])
@@ -78,7 +80,7 @@ def test_a_vehicle_that_sends_again_counts_once():
 
 def test_the_sum_of_the_parts_is_the_sum_of_all_but_for_the_fixed_point():
     features, labels = zip(*(frames(seed) for seed in range(4)), strict=True)
-    whole = FeatureSums.of(np.concatenate(features), np.concatenate(labels), 3)
+    whole = SufficientStatistics.of(np.concatenate(features), np.concatenate(labels), 3)
     np.testing.assert_allclose(filled(range(4)).total.gram, whole.gram, atol=4)
     np.testing.assert_allclose(filled(range(4)).total.cross, whole.cross, atol=4)
 
@@ -93,7 +95,7 @@ def test_only_the_head_changes_and_it_knows_the_classes():
 
 def test_a_class_that_nobody_meets_gets_zeros():
     features, labels = frames(0)
-    weight, bias = discriminant(FeatureSums.of(features, labels % 2, 3), shrinkage=0.1)
+    weight, bias = discriminant(SufficientStatistics.of(features, labels % 2, 3), shrinkage=0.1)
     assert not weight[2].any()
     assert bias[2] == 0
     assert weight[:2].any(axis=1).all()
@@ -117,10 +119,10 @@ def test_other_features_other_counts_and_noise_are_refused_and_change_nothing():
         features_of(VECTOR + np.r_[np.zeros(6), np.ones(21)].astype(np.float32), LAYOUT) == FEATURES
     )
     noise = np.random.default_rng(0).bytes(200)
-    huge = FeatureSums.of(*frames(1), 3)
+    huge = SufficientStatistics.of(*frames(1), 3)
     huge.gram[0] = 2**50
     bad = (
-        (FeatureSums.of(*frames(1), 3).packed(other), 40, "features"),
+        (SufficientStatistics.of(*frames(1), 3).packed(other), 40, "features"),
         (body(1), 41, "41 examples"),
         (body(1)[:-4], 40, "sums"),
         (FEATURES + noise, 40, "sums"),
@@ -134,7 +136,7 @@ def test_other_features_other_counts_and_noise_are_refused_and_change_nothing():
 
 
 def test_packing_loses_nothing():
-    sums = FeatureSums.of(*frames(5), 3)
+    sums = SufficientStatistics.of(*frames(5), 3)
     again = unpacked(sums.packed(FEATURES), LAYOUT, features=FEATURES, num_examples=40)
     np.testing.assert_array_equal(again.gram, sums.gram)
     np.testing.assert_array_equal(again.cross, sums.cross)

@@ -17,9 +17,9 @@ from sim.compare.head import Head
 from sim.compare.quick import QuickFleet, Vehicles
 from sim.compare.report import page
 from sim.compare.results import Result, tables
-from sim.compare.run import Cell, chosen_values
+from sim.compare.run import Trial, chosen_values
 from sim.live.config import SimConfig
-from sim.processes.sweep import CellError, measured
+from sim.processes.sweep import TrialError, measured
 
 pytestmark = pytest.mark.unit
 FEDBUFF = {
@@ -40,7 +40,7 @@ COMPARE = {
     "tuning_seeds": [9],
     "against": "sync",
     "scenarios": [{"name": "mild", "fleet": FLEET}],
-    "contestants": [FEDBUFF, SYNC],
+    "candidates": [FEDBUFF, SYNC],
 }
 
 
@@ -83,8 +83,8 @@ def test_gaps_between_slow_and_fast_by_hand():
     assert found.slowest_gained_less() == pytest.approx(0.1)
 
 
-def result(contestant, curves, against):
-    about = {"scenario": "mild", "contestant": contestant, "choice": {"aggregator.goal": 4}}
+def result(candidate, curves, against):
+    about = {"scenario": "mild", "contestant": candidate, "choice": {"aggregator.goal": 4}}
     return Result.of(**about, curves=curves, against=against, target=0.5)
 
 
@@ -137,17 +137,17 @@ def test_the_page_and_the_table_have_every_contestant(results):
 def test_values_are_chosen_by_time_to_target_on_tuning_seeds():
     """Best final 0.6, target 0.57. Goal 2 gets there sooner; sync never does, its nearest is 4.0."""
     whole = config()
-    scenario, (fedbuff, sync) = whole.scenarios[0], whole.contestants
+    scenario, (fedbuff, sync) = whole.scenarios[0], whole.candidates
     tried = []
-    for contestant in (fedbuff, sync):
-        for choice in contestant.choices():
-            cell = Cell({}, "", None, scenario, contestant, choice, 9)
+    for candidate in (fedbuff, sync):
+        for choice in candidate.choices():
+            trial = Trial({}, "", None, scenario, candidate, choice, 9)
             rate = choice["optimizer.learning_rate"]
-            if contestant is sync:
+            if candidate is sync:
                 line = curve([0.1] * 5 + [0.1 * rate] * 12)
             else:
                 line = curve([0.0] * choice["aggregator.goal"] + [0.6 * rate] * 12)
-            tried.append((cell, line.to_line()))
+            tried.append((trial, line.to_line()))
     chosen = chosen_values(whole, tried)
     expected = {"aggregator.goal": 2, "optimizer.learning_rate": 1.0}
     assert chosen["mild", "fedbuff"] == expected
@@ -156,12 +156,12 @@ def test_values_are_chosen_by_time_to_target_on_tuning_seeds():
 
 def test_of_values_that_are_as_soon_the_one_that_ends_highest_is_chosen():
     """All are at 0.57 from the first evaluation; what comes after differs."""
-    whole = config(contestants=[SYNC])
-    scenario, sync = whole.scenarios[0], whole.contestants[0]
+    whole = config(candidates=[SYNC])
+    scenario, sync = whole.scenarios[0], whole.candidates[0]
     ends = {0.5: 0.58, 1.0: 0.60, 2.0: 0.59, 4.0: 0.50}
     tried = [
         (
-            Cell({}, "", None, scenario, sync, choice, 9),
+            Trial({}, "", None, scenario, sync, choice, 9),
             curve([0.6] * 5 + [ends[choice["optimizer.learning_rate"]]] * 12).to_line(),
         )
         for choice in sync.choices()
@@ -175,7 +175,7 @@ def test_of_values_that_are_as_soon_the_one_that_ends_highest_is_chosen():
         ({"seeds": [1, 9]}, r"seeds \[9\] are for tuning too"),
         ({"trials": 5}, "fedbuff tries 4 values, expected 5"),
         ({"against": "nobody"}, "against 'nobody', expected one of"),
-        ({"contestants": [SYNC, SYNC]}, "each needs a name of its own"),
+        ({"candidates": [SYNC, SYNC]}, "each needs a name of its own"),
     ],
 )
 def test_a_comparison_that_is_not_fair_is_refused(changes, says):
@@ -184,16 +184,16 @@ def test_a_comparison_that_is_not_fair_is_refused(changes, says):
 
 
 def test_a_value_that_does_not_exist_is_named():
-    contestant = config().contestants[0]
+    candidate = config().candidates[0]
     with pytest.raises(ConfigError, match=r"fedbuff: aggregator.*bufer"):
-        contestant.entrant({"aggregator.bufer": 3})
+        candidate.candidate({"aggregator.bufer": 3})
 
 
 def test_the_shipped_comparison_is_sound():
     tree = read_with(CONFIGS / "compare.yaml", [])
     whole = validate({**tree, "transport": {"kind": "memory"}}, "compare", CompareConfig, "it")
     kinds = {
-        c.entrant(choice).aggregator.kind_name for c in whole.contestants for choice in c.choices()
+        c.candidate(choice).aggregator.kind_name for c in whole.candidates for choice in c.choices()
     }
     assert kinds == set(available("fleetfl.aggregators"))
 
@@ -202,19 +202,19 @@ def test_the_shipped_comparison_is_sound():
 def test_every_shipped_comparison_can_be_run(name):
     tree = {**read_with(CONFIGS / name, []), "transport": {"kind": "memory"}}
     whole = validate(tree, "compare", CompareConfig, name)
-    for contestant in whole.contestants:
-        for choice in contestant.choices():
-            assert contestant.entrant(choice).closed_form == contestant.closed_form
+    for candidate in whole.candidates:
+        for choice in candidate.choices():
+            assert candidate.candidate(choice).closed_form == candidate.closed_form
     validate(tree, "sim", SimConfig, name)
 
 
-def fleet(entrant, *, seed=1, vanish=0.0, rounds=False, start=0.0):
+def fleet(candidate, *, seed=1, vanish=0.0, rounds=False, start=0.0):
     """Ten vehicles that each pull a single value towards 1."""
     vehicles = Vehicles.drawn(10, sigma=1.0, zipf=1.2, median_s=60.0, seed=seed)
     return QuickFleet(
         vehicles,
-        entrant.aggregator.build(1),
-        entrant.optimizer.build(1),
+        candidate.aggregator.build(1),
+        candidate.optimizer.build(1),
         np.full(1, start, np.float32),
         lambda vehicle, base, number: ((1 - base) / 4, 8),
         concurrency=4,
@@ -257,8 +257,8 @@ def test_a_solved_head_is_the_fleets_whoever_holds_which_class():
 
 
 def test_a_fleet_is_the_same_twice_and_learns():
-    entrant = config().contestants[0].entrant({"aggregator.goal": 2})
-    one, other = fleet(entrant), fleet(entrant)
+    candidate = config().candidates[0].candidate({"aggregator.goal": 2})
+    one, other = fleet(candidate), fleet(candidate)
     one.until(3600)
     for moment in range(0, 3601, 60):
         other.until(moment)
@@ -269,7 +269,7 @@ def test_a_fleet_is_the_same_twice_and_learns():
 
 def test_a_synchronous_fleet_calls_back_those_who_are_late():
     """Goal 3 of 4 at work: nobody is ever stale or declined, and a version takes three updates."""
-    found = fleet(config().contestants[1].entrant({}), rounds=True)
+    found = fleet(config().candidates[1].candidate({}), rounds=True)
     found.until(3600)
     assert set(found.staleness) == {0}
     assert found.declined == 0
@@ -278,8 +278,8 @@ def test_a_synchronous_fleet_calls_back_those_who_are_late():
 
 @pytest.mark.parametrize("rounds", [False, True])
 def test_vehicles_that_vanish_never_stall_the_fleet(rounds):
-    entrant = config().contestants[1 if rounds else 0].entrant({"optimizer.learning_rate": 1.0})
-    found = fleet(entrant, rounds=rounds, vanish=0.3)
+    candidate = config().candidates[1 if rounds else 0].candidate({"optimizer.learning_rate": 1.0})
+    found = fleet(candidate, rounds=rounds, vanish=0.3)
     found.until(3600)
     before = found.version
     found.until(36000)
@@ -301,6 +301,6 @@ def test_a_grid_goes_on_after_a_line_that_was_cut_off(tmp_path):
 def test_a_grid_whose_process_dies_says_so_and_keeps_what_is_done(tmp_path):
     log = tmp_path / "log.jsonl"
     *_, first = measured(log, {"a": {"seen": 1}}, dict, workers=1)
-    with pytest.raises(CellError, match="1 of 2 left"):
+    with pytest.raises(TrialError, match="1 of 2 left"):
         list(measured(log, {"a": {"seen": 1}, "b": 9}, os._exit, workers=1))
     assert next(measured(log, {"a": {"seen": 1}}, dict)) == first

@@ -6,7 +6,7 @@ import pytest
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.aggregators.fedbuff import Config
 from fleetfl.closed_form import Config as HeadConfig
-from fleetfl.closed_form import FeatureSums, features_of
+from fleetfl.closed_form import SufficientStatistics, features_of
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizers.sgd import Config as OptimizerConfig
@@ -284,7 +284,7 @@ def sums_update(make_update, start, number, **fields):
     rng = np.random.default_rng(number)
     labels = rng.integers(0, 2, 40)
     features = rng.normal(0, 1, (40, 3)) + 3 * np.eye(2, 3)[labels]
-    body = FeatureSums.of(features, labels, 2).packed(features_of(start, HEADED))
+    body = SufficientStatistics.of(features, labels, 2).packed(features_of(start, HEADED))
     given = {"vehicle": f"v{number}", "body": body, "num_examples": 40, **fields}
     return make_update(layout=HEADED.fingerprint, codec="feature_sums", **given)
 
@@ -356,26 +356,28 @@ def test_sums_survive_a_restart_to_the_bit(make_update):
 
 def test_updates_of_another_lineage_are_refused_and_of_a_former_name_are_not(coordinator, update):
     """Numbers alone would fit. One that does not say, from an older agent, is judged by its number."""
-    coordinator.published.lineage = "one"
-    other = coordinator.submit(update(lineage="two"))
-    assert (other.verdict, other.reason) == ("refused", Refusal.LINEAGE)
-    assert other.detail == "lineage two, expected one"
+    coordinator.published.generation = "one"
+    other = coordinator.submit(update(generation="two"))
+    assert (other.verdict, other.reason) == ("refused", Refusal.GENERATION)
+    assert other.detail == "generation two, expected one"
     coordinator.published.rename("three")
     renamed = new_coordinator()
     renamed.restore(coordinator.snapshot())
     said = ("one", "three", "")
-    outcomes = [renamed.submit(update(lineage=n, sequence=i)) for i, n in enumerate(said)]
+    outcomes = [renamed.submit(update(generation=n, sequence=i)) for i, n in enumerate(said)]
     assert [o.verdict for o in outcomes] == ["accepted"] * 3
 
 
 def test_a_version_that_a_former_generation_never_had_here_is_no_base(coordinator, update):
     """Its name ended at version 0 here: its version 1 is another one than ours that has this number."""
-    coordinator.published.lineage = "1-a"
+    coordinator.published.generation = "1-a"
     coordinator.published.rename("2-b")
     coordinator.published.advance(np.ones(coordinator.layout.size, np.float32))
     said = [("1-a", 1), ("1-a", 0), ("2-b", 1)]
     outcomes = [
-        coordinator.submit(update(lineage=name, base_version=base, sequence=base + 10 * len(name)))
+        coordinator.submit(
+            update(generation=name, base_version=base, sequence=base + 10 * len(name))
+        )
         for name, base in said
     ]
     assert outcomes[0].reason == Refusal.FUTURE

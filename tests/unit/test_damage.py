@@ -72,7 +72,7 @@ def stopped(config, updates, *, saved):
     ask(aggregator, keep(aggregator.journal, updates[saved:]))
     aggregator.journal.close()  # all of it is in the main file then
     published = aggregator.coordinator.published
-    return published.lineage, published.version, published.sha256
+    return published.generation, published.version, published.sha256
 
 
 def told(config, kind):
@@ -107,9 +107,9 @@ def answered(aggregator, updates):
 def test_a_server_goes_on_from_a_journal_with_a_damaged_page(config, updates, caplog, page):
     """All counted, half of it in a checkpoint; then one page after the other, also the first.
 
-    What was counted behind the checkpoint and is lost counts anew, under another name of the lineage.
+    What was counted behind the checkpoint and is lost counts anew, under another name of the generation.
     """
-    lineage, version, sha256 = stopped(config, updates, saved=NUM // 2)
+    generation, version, sha256 = stopped(config, updates, saved=NUM // 2)
     assert config.journal_path.stat().st_size > 28 * PAGE
     flip(config.journal_path, (page - 1) * PAGE, PAGE)
     aggregator = Aggregator(config)
@@ -120,35 +120,35 @@ def test_a_server_goes_on_from_a_journal_with_a_damaged_page(config, updates, ca
     assert set(verdicts[NUM // 2 :]) <= {"accepted", "duplicate"}
     published = aggregator.coordinator.published
     assert published.version == version
-    if published.lineage == lineage:
+    if published.generation == generation:
         assert published.sha256 == sha256
     aggregator.saving.keep(aggregator.counted, aggregator._state())
     again = Aggregator(config).coordinator.published
-    assert (again.lineage, again.sha256) == (published.lineage, published.sha256)
+    assert (again.generation, again.sha256) == (published.generation, published.sha256)
 
 
 def test_a_journal_without_its_end_is_missed(config, updates, caplog):
     """The log of events knows of rows that the journal has no more, as a damaged WAL leaves it."""
-    lineage, _, _ = stopped(config, updates, saved=4)
+    generation, _, _ = stopped(config, updates, saved=4)
     for path in config.journal_path.parent.iterdir():
         path.unlink()
     keep(Journal(config.journal_path), updates[:10])
     aggregator = Aggregator(config)
     assert "was LOST, all or its end" in caplog.text
-    assert aggregator.coordinator.published.lineage != lineage
+    assert aggregator.coordinator.published.generation != generation
     outcomes = ask(aggregator, keep(aggregator.journal, updates))
     assert [o.verdict for o in outcomes[4:10]] == ["accepted"] * 6
     rows = keep(aggregator.journal, updates[10:])
     assert rows[0] > NUM  # no number is given twice
 
 
-def test_a_gateway_has_the_journal_mended(config, updates):
+def test_a_gateway_has_the_journal_repaired(config, updates):
     stopped(config, updates, saved=NUM)
     aggregator, gateway = Aggregator(config), Journal(config.journal_path)
     flip(config.journal_path, 0, PAGE)
     with pytest.raises(JournalDamaged):
         keep(gateway, updates[:1])
-    asyncio.run(aggregator.mend_journal())
+    asyncio.run(aggregator.repair_journal())
     rows = keep(gateway, updates[:1])
     assert ask(aggregator, rows)[0].verdict == "duplicate"
 
@@ -164,4 +164,4 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_leads_to_the_same_
     assert "is damaged: set aside, the one before is used" in caplog.text
     assert newest.name in told(config, "checkpoint_damaged")[0]["detail"]
     published = aggregator.coordinator.published
-    assert (published.lineage, published.version, published.sha256) == before
+    assert (published.generation, published.version, published.sha256) == before

@@ -11,7 +11,7 @@ from rich.console import Console
 from actors.cluster import serving
 from actors.config import ServerConfig
 from fleetfl import FleetflError
-from fleetfl.storage.state_lock import sole
+from fleetfl.storage.state_lock import state_lock
 from fleetfl.transport.memory import Config as Memory
 from sim.fleet.command import run as run_virtual
 from sim.live.run import run
@@ -119,7 +119,7 @@ def test_a_run_that_cannot_start_leaves_the_last_ones_results(
     names = {
         "taken": taken,
         "archive": archive,
-        "rows": "factory_rows: [0, 20], fleet_rows: [20, 40]",
+        "rows": "initial_rows: [0, 20], fleet_rows: [20, 40]",
         "good": archive.with_name("good.npz"),
     }
     before = left(folder)
@@ -136,7 +136,10 @@ def test_a_run_that_cannot_start_leaves_the_last_ones_results(
 
 def test_a_run_that_goes_on_is_not_cleared_away(fleet):
     path, folder = fleet
-    with sole(folder), pytest.raises(FleetflError, match="belongs to another server that runs"):
+    with (
+        state_lock(folder),
+        pytest.raises(FleetflError, match="belongs to another server that runs"),
+    ):
         run(path, [], progress=Progress(Console(file=io.StringIO())))
     assert len(left(folder)) == 3
 

@@ -40,15 +40,15 @@ def evaluated(config):
     """The snapshot that an evaluator was given, once it has said that it scored it."""
     model = config.model.build()
     model.head.bias.data[0] = 1.0  # and so class 0, whatever is in the picture
-    snapshot = Published(model.vector(), model.layout, Float32(), lineage="one").whole()
+    snapshot = Published(model.vector(), model.layout, Float32(), generation="one").whole()
 
-    async def newer(than):
+    async def wait_for_version(than):
         while than == order_of(snapshot):
             await asyncio.sleep(3600)
         return snapshot
 
     async def scenario():
-        evaluator = Evaluator(config, newer)
+        evaluator = Evaluator(config, wait_for_version)
         running = asyncio.create_task(evaluator.run())
         while not evaluations(config):
             await asyncio.sleep(0.01)
@@ -77,16 +77,16 @@ def test_a_release_that_cannot_be_scored_is_said_and_the_next_one_is(config):
     layout = config.model.build().layout
     wild = np.full(layout.size, 3e38, np.float32)
     bad = Snapshot("one", 0, bytes(8), bytes(32), "float32", b"short")
-    good = Published(wild, layout, Float32(), lineage="one").whole()
+    good = Published(wild, layout, Float32(), generation="one").whole()
     snapshots = [bad, msgspec.structs.replace(good, version=1)]
 
-    async def newer(than):
+    async def wait_for_version(than):
         while than[1] >= len(snapshots) - 1:
             await asyncio.sleep(3600)
         return snapshots[than[1] + 1]
 
     async def scenario():
-        running = asyncio.create_task(Evaluator(config, newer).run())
+        running = asyncio.create_task(Evaluator(config, wait_for_version).run())
         while not evaluations(config):
             await asyncio.sleep(0.01)
             assert not running.done(), running.exception()

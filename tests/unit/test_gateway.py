@@ -51,7 +51,7 @@ def test_noise_is_counted_acknowledged_and_not_judged(tmp_path, make_update):
     scene = Scene(tmp_path, submit)
     frames = [b"junk", b"", stranger, status, rollback]
     assert asyncio.run(scene.play([(update_topic(), f) for f in frames])) == []
-    details = [e["detail"] for e in scene.events("noise")]
+    details = [e["detail"] for e in scene.events("malformed")]
     assert len(details) == 5
     assert "a Rollback that names 'server' on the topic of 'v1'" in details[4]
     assert "'v2' on the topic of 'v1'" in details[2]
@@ -115,7 +115,7 @@ class Damaged:
             raise JournalDamaged("database disk image is malformed")
         return await self.journal.append(update, frame)
 
-    async def mend(self):
+    async def repair(self):
         self.num_mends += 1
         if self.num_mends < 2:
             raise JournalError("no space for the new one")
@@ -124,11 +124,11 @@ class Damaged:
 def test_a_damaged_journal_is_mended_however_often_it_takes(tmp_path, make_update):
     scene = Scene(tmp_path, accept)
     scene.journal = Damaged(scene.journal)
-    scene.identity["mend"] = scene.journal.mend
+    scene.identity["mend"] = scene.journal.repair
     packets = [(update_topic(), wire.encode(make_update()))]
     (receipt,) = asyncio.run(scene.play(packets, wait_s=0.3))
     assert receipt.verdict == "accepted"
-    assert len(scene.events("journal_mended")) == 1
+    assert len(scene.events("journal_repaired")) == 1
 
 
 class FullDisk:
@@ -163,7 +163,7 @@ def test_goes_on_by_itself_when_there_is_space_again(tmp_path, make_update):
     receipts = asyncio.run(scene.play(packets, wait_s=0.3))
     assert sorted(r.sequence for r in receipts) == [0, 1, 2, 3, 4]
     assert scene.broker.num_unacknowledged("gateway") == 0
-    assert len(scene.events("journal_mended")) == 1
+    assert len(scene.events("journal_repaired")) == 1
 
 
 def retained(scene):
@@ -248,7 +248,7 @@ def test_a_vehicle_is_known_from_its_first_status_on(tmp_path, make_update):
     receipts = asyncio.run(scene.play(packets))
     assert [(r.verdict, r.reason) for r in receipts] == [("refused", "signature"), ("accepted", "")]
     assert len(scene.events("online")) == 1
-    (changed,) = scene.events("noise")
+    (changed,) = scene.events("malformed")
     assert "v1 CHANGED ITS KEY" in changed["detail"]
 
 
@@ -285,7 +285,7 @@ def test_nobody_is_told_of_a_forgery_on_anothers_topic(tmp_path, make_update):
     scene = Scene(tmp_path, accept, keys=Keyring(FLEET, tmp_path / "keys", first_use=True))
     frame = wire.encode(make_update(vehicle="v2"), signer(1))
     assert asyncio.run(scene.play([(update_topic("v1"), frame)])) == []
-    (event,) = scene.events("noise")
+    (event,) = scene.events("malformed")
     assert "'v2' on the topic of 'v1'" in event["detail"]
 
 
@@ -307,15 +307,15 @@ def test_a_proof_that_the_server_has_not_signed_or_that_is_older_changes_nothing
     """Were it believed, the gateway would ask for a version past it, which never comes."""
     monkeypatch.setattr("actors.announcer.FIRST_LOOK_S", 0.01)
     scene = Scene(tmp_path, accept, signer=signer(9))
-    far = replace(scene.published.since(-1)[0], lineage="7-far", version=40)
+    far = replace(scene.published.since(-1)[0], generation="7-far", version=40)
     own = scene.published.since(-1)[0]
     frames = [wire.encode(far, signer(8)), wire.encode(far), b"junk", wire.encode(own, signer(9))]
     topic = topics.proof(FLEET, "v1", 1)
     packets = [*((topic, frame) for frame in frames), (update_topic(), wire.encode(make_update()))]
     receipts = asyncio.run(scene.play(packets))
     assert [r.verdict for r in receipts] == ["accepted"]
-    assert len(scene.events("noise")) == 3
-    assert {e["leaf"] for e in scene.events("noise")} == {"proof"}
+    assert len(scene.events("malformed")) == 3
+    assert {e["leaf"] for e in scene.events("malformed")} == {"proof"}
 
 
 def test_an_update_in_chunks_is_judged_once_when_it_is_whole(tmp_path, make_update):
@@ -340,7 +340,7 @@ def test_a_damaged_chunk_is_noise(tmp_path, make_update):
     chunk[-1] ^= 1
     scene = Scene(tmp_path, accept)
     assert asyncio.run(scene.play([(update_topic(), bytes(chunk))])) == []
-    assert "CRC-32" in scene.events("noise")[0]["detail"]
+    assert "CRC-32" in scene.events("malformed")[0]["detail"]
 
 
 def assembled(scene, below):
@@ -361,7 +361,7 @@ def test_what_is_too_large_for_a_packet_is_retained_in_chunks(tmp_path):
     scene = Scene(tmp_path, None, max_payload_bytes=400)
     layout = Layout.flat(1000)
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
-    scene.published = Published(values, layout, Int8(), lineage="one")
+    scene.published = Published(values, layout, Int8(), generation="one")
     scene.published.advance(2 * values)
     asyncio.run(scene.play([]))
     assert all(len(payload) <= 400 for payload in scene.broker.retained.values())
@@ -379,7 +379,7 @@ def test_chunks_that_a_smaller_snapshot_does_not_need_are_taken_away(tmp_path):
     scene = Scene(tmp_path, None, max_payload_bytes=400)
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     layout = Layout.flat(1000)
-    scene.published = Published(values, layout, Float32(), lineage="one")
+    scene.published = Published(values, layout, Float32(), generation="one")
 
     async def scenario():
         playing = asyncio.create_task(scene.play([], wait_s=0.2))

@@ -34,8 +34,8 @@ def config(tmp_path):
     return config_in(tmp_path)
 
 
-def lineage(aggregator):
-    return aggregator.coordinator.published.lineage
+def generation(aggregator):
+    return aggregator.coordinator.published.generation
 
 
 def why(config):
@@ -131,8 +131,8 @@ def test_a_stopped_server_has_a_checkpoint_of_all_that_it_counted(tmp_path, upda
     assert told(config, "aggregator_stopped")[0]["counted_row"] == len(updates)
     again = Aggregator(config_in(tmp_path, aggregator={"kind": "fedbuff", "goal": 7}))
     assert told(config, "aggregator_started")[-1]["replayed"] == 0
-    assert (lineage(again), end(again.coordinator)) == (
-        lineage(aggregator),
+    assert (generation(again), end(again.coordinator)) == (
+        generation(aggregator),
         end(aggregator.coordinator),
     )
 
@@ -152,9 +152,9 @@ def test_rows_that_are_counted_again_under_other_settings_make_versions_of_anoth
     ask(first, *keep(first.journal, updates))
     other = config_in(tmp_path, aggregator={"kind": "fedbuff", "goal": 6})
     second = Aggregator(other)
-    assert (number_of(lineage(first)), number_of(lineage(second))) == (1, 2)
+    assert (number_of(generation(first)), number_of(generation(second))) == (1, 2)
     assert why(config) == ["rows are counted again under other settings"]
-    assert lineage(Aggregator(other)) == lineage(second)
+    assert generation(Aggregator(other)) == generation(second)
     assert order_of(second.snapshot) > order_of(first.snapshot)
 
 
@@ -178,9 +178,9 @@ def test_rows_that_no_trimming_explains_are_damage(tmp_path, updates, caplog, go
         n for e in told(config, "journal_rows_missing") for n in range(e["first"], e["last"] + 1)
     }
     assert missing == set(gone)
-    assert number_of(lineage(second)) > number_of(lineage(first))
+    assert number_of(generation(second)) > number_of(generation(first))
     third = Aggregator(config)  # told once
-    assert lineage(third) == lineage(second)
+    assert generation(third) == generation(second)
     (again,) = keep(third.journal, [updates[gone[0] - 1]])
     assert again == len(updates) + 1
     assert ask(third, again)[0].verdict == "accepted"
@@ -225,10 +225,10 @@ def test_a_restored_state_begins_a_generation_once(config, updates):
     ask(first, *keep(first.journal, updates[:7]))
     config.restored_path.write_text("{}")
     second = Aggregator(config)
-    assert number_of(lineage(second)) == 2
+    assert number_of(generation(second)) == 2
     assert end(second.coordinator) == unbroken(config, updates[:7])
     assert not config.restored_path.exists()
-    assert lineage(Aggregator(config)) == lineage(second)
+    assert generation(Aggregator(config)) == generation(second)
     outcomes = ask(second, *keep(second.journal, updates[7:]))
     assert {o.verdict for o in outcomes} == {"accepted"}  # trained from version 0 of generation 1
 
@@ -238,35 +238,35 @@ def test_who_names_a_later_version_has_it_from_this_server_before_it_lost_that(c
     ask(aggregator, *keep(aggregator.journal, updates[:3]))
 
     async def scene():
-        waiting = asyncio.create_task(aggregator.newer((1, 1)))
+        waiting = asyncio.create_task(aggregator.wait_for_version((1, 1)))
         await asyncio.sleep(0.01)
         assert not waiting.done()
         snapshot, releases = await aggregator.announcement((4, 100))
-        assert (number_of(snapshot.lineage), snapshot.version) == (5, 1)
-        assert [r.lineage for r in releases] == [snapshot.lineage]
-        assert (await waiting).lineage == snapshot.lineage
+        assert (number_of(snapshot.generation), snapshot.version) == (5, 1)
+        assert [r.generation for r in releases] == [snapshot.generation]
+        assert (await waiting).generation == snapshot.generation
 
     asyncio.run(scene())
-    assert lineage(Aggregator(config)) == lineage(aggregator)
+    assert generation(Aggregator(config)) == generation(aggregator)
     assert "is out already" in why(config)[0]
 
 
 def test_on_a_full_disk_nobody_hears_of_a_generation_that_is_not_on_it(config, updates):
     aggregator = Aggregator(config)
     ask(aggregator, *keep(aggregator.journal, updates[:3]))
-    folder, before = config.checkpoint_folder, lineage(aggregator)
+    folder, before = config.checkpoint_folder, generation(aggregator)
     folder.rename(folder.with_name("aside"))
     folder.write_bytes(b"")
 
     async def scene():
-        asking = asyncio.create_task(aggregator.newer((4, 100)))
+        asking = asyncio.create_task(aggregator.wait_for_version((4, 100)))
         await asyncio.sleep(0.05)
         snapshot, (*_, newest) = await aggregator.announcement(BEFORE_ALL)
-        assert {snapshot.lineage, newest.lineage} == {before}
+        assert {snapshot.generation, newest.generation} == {before}
         folder.unlink()
         return await asyncio.wait_for(asking, 10)
 
-    assert number_of(asyncio.run(scene()).lineage) > 4
+    assert number_of(asyncio.run(scene()).generation) > 4
     shutil.rmtree(folder)
 
 
@@ -275,7 +275,7 @@ def test_numbers_go_on_though_all_else_was_set_aside(config, updates):
     ask(first, *keep(first.journal, updates[:3]))
     set_aside(config)
     second = Aggregator(config)
-    assert (number_of(lineage(second)), second.coordinator.version) == (2, 0)
+    assert (number_of(generation(second)), second.coordinator.version) == (2, 0)
     assert (why(config), told(config, "journal_lost")) == ([], [])
 
 
@@ -289,7 +289,7 @@ def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, update
         log.write("online", vehicle="mallory", boot="b", version=0, ends={"row": row}, **said)
         again = Aggregator(config)
         assert again.told == len(updates)
-        assert lineage(again) == lineage(first)
+        assert generation(again) == generation(first)
     assert told(config, "journal_lost") == []
     assert len(told(config, "accepted")) == len(updates) - 1
 
@@ -299,5 +299,5 @@ def test_events_may_be_deleted_at_any_time(config, updates):
     ask(first, *keep(first.journal, updates))
     (config.state / "events.jsonl").unlink()
     second = Aggregator(config)
-    assert lineage(second) == lineage(first)
+    assert generation(second) == generation(first)
     assert (told(config, "accepted"), told(config, "journal_lost")) == ([], [])

@@ -86,20 +86,20 @@ def feature_sums() -> bytes:
     """Of 320 frames' features, all whole multiples of 1/16: no processor rounds them otherwise."""
     numbers = np.arange(320 * 24) * 7919 % 61 - 30
     features, labels = numbers.reshape(320, 24) / 16, np.arange(320) * 7 % 10
-    body = closed_form.FeatureSums.of(features, labels, 10).packed(b"golden-0")
+    body = closed_form.SufficientStatistics.of(features, labels, 10).packed(b"golden-0")
     message = wire.decode(update("int8"))
     return wire.encode(replace(message, codec=closed_form.KIND, body=body), SIGNER)
 
 
-def lineage() -> bytes:
+def generation() -> bytes:
     """Of an update, which older ones do not tell; an older release or status lacks its last field too."""
     message = wire.decode(update("int8"))
-    return wire.encode(replace(message, lineage="4f2ac01d"), SIGNER)
+    return wire.encode(replace(message, generation="4f2ac01d"), SIGNER)
 
 
 def parts() -> bytes:
     """Of an update that says what its values mean, and from which bits it was trained."""
-    message = wire.decode(lineage())
+    message = wire.decode(generation())
     named = {"parts": bytes(range(6)), "base_sha256": digest(vector())[:8]}
     return wire.encode(replace(message, **named), SIGNER)
 
@@ -116,9 +116,9 @@ def limit() -> bytes:
     return wire.encode(replace(wire.decode(release()), max_staleness=50), SIGNER)
 
 
-def ends() -> bytes:
+def outcomes() -> bytes:
     message = wire.decode(status())
-    return wire.encode(replace(message, ends={"accepted": 12, "expired age": 1}), SIGNER)
+    return wire.encode(replace(message, outcomes={"accepted": 12, "expired age": 1}), SIGNER)
 
 
 def receipt() -> bytes:
@@ -144,12 +144,12 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "receipt": receipt,
     "receipt-detail": receipt_detail,
     "status": status,
-    "update-lineage": lineage,
+    "update-generation": generation,
     "update-parts": parts,
     "release-limit": limit,
     "release-parts": release_parts,
     "snapshot-parts": snapshot_parts,
-    "status-ends": ends,
+    "status-ends": outcomes,
     "unsigned": lambda: wire.encode(wire.decode(receipt())),
     "chunk": lambda: chunks.split(update("float32"), 1000)[1],
 }

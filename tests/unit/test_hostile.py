@@ -181,7 +181,7 @@ def test_a_flood_neither_owns_the_model_nor_makes_honest_updates_stale(kind):
         aggregator,
         SGD().build(size),
         release_codec=Int8(),
-        lineage="1-a",
+        generation="1-a",
     )
 
     def send(vehicle, number, base, value):

@@ -14,7 +14,7 @@ from fleetfl.protocol.chunks import split
 from fleetfl.protocol.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.protocol.signing import Keyring, OneKey
 from fleetfl.releases.frame_bounds import max_frame_bytes
-from fleetfl.releases.versions import Held
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.transport import memory
 from fleetfl.vectors import Layout
 from tests.agent_at_work import (
@@ -138,7 +138,7 @@ def test_strangers_packets_are_counted_and_not_written_out(tmp_path):
     packets = [(update_topic(f"s{n % 150}"), b"junk") for n in range(300)]
     assert asyncio.run(scene.play(packets)) == []
     assert scene.gateway.malformed.total == 300
-    assert len(scene.events("noise")) == 20
+    assert len(scene.events("malformed")) == 20
     assert scene.broker.num_unacknowledged("gateway") == 0
 
 
@@ -358,7 +358,7 @@ def test_a_stored_frame_of_another_format_is_settled_like_any_other(outbox, make
 
 def test_what_a_damaged_outbox_holds_is_left_out(outbox):
     update = Update("v1", "x", 1, 0, VEHICLE_LAYOUT.fingerprint, 1, 1, 0, 0, 0.5, "float32", b"")
-    held = Held("l", 1, bytes(32), np.ones(4, np.float32))
+    held = CurrentRelease("l", 1, bytes(32), np.ones(4, np.float32))
     outbox.put(update, b"FFL\x02", residual=np.ones(4, np.float32), memory=Memory(3), held=held)
     for content in (b"", b"odd", b"\x91" * 2000, "text", 7, 0.5):
         outbox.db.execute("UPDATE residual SET packed = ?", (content,))

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.fuzz_statistics import Fuzzer
 from fleetfl import closed_form
 from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.closed_form import FRACTION_BITS, Config, FeatureSums, features_of
+from fleetfl.closed_form import FRACTION_BITS, Config, SufficientStatistics, features_of
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator, Refusal
 from fleetfl.server_optimizers.sgd import Config as SGD
@@ -28,7 +28,7 @@ def frames(seed, num=FRAMES):
 
 def sums(seed=0, num=FRAMES, shift=0):
     features, labels = frames(seed, num)
-    return FeatureSums.of(features, (labels + shift) % CLASSES, CLASSES)
+    return SufficientStatistics.of(features, (labels + shift) % CLASSES, CLASSES)
 
 
 def accuracy(vector):
@@ -77,13 +77,13 @@ def run(submit, lie=None, first=False):
 
 
 def scaled(found, times):
-    return FeatureSums(found.gram * times, found.cross * times)
+    return SufficientStatistics(found.gram * times, found.cross * times)
 
 
 def spread():
     """Features thousands of times as long as any backbone's, to drown those of the others."""
     features, labels = frames(50)
-    return FeatureSums.of(features * 2.0**12, (labels + 1) % CLASSES, CLASSES)
+    return SufficientStatistics.of(features * 2.0**12, (labels + 1) % CLASSES, CLASSES)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -102,7 +102,7 @@ def raised(gram=(), cross=(), by=1 << FRACTION_BITS):
         gram_values[at] += by
     for at in cross:
         cross_values[at] += by
-    return FeatureSums(gram_values, cross_values)
+    return SufficientStatistics(gram_values, cross_values)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def raised(gram=(), cross=(), by=1 << FRACTION_BITS):
         (raised(cross=[(WIDTH, 0)]), "add up"),
         (raised(gram=[-1], by=16), "add up"),
         (raised(cross=[(WIDTH, 0), (WIDTH, 0), (WIDTH, 1)], by=-8), "add up"),
-        (FeatureSums(sums(7).gram, np.roll(sums(7).cross, 1, axis=0)), "add up"),
+        (SufficientStatistics(sums(7).gram, np.roll(sums(7).cross, 1, axis=0)), "add up"),
     ],
 )
 def test_statistics_that_no_frames_have_are_refused_and_change_nothing(submit, lie, says):
@@ -134,7 +134,7 @@ def singular(cls, mean, square):
     gram[-1, -1] = cross[-1, cls] = num
     cross[0, cls] = gram[0, -1] = mean * num
     gram[0, 0] = square
-    return FeatureSums(gram[np.triu_indices(WIDTH + 1)], cross)
+    return SufficientStatistics(gram[np.triu_indices(WIDTH + 1)], cross)
 
 
 def test_two_who_conspire_to_leave_less_than_nothing_stop_no_server(submit):
@@ -173,8 +173,8 @@ def test_statistics_that_come_again_after_newer_ones_are_not_taken_back(submit):
     coordinator = server(vehicles=2)
     old = {"captured_from": 100, "captured_to": 200}
     assert submit(coordinator, "v1", sums(1), **old).verdict == "accepted"
-    newer = {"captured_from": 300, "captured_to": 400}
-    assert submit(coordinator, "v1", sums(2), boot="c", **newer).verdict == "accepted"
+    wait_for_version = {"captured_from": 300, "captured_to": 400}
+    assert submit(coordinator, "v1", sums(2), boot="c", **wait_for_version).verdict == "accepted"
     coordinator.ledger.forget_before(100)
     outcome = submit(coordinator, "v1", sums(1), **old)
     assert (outcome.verdict, outcome.reason) == ("refused", Refusal.DECLINED)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from safetensors.torch import load_file, save_file
 
 from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.closed_form import ClosedFormHead, FeatureSums, features_of
+from fleetfl.closed_form import ClosedFormHead, SufficientStatistics, features_of
 from fleetfl.closed_form import Config as ClosedForm
 from fleetfl.codecs import CodecError, decoder
 from fleetfl.codecs.float32 import Config as Float32
@@ -71,7 +71,7 @@ def coordinator(layout=OURS, **more):
         FedBuff(goal=2).build(layout.size),
         Sgd().build(layout.size),
         release_codec=Float32(),
-        lineage="one",
+        generation="one",
         **more,
     )
 
@@ -153,7 +153,7 @@ def test_an_update_that_says_nothing_of_its_meaning_is_refused(update_of):
 @pytest.mark.parametrize("kind", ["release", "snapshot"])
 def test_a_vehicle_refuses_the_release_of_another_model_by_name(part, kind):
     vector = np.zeros(OURS.size, np.float32)
-    server = Published(vector, OURS, Float32(), lineage="one")
+    server = Published(vector, OURS, Float32(), generation="one")
     follower = Follower(other_in(part))
     with pytest.raises(ReleaseError, match=rf"model differs in {part} \(this vehicle's: "):
         follower.adopt(server.whole()) if kind == "snapshot" else follower.missing(
@@ -177,7 +177,7 @@ def test_sums_are_of_the_same_features_only_if_the_whole_model_is_the_same(part)
 def test_sums_of_other_features_are_refused():
     vector = np.zeros(OURS.size, np.float32)
     head = ClosedFormHead(ClosedForm(vehicles=2), OURS, vector)
-    sums = FeatureSums.of(np.eye(3), np.array([0, 1, 0]), 2)
+    sums = SufficientStatistics.of(np.eye(3), np.array([0, 1, 0]), 2)
     head.put("v1", sums.packed(features_of(vector, OURS)), 3)
     with pytest.raises(CodecError, match="sums of features"):
         head.put("v2", sums.packed(features_of(vector, other_in("weights"))), 3)
@@ -185,7 +185,7 @@ def test_sums_of_other_features_are_refused():
 
 def test_sums_that_an_older_version_took_are_there_after_it_is_restored():
     vector = np.zeros(OURS.size, np.float32)
-    sums = FeatureSums.of(np.eye(3), np.array([0, 1, 0]), 2)
+    sums = SufficientStatistics.of(np.eye(3), np.array([0, 1, 0]), 2)
     older = ClosedFormHead(ClosedForm(vehicles=2), OURS.plain, vector)
     older.put("v1", sums.packed(features_of(vector, OURS.plain)), 3)
     head = ClosedFormHead(ClosedForm(vehicles=2), OURS, vector)
@@ -437,7 +437,7 @@ def test_an_update_of_the_default_model_is_one_packet(model_config, tmp_path):
         loss=0.5,
         codec="spectral",
         body=codec.encode(delta),
-        lineage="10-a1b2c3",
+        generation="10-a1b2c3",
         parts=layout.parts,
         base_sha256=bytes(8),
     )

@@ -27,7 +27,7 @@ SETTINGS = {"fleet": "f", "seed": 1, "model": {"classes": ["a", "b", "c"]}}
 def release(registry, layout, vector, version, **fields):
     registrar = Registrar(registry, Config(), SETTINGS)
     record = Record(
-        lineage="one",
+        generation="one",
         version=version,
         parent=f"one/{version - 1}" if version else None,
         sha256=digest(vector).hex(),

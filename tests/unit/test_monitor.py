@@ -19,7 +19,7 @@ from actors.monitoring.monitor import Monitor
 from actors.monitoring.status import StatusError, look, summary, troubles
 from actors.monitoring.status_table import rendered
 from actors.ports import free_ports
-from actors.roster import Roster
+from actors.roster import VehicleDirectory
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Status
 
@@ -31,7 +31,7 @@ ENDS = {"accepted": 9, "expired count": 2, "refused stale": 1}
 
 @pytest.fixture
 def roster():
-    fleet = Roster()
+    fleet = VehicleDirectory()
     now = time.time()
     fleet.note(Status("v1", "b", "online", 5, 10, 20, 1, "", b""), at=now - 3)
     fleet.note(Status("v2", "b", "online", 2, 10, 20, 4, "no release [yet]", b"", ENDS), at=now)
@@ -183,7 +183,7 @@ def test_what_keeps_a_server_from_its_work_is_a_failure_and_is_named(aggregator,
 def test_the_status_shows_who_is_refused_and_who_was_never_heard(aggregator, roster):
     roster.refuse("v2", "v2 is revoked: removed was keys/v2.pub")
     roster.refuse("v8", "v8 is not listed")
-    fleet = Roster(roster.shown(listed=["v9"]))
+    fleet = VehicleDirectory(roster.shown(listed=["v9"]))
     with answering(lambda: {"aggregator": aggregator.collected()}, fleet) as url:
         about = summary(look(url))
     states = {v["vehicle"]: v["state"] for v in about["vehicles"]}

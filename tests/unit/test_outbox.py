@@ -5,7 +5,7 @@ import sqlite3
 import numpy as np
 import pytest
 
-from fleetfl.releases.versions import Held
+from fleetfl.releases.versions import CurrentRelease
 from fleetfl.vectors import Layout, digest
 from vehicle_agent.outbox import (
     Config,
@@ -15,7 +15,7 @@ from vehicle_agent.outbox import (
     OutboxError,
     Produced,
     Waiting,
-    useless,
+    expired_updates,
 )
 
 pytestmark = pytest.mark.unit
@@ -30,9 +30,11 @@ class Clock:
 
 @pytest.fixture
 def put(make_update):
-    def put(box, sequence, frame=b"x", *, boot="a", base=0, lineage="one", layout=bytes(8), **keep):
+    def put(
+        box, sequence, frame=b"x", *, boot="a", base=0, generation="one", layout=bytes(8), **keep
+    ):
         update = make_update(
-            boot=boot, sequence=sequence, base_version=base, lineage=lineage, layout=layout
+            boot=boot, sequence=sequence, base_version=base, generation=generation, layout=layout
         )
         box.put(update, frame, **keep)
 
@@ -68,7 +70,7 @@ def test_an_end_is_noted_once_and_stays_on_record(tmp_path, put):
     assert box.frame("a", 0) is None
     for _ in range(2):
         assert names(box) == [("a", 1)]
-        assert box.ends == {"accepted": 1, "refused stale": 1, "expired age": 1}
+        assert box.outcomes == {"accepted": 1, "refused stale": 1, "expired age": 1}
         record = box.produced()
         assert [(p.sequence, p.verdict, p.reason) for p in record] == [
             (0, "accepted", ""),
@@ -89,7 +91,7 @@ def test_the_record_keeps_the_newest_ends_and_all_that_waits(tmp_path, put):
         if sequence:
             box.resolve("a", sequence, "accepted")
     assert [p.sequence for p in box.produced()] == [0, 7, 8, 9]
-    assert box.ends == {"accepted": 9}
+    assert box.outcomes == {"accepted": 9}
     box.close()
 
 
@@ -99,7 +101,7 @@ def test_what_training_goes_on_from_is_that_of_the_newest_update_over_a_restart(
     layout, other = model.fingerprint, other_model.fingerprint
     assert (box.residual(layout), box.held(model), box.memory()) == (None, None, Memory())
     vector = np.float32([1, 2, 3])
-    held = Held("one", 7, digest(vector), vector)
+    held = CurrentRelease("one", 7, digest(vector), vector)
     memory = Memory(2, 512, [1.0, 4.0])
     put(box, 0, layout=layout, residual=np.ones(3, np.float32), memory=Memory(1, 256, [1.0, 2.0]))
     put(box, 1, layout=layout, residual=np.full(3, 0.1, np.float32), memory=memory, held=held)
@@ -108,7 +110,7 @@ def test_what_training_goes_on_from_is_that_of_the_newest_update_over_a_restart(
     np.testing.assert_array_equal(box.residual(layout), np.full(3, 0.1, np.float32))
     assert box.memory() == memory
     found = box.held(model)
-    assert (found.lineage, found.version, found.sha256) == ("one", 7, held.sha256)
+    assert (found.generation, found.version, found.sha256) == ("one", 7, held.sha256)
     np.testing.assert_array_equal(found.vector, vector)
     assert (box.residual(other), box.held(other_model)) == (None, None)
     box.db.execute("UPDATE whole SET vector = zeroblob(12)")
@@ -144,12 +146,12 @@ def test_age_is_what_agents_ran_since_and_no_date(tmp_path, put):
     box.close()
 
 
-def waiting(sequence, *, base=0, num_bytes=10, age_s=0.0, lineage="one"):
-    return Waiting("a", sequence, lineage, base, num_bytes, age_s)
+def waiting(sequence, *, base=0, num_bytes=10, age_s=0.0, generation="one"):
+    return Waiting("a", sequence, generation, base, num_bytes, age_s)
 
 
 def gone(items, newest=None, **bounds):
-    found = useless(items, Config(**bounds), newest)
+    found = expired_updates(items, Config(**bounds), newest)
     return [(item.sequence, reason) for item, reason in found]
 
 
@@ -160,11 +162,11 @@ def test_within_the_bounds_nothing_goes():
 
 
 def test_what_is_too_old_or_can_never_count_goes():
-    """Newest is 60 and 50 are allowed: base 10 still counts, 9 does not; another lineage is not judged."""
+    """Newest is 60 and 50 are allowed: base 10 still counts, 9 does not; another generation is not judged."""
     items = [
         waiting(0, base=9),
         waiting(1, base=10),
-        waiting(2, base=0, lineage="another"),
+        waiting(2, base=0, generation="another"),
         waiting(3, base=0, age_s=101),
     ]
     assert gone(items, Newest("one", 60, 50), max_age_s=100) == [(0, "stale"), (3, "age")]
@@ -208,7 +210,7 @@ def test_what_turns_read_only_is_an_error_and_goes_on_when_it_is_mended(tmp_path
         put(box, 1)
     with pytest.raises(OutboxError):
         box.resolve("a", 0, "accepted")
-    assert (names(box), box.ends) == ([("a", 0)], {})
+    assert (names(box), box.outcomes) == ([("a", 0)], {})
     box.db.execute("PRAGMA query_only = OFF")
     put(box, 1)
     assert box.resolve("a", 0, "accepted")

@@ -16,7 +16,7 @@ import pytest
 
 from fleetfl.codecs.top_signs import Config as TopSigns
 from fleetfl.protocol.messages import Update
-from fleetfl.releases.versions import Follower, Held, Published
+from fleetfl.releases.versions import CurrentRelease, Follower, Published
 from fleetfl.vectors import Layout, digest
 from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.outbox import MOST_ENDS, Config, Memory, Outbox, OutboxError, Produced
@@ -32,7 +32,7 @@ class History:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         start = self.noise(-1)
-        self.published = Published(start, layout, TopSigns(keep=0.2), lineage="one")
+        self.published = Published(start, layout, TopSigns(keep=0.2), generation="one")
         self.follower = Follower(layout)
         self.follower.adopt(self.published.whole())
         self.feedback = ErrorFeedback(TopSigns(keep=0.2).build(layout), layout.size, decay=0.9)
@@ -41,7 +41,7 @@ class History:
     def noise(self, seed: int) -> np.ndarray:
         return np.random.default_rng(seed + 1).normal(size=self.layout.size).astype(np.float32)
 
-    def next(self) -> tuple[Update, np.ndarray, Memory, Held]:
+    def next(self) -> tuple[Update, np.ndarray, Memory, CurrentRelease]:
         """What `Outbox.put` is given for the next update."""
         packed = self.feedback.pack(self.noise(2 * self.number))
         self.feedback.residual = packed.residual
@@ -92,7 +92,7 @@ class History:
         np.testing.assert_array_equal(box.residual(self.layout.fingerprint), residual)
         kept = box.held(self.layout)
         assert kept is not None
-        assert (kept.lineage, kept.version, kept.sha256) == ("one", held.version, held.sha256)
+        assert (kept.generation, kept.version, kept.sha256) == ("one", held.version, held.sha256)
 
 
 def written_bytes() -> int:
@@ -186,17 +186,17 @@ def test_a_version_that_came_by_steps_is_kept_by_steps_until_the_whole_is_shorte
 
 
 def test_another_version_with_the_same_bits_is_known_by_its_name(tmp_path, make_update):
-    """A server that counts on under another lineage."""
+    """A server that counts on under another generation."""
     vector = np.float32([1, 2, 3])
     box = Outbox(tmp_path / "outbox.db")
-    for sequence, lineage in enumerate(("one", "two")):
-        held = Held(lineage, 4 + sequence, digest(vector), vector)
+    for sequence, generation in enumerate(("one", "two")):
+        held = CurrentRelease(generation, 4 + sequence, digest(vector), vector)
         layout = Layout.flat(3)
         box.put(make_update(sequence=sequence, layout=layout.fingerprint), b"x", held=held)
     box.close()
     box = Outbox(tmp_path / "outbox.db")
     kept = box.held(Layout.flat(3))
-    assert (kept.lineage, kept.version) == ("two", 5)
+    assert (kept.generation, kept.version) == ("two", 5)
     box.close()
 
 
@@ -214,7 +214,7 @@ def test_what_is_damaged_within_is_lost_by_itself(tmp_path, caplog):
     box.db.execute("UPDATE state SET value = ?", (b"\x93noise",))
     box.close()
     box = Outbox(path)
-    assert (box.memory(), box.ends, len(box)) == (Memory(), {}, 3)
+    assert (box.memory(), box.outcomes, len(box)) == (Memory(), {}, 3)
     history.goes_on(box)
     assert box.memory().num_trained == 4
     box.close()
@@ -225,10 +225,10 @@ def test_ends_are_no_more_than_a_status_can_say(tmp_path, make_update):
     for sequence in range(MOST_ENDS + 5):
         box.put(make_update(boot="a", sequence=sequence), b"x")
         box.resolve("a", sequence, "refused", f"{sequence} {'x' * 100}"[:64])
-    assert len(box.ends) == MOST_ENDS + 1
-    assert box.ends["refused other"] == 5
-    assert max(map(len, box.ends)) <= 64
-    assert sum(box.ends.values()) == MOST_ENDS + 5
+    assert len(box.outcomes) == MOST_ENDS + 1
+    assert box.outcomes["refused other"] == 5
+    assert max(map(len, box.outcomes)) <= 64
+    assert sum(box.outcomes.values()) == MOST_ENDS + 5
     box.close()
 
 
@@ -278,7 +278,7 @@ def test_an_outbox_of_the_version_before_goes_on_with_all_that_it_has(tmp_path, 
         box = Outbox(path, now=lambda: 10.0)
         assert [(w.name, w.age_s, w.base_version) for w in box.waiting()] == [(("a", 1), 100.0, 3)]
         assert box.frame("a", 1) == bytes(1_340)
-        assert box.ends == {"refused stale": 1, "accepted": 7}
+        assert box.outcomes == {"refused stale": 1, "accepted": 7}
         assert box.produced() == [
             Produced(8, "a", 0, "refused", "stale"),
             Produced(9, "a", 1, None, ""),
@@ -286,7 +286,7 @@ def test_an_outbox_of_the_version_before_goes_on_with_all_that_it_has(tmp_path, 
         np.testing.assert_array_equal(box.residual(model.fingerprint), residual)
         held = box.held(model)
         assert held is not None
-        assert (held.lineage, held.version) == ("one", 3)
+        assert (held.generation, held.version) == ("one", 3)
         np.testing.assert_array_equal(held.vector, vector)
         assert box.memory() == Memory(2, 12, [0.0])
         assert box.db.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)
@@ -295,7 +295,7 @@ def test_an_outbox_of_the_version_before_goes_on_with_all_that_it_has(tmp_path, 
     box.put(make_update(boot="b"), b"x")
     box.resolve("b", 0, "accepted")
     box.resolve("a", 1, "accepted")
-    assert (box.ends["accepted"], box.produced()) == (9, [])
+    assert (box.outcomes["accepted"], box.produced()) == (9, [])
     box.put(make_update(boot="b", sequence=1), b"x")
     assert [p.id for p in box.produced()] == [11]
     box.close()

@@ -75,7 +75,7 @@ def test_rows_for_nobody_are_an_error() -> None:
 
 @pytest.mark.parametrize("kind", available("sim.partitions"))
 def test_every_kind_of_shares_deals_the_drone_world(kind: str, tmp_path: Path) -> None:
-    dataset = DroneWorld.model_validate({"shares": {"kind": kind}})
+    dataset = DroneWorld.model_validate({"partition": {"kind": kind}})
     dataset.check(world.CLASSES)
     tables = dataset.sensors([Weather(condition="fog")] * 6, tmp_path, seed=3)
     for table in tables:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 
 pytestmark = pytest.mark.unit
 
@@ -30,7 +30,7 @@ async def asked(questions, numbers):
 def test_what_is_asked_meanwhile_shares_the_next_call():
     async def scenario():
         oracle = Oracle()
-        questions = Questions(oracle.answers)
+        questions = CallCoalescer(oracle.answers)
         tasks = await asked(questions, [1]) + await asked(questions, [2, 3, 4])
         assert oracle.calls == [[1]]
         oracle.may.release()
@@ -44,7 +44,7 @@ def test_what_is_asked_meanwhile_shares_the_next_call():
 def test_an_error_is_for_whom_it_concerns():
     async def scenario():
         oracle = Oracle()
-        questions = Questions(oracle.answers)
+        questions = CallCoalescer(oracle.answers)
         first, *others = await asked(questions, [1]) + await asked(questions, [2, 13])
         oracle.may.release()
         oracle.may.release()
@@ -65,7 +65,7 @@ def test_a_failed_call_fails_those_in_it_and_no_later_ones():
                 raise ConnectionError("away")
             return numbers
 
-        questions = Questions(answers)
+        questions = CallCoalescer(answers)
         with pytest.raises(ConnectionError):
             await questions.answer(1)
         fails = False
@@ -77,7 +77,7 @@ def test_a_failed_call_fails_those_in_it_and_no_later_ones():
 def test_who_gave_up_keeps_nobody_from_an_answer():
     async def scenario():
         oracle = Oracle()
-        questions = Questions(oracle.answers)
+        questions = CallCoalescer(oracle.answers)
         (first,) = await asked(questions, [1])
         gone, second = await asked(questions, [2, 3])
         gone.cancel()

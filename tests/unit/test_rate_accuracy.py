@@ -85,11 +85,11 @@ def test_small_bench_with_real_training_repeats_itself_and_goes_on_where_it_was(
         "seed": 3,
         "model": {"classes": list(CLASSES), "precision": "float32"},
         "server": {"aggregator": {"kind": "fedbuff", "goal": 2}},
-        "vehicle": {"trainer": {"local_steps": 1, "batch_size": 4, "patches_kept": 0.5}},
+        "vehicle": {"trainer": {"local_steps": 1, "batch_size": 4, "patch_keep_rate": 0.5}},
         "sim": {
             "runs": str(tmp_path / "runs"),
             "num_vehicles": 3,
-            "dataset": {"kind": "drone_world", "num_factory": 60, "num_held_out": 20},
+            "dataset": {"kind": "drone_world", "num_initial": 60, "num_held_out": 20},
             "weathers": [{"condition": "fog"}],
             "stop": {"releases": 1},
         },

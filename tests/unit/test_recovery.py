@@ -115,7 +115,7 @@ def test_dying_after_any_row_changes_no_bit_and_no_line(tmp_path, updates, count
     rows = keep(Journal(config.journal_path), updates)
     second = Aggregator(config)
     outcomes = ask(second, *rows)
-    assert second.coordinator.published.lineage == first.coordinator.published.lineage
+    assert second.coordinator.published.generation == first.coordinator.published.generation
     assert end(second.coordinator) == unbroken(config, updates)
     fresh = {o.verdict for n, o in enumerate(outcomes) if n >= counted and n != 5}
     assert fresh <= {"accepted"}
@@ -142,8 +142,8 @@ def test_dying_leaves_every_release_on_disk_with_what_it_was_made_of(
     assert made_of == [[], [0, 1, 2], [3, 4, 6], [7, 8, 9], [10, 11, 12]]
     released = {e["version"]: e["sha256"] for e in told(config, "released")}
     assert {record.version: record.sha256 for record in records} == released
-    lineage = second.coordinator.published.lineage
-    assert [record.parent for record in records] == [None, *(f"{lineage}/{v}" for v in range(4))]
+    generation = second.coordinator.published.generation
+    assert [record.parent for record in records] == [None, *(f"{generation}/{v}" for v in range(4))]
     assert {record.config for record in records} == {second.registrar.fingerprint}
     assert config.releases.config(records[0].config)["aggregator"]["goal"] == 3
 
@@ -243,18 +243,18 @@ def test_a_damaged_row_is_passed_over_loudly_and_versions_get_another_name(
     second = Aggregator(config)
     assert "row 2" in caplog.text
     assert "is DAMAGED" in caplog.text
-    assert second.coordinator.published.lineage != first.coordinator.published.lineage
+    assert second.coordinator.published.generation != first.coordinator.published.generation
     with pytest.raises(JournalError, match="has no row 2"):
         ask(second, rows[1])
     (again,) = keep(second.journal, [updates[1]])
     (outcome,) = ask(second, again)
     assert (outcome.verdict, outcome.released) == ("accepted", True)
     records = [entry.record for entry in config.releases.entries()]
-    name = second.coordinator.published.lineage
+    name = second.coordinator.published.generation
     # The lost row may have been counted: nobody knows whether this is the version 0 that was published.
     assert (f"{name}/0", records[0].name) in {(r.name, r.parent) for r in records}
     third = Aggregator(config)
-    assert third.coordinator.published.lineage == second.coordinator.published.lineage
+    assert third.coordinator.published.generation == second.coordinator.published.generation
     assert end(third.coordinator) == end(second.coordinator)
 
 

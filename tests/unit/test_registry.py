@@ -20,9 +20,9 @@ def vector(version):
     return np.arange(10, dtype=np.float32) * np.float32(0.1) + version
 
 
-def record(version, lineage="one", **fields):
+def record(version, generation="one", **fields):
     defaults = {
-        "parent": f"{lineage}/{version - 1}" if version else None,
+        "parent": f"{generation}/{version - 1}" if version else None,
         "sha256": digest(vector(version)).hex(),
         "layout": LAYOUT.fingerprint.hex(),
         "num_values": LAYOUT.size,
@@ -32,7 +32,7 @@ def record(version, lineage="one", **fields):
         "config": "c0ffee",
         "code": "0.1.0 abc",
     }
-    return Record(lineage=lineage, version=version, **{**defaults, **fields})
+    return Record(generation=generation, version=version, **{**defaults, **fields})
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def fill(registry, versions, **config):
     return one
 
 
-def versions(registry, lineage="one"):
-    return sorted(registry.paths(lineage))
+def versions(registry, generation="one"):
+    return sorted(registry.paths(generation))
 
 
 def test_a_release_comes_back_to_the_bit_with_its_record(tmp_path):
@@ -225,7 +225,7 @@ def test_releases_are_found_by_the_names_that_people_use(registry):
     renamed = registrar(registry)
     renamed.add(record(2, "two", created=1.9e9), LAYOUT, vector(2))
     renamed.flush()
-    assert registry.find("2").record.lineage == "two"
+    assert registry.find("2").record.generation == "two"
     with pytest.raises(
         RegistryError, match=r"1 is not in .*: there are one/0, one/1, one/2, two/2$"
     ):

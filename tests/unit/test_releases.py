@@ -24,9 +24,9 @@ def codec_config(kind):
     return importlib.import_module(f"fleetfl.codecs.{kind}").Config()
 
 
-def published(codec=None, lineage="one", start=None):
+def published(codec=None, generation="one", start=None):
     start = np.zeros(LAYOUT.size, np.float32) if start is None else start
-    return Published(start, LAYOUT, codec or Int8(), lineage=lineage)
+    return Published(start, LAYOUT, codec or Int8(), generation=generation)
 
 
 def following(server):
@@ -104,7 +104,7 @@ def test_release_names_what_it_is_against():
     server = published()
     assert [r.base_version for r in server.since(-1)] == [-1]
     release = server.advance(np.ones(LAYOUT.size, np.float32))
-    assert (release.version, release.base_version, release.lineage) == (1, 0, "one")
+    assert (release.version, release.base_version, release.generation) == (1, 0, "one")
     assert (release.codec, release.layout) == ("int8", LAYOUT.fingerprint)
     assert release.sha256 == server.whole().sha256
 
@@ -191,10 +191,10 @@ def test_old_and_repeated_news_are_had_already():
 
 @pytest.mark.parametrize(("before", "after"), [("one", "1-b"), ("1-a", "2-b"), ("9-a", "10-b")])
 def test_a_lower_version_of_a_later_generation_is_adopted(before, after):
-    server = published(lineage=before)
+    server = published(generation=before)
     released(server, 40)
     follower = following(server)
-    restarted = published(lineage=after, start=np.ones(LAYOUT.size, np.float32))
+    restarted = published(generation=after, start=np.ones(LAYOUT.size, np.float32))
     (news,) = restarted.since(-1)
     assert not follower.has(news)
     assert follower.missing(news) is None
@@ -216,7 +216,7 @@ def test_a_lower_version_of_a_later_generation_is_adopted(before, after):
 )
 def test_nothing_that_stands_before_what_was_held_is_taken(before, after, version):
     """A lower generation, or a lower version in one of the same number; names without a number are 0."""
-    server, other = published(lineage=before), published(lineage=after)
+    server, other = published(generation=before), published(generation=after)
     newest = released(server, 40)
     difference = released(other, version)
     follower, restarted = following(server), Follower(LAYOUT, floor=order_of(newest))
@@ -248,10 +248,10 @@ def test_same_version_of_other_bits_is_taken_from_the_snapshot():
 def test_the_server_knows_its_newest_versions_by_their_first_bytes():
     """Two versions back and the newest: 4, 5, 6 of 6. Of older ones it says nothing."""
     server = Published(
-        np.zeros(LAYOUT.size, np.float32), LAYOUT, Int8(), lineage="1-a", max_staleness=2
+        np.zeros(LAYOUT.size, np.float32), LAYOUT, Int8(), generation="1-a", max_staleness=2
     )
     digests = [released(server, 1).sha256[:8] for _ in range(6)]
-    restored = published(lineage="x")
+    restored = published(generation="x")
     restored.restore(server.snapshot())
     for who in (server, restored):
         assert sorted(who.digests) == [4, 5, 6]
@@ -277,7 +277,7 @@ def test_same_version_of_other_bits_is_not_had():
         ({"body": b"junk"}, "expected"),
         ({"codec": "os"}, "codec 'os'"),
         ({"version": 2}, "version 2 of one is a difference against 0, held is version 0 of one"),
-        ({"lineage": "x"}, "version 1 of x is a difference against 0, held is version 0 of one"),
+        ({"generation": "x"}, "version 1 of x is a difference against 0, held is version 0 of one"),
         ({"layout": b"another1"}, f"layout {b'another1'.hex()}, expected .* .this vehicle's"),
     ],
 )
@@ -298,7 +298,7 @@ def test_unfit_snapshot_is_refused():
 
 
 def test_restored_server_goes_on_with_the_same_bits():
-    server, restored = published(), published(lineage="fresh")
+    server, restored = published(), published(generation="fresh")
     released(server, 5)
     follower = following(server)
     restored.restore(server.snapshot())

@@ -25,7 +25,7 @@ KINDS = (
     "accepted",
     "duplicate",
     "refused",
-    "noise",
+    "malformed",
     "online",
     "offline",
     "evaluated",

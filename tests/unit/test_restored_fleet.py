@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from actors.aggregator import Aggregator
-from actors.call_coalescer import Questions
+from actors.call_coalescer import CallCoalescer
 from actors.gateway import Gateway
 from fleetfl.codecs.float32 import Config as Float32
 from fleetfl.events.event_log import EventLog
@@ -33,7 +33,7 @@ async def serving(config, broker):
             0,
             transport=link,
             journal=Journal(config.journal_path),
-            outcome=Questions(aggregator.outcomes_of).answer,
+            outcome=CallCoalescer(aggregator.outcomes_of).answer,
             announcement=aggregator.announcement,
             events=EventLog(config.state / "events.jsonl"),
             keys=config.keys.build("f", config.state),
@@ -115,9 +115,11 @@ def test_a_fleet_that_is_ahead_of_its_server_goes_on_by_itself(tmp_path, monkeyp
                 before = server.coordinator.version
                 assert before < 6
                 await until(lambda: server.coordinator.version >= before + 3, 60)
-                lineage = server.snapshot.lineage
-                assert number_of(lineage) == 2
-                await until(lambda: all(a.adoption.held.lineage == lineage for a in agents), 60)
+                generation = server.snapshot.generation
+                assert number_of(generation) == 2
+                await until(
+                    lambda: all(a.adoption.held.generation == generation for a in agents), 60
+                )
                 await until(lambda: all(a.note == "" for a in agents), 60)
         (began,) = told(config, "generation_began")
         assert ("restored" if witness == "mark" else "is out already") in began["why"]

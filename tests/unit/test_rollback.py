@@ -60,14 +60,14 @@ def test_the_new_version_has_the_old_bits_and_says_where_they_are_from(config, u
     """Goal 3: three versions of 9 updates, one update in the buffer, then version 4 = version 1."""
     aggregator = Aggregator(config)
     counted(aggregator, updates[:10])
-    lineage = aggregator.coordinator.published.lineage
+    generation = aggregator.coordinator.published.generation
     row = go_back(aggregator, "1", "too many false alarms")
     event = answer(config.state, row, patience_s=5)
-    assert (event["version"], event["restores"]) == (4, f"{lineage}/1")
+    assert (event["version"], event["restores"]) == (4, f"{generation}/1")
     aggregator.saving.keep(aggregator.counted, aggregator._state())
     old, new = config.releases.find("1").record, config.releases.find("4").record
     assert new.sha256 == old.sha256 == event["sha256"] == aggregator.snapshot.sha256.hex()
-    assert (new.parent, new.restores) == (f"{lineage}/3", f"{lineage}/1")
+    assert (new.parent, new.restores) == (f"{generation}/3", f"{generation}/1")
     assert (new.reason, new.updates, new.row) == ("too many false alarms", (), row)
     coordinator = aggregator.coordinator
     assert digest(coordinator.params).hex() == old.sha256
@@ -165,7 +165,7 @@ def test_what_cannot_be_rolled_back_to_is_named(config, updates):
     counted(aggregator, updates[:6])
     with pytest.raises(RegistryError, match=r"7 is not in .*registry: there are"):
         go_back(aggregator, "7")
-    path = config.releases.path(aggregator.snapshot.lineage, 1)
+    path = config.releases.path(aggregator.snapshot.generation, 1)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ReleaseFileError, match=r"00000001\.safetensors .* cannot be read"):
         go_back(aggregator, "1")
@@ -209,8 +209,10 @@ def test_two_rollbacks_undo_what_each_of_them_undid(config, updates):
     counted(aggregator, [replace(one, base_version=4) for one in updates[9:12]])
     go_back(aggregator, "0")
     for who in (aggregator, Aggregator(config)):
-        undone = who.coordinator.undone
-        assert [n for n in range(7) if not any(first <= n <= last for first, last in undone)] == [
+        rolled_back = who.coordinator.rolled_back
+        assert [
+            n for n in range(7) if not any(first <= n <= last for first, last in rolled_back)
+        ] == [
             0,
             6,
         ]

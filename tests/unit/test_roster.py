@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from actors import roster
-from actors.roster import MOST_REFUSED, Roster, StatusDiary
+from actors.roster import MOST_REFUSED, StatusDiary, VehicleDirectory
 from fleetfl.events.event_log import Config
 from fleetfl.protocol.messages import Status
 
@@ -21,7 +21,7 @@ def will(boot="b"):
 
 
 def test_a_last_will_changes_the_state_and_keeps_what_was_said_before():
-    fleet = Roster()
+    fleet = VehicleDirectory()
     fleet.note(status(), at=5.0)
     fleet.note(will(), at=9.0)
     seen = fleet.sightings["v1"]
@@ -30,7 +30,7 @@ def test_a_last_will_changes_the_state_and_keeps_what_was_said_before():
 
 
 def test_the_last_will_of_a_process_before_does_not_put_its_successor_offline():
-    fleet = Roster()
+    fleet = VehicleDirectory()
     fleet.note(status(boot="old"), at=1.0)
     fleet.note(status(boot="new"), at=2.0)
     fleet.note(will(boot="old"), at=3.0)
@@ -40,7 +40,7 @@ def test_the_last_will_of_a_process_before_does_not_put_its_successor_offline():
 
 
 def test_what_the_broker_kept_is_no_sign_of_life():
-    fleet = Roster()
+    fleet = VehicleDirectory()
     fleet.note(status(), at=5.0, retained=True)
     assert fleet.sightings["v1"].heard_at is None
     fleet.hear("v1", at=7.0)
@@ -52,7 +52,7 @@ def test_what_the_broker_kept_is_no_sign_of_life():
 
 def test_of_too_many_the_longest_silent_is_forgotten(monkeypatch):
     monkeypatch.setattr(roster, "MOST", 2)
-    fleet = Roster()
+    fleet = VehicleDirectory()
     for at, name in enumerate(("v1", "v2", "v1", "v3")):
         fleet.note(status(name), at=at)
     assert set(fleet.sightings) == {"v1", "v3"}
@@ -61,10 +61,10 @@ def test_of_too_many_the_longest_silent_is_forgotten(monkeypatch):
 def test_vehicles_that_say_as_much_as_they_can_fill_no_memory(monkeypatch):
     """A status may weigh 12 KB. The longest silent are forgotten first, however long they were known."""
     monkeypatch.setattr(roster, "MOST_BYTES", 100_000)
-    fleet = Roster()
+    fleet = VehicleDirectory()
     wordy = {f"{kind:064d}": 1 for kind in range(64)}
     for number in range(100):
-        long = msgspec.structs.replace(status(f"v{number}"), note="x" * 300, ends=wordy)
+        long = msgspec.structs.replace(status(f"v{number}"), note="x" * 300, outcomes=wordy)
         fleet.note(long, at=float(number))
         fleet.note(long, at=float(number))
     assert 5 < len(fleet.sightings) < 20
@@ -75,7 +75,7 @@ def test_vehicles_that_say_as_much_as_they_can_fill_no_memory(monkeypatch):
 
 
 def test_who_is_refused_is_known_by_name_until_it_is_believed():
-    roster = Roster()
+    roster = VehicleDirectory()
     roster.note(status("v1"), at=1.0)
     for name in ("v1", "v2"):
         roster.refuse(name, f"{name} is not listed")
@@ -91,7 +91,7 @@ def test_who_is_refused_is_known_by_name_until_it_is_believed():
 
 
 def test_strangers_fill_no_memory_with_names_that_are_refused():
-    roster = Roster()
+    roster = VehicleDirectory()
     for number in range(3 * MOST_REFUSED):
         roster.refuse(f"v{number}", "x" * 5_000)
     assert len(roster.refused) == MOST_REFUSED

@@ -31,7 +31,7 @@ class Releases:
         body = decoder("float32", Layout.flat(vector.size)).encode(vector)
         self.newest = Snapshot("one", version, bytes(8), digest(vector), "float32", body)
 
-    async def newer(self, than):
+    async def wait_for_version(self, than):
         while self.newest is None or order_of(self.newest) <= than:
             await asyncio.sleep(0.01)
         return self.newest
@@ -62,7 +62,7 @@ def replica(tmp_path, releases, **http):
             },
         }
     )
-    return ServedModel(config, releases.newer)
+    return ServedModel(config, releases.wait_for_version)
 
 
 @pytest.fixture

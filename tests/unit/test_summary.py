@@ -61,7 +61,7 @@ def summary():
         EVENTS,
         start=Measurement(0, 0.4, {"fog": 0.3, "rain": 0.5}),
         end=Measurement(1, 0.6, {"fog": 0.5, "rain": 0.7}),
-        ceiling=None,
+        centralized_baseline=None,
         num_values=1000,
         num_parameters=50_000,
         latencies_s=[0.001] * 99 + [0.1],

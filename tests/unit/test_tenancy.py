@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fleetfl.storage.state_lock import TenancyError, sole
+from fleetfl.storage.state_lock import TenancyError, state_lock
 from fleetfl.transport.memory import Config as Memory
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.run import run
@@ -32,11 +32,11 @@ def test_a_second_server_is_refused_until_the_first_is_killed(tmp_path):
         refusal = pytest.raises(
             TenancyError, match=rf"server\.state: .* another server .*process {holder.pid}"
         )
-        with refusal, sole(tmp_path):
+        with refusal, state_lock(tmp_path):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with sole(tmp_path):
+    with state_lock(tmp_path):
         pass
 
 
@@ -45,17 +45,17 @@ def test_a_second_agent_is_refused(tmp_path, model_config):
     config = VehicleConfig(
         fleet="f", name="v", model=model_config, transport=Memory(), state=tmp_path, sensor=sensor
     )
-    with sole(tmp_path, "vehicle"):
+    with state_lock(tmp_path, "vehicle"):
         with pytest.raises(TenancyError, match=r"vehicle\.state: .* another vehicle"):
             asyncio.run(run(config))
-        with sole(tmp_path):  # a server beside it is another matter
+        with state_lock(tmp_path):  # a server beside it is another matter
             pass
 
 
 def test_no_other_user_looks_into_the_folder(tmp_path):
     (tmp_path / "old").mkdir(mode=0o755)
     for name in ("new", "old"):
-        with sole(tmp_path / name):
+        with state_lock(tmp_path / name):
             assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
             for file in (tmp_path / name).iterdir():
                 assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -69,7 +69,10 @@ def test_a_folder_that_cannot_be_is_an_error_in_words(tmp_path):
         tmp_path / "x\0y",
         tmp_path / ("y" * 300),
     ):
-        with pytest.raises(TenancyError, match=r"server\.state: .* cannot be used"), sole(path):
+        with (
+            pytest.raises(TenancyError, match=r"server\.state: .* cannot be used"),
+            state_lock(path),
+        ):
             pass
 
 
@@ -77,5 +80,5 @@ def test_what_a_lock_file_says_is_nothing_to_go_by(tmp_path):
     """A copy of another server's folder, or anything else that was written there."""
     for content in (b"/tmp\n", b"\xff\xfe\0", b"1\n" * 10_000):
         (tmp_path / "server.lock").write_bytes(content)
-        with sole(tmp_path):
+        with state_lock(tmp_path):
             pass

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fleetfl.closed_form import FeatureSums, features_of, unpacked
+from fleetfl.closed_form import SufficientStatistics, features_of, unpacked
 from fleetfl.models.kept_patches import KeptPatches
 from sim import world
 from vehicle_agent.sensors import Frames
@@ -98,7 +98,7 @@ def test_training_on_half_of_the_patches_repeats_itself_and_leaves_inference_who
 ):
     model = model_config.build(seed=0)
     before, start = model.probabilities(frames.images), model.vector()
-    config = Config(local_steps=2, batch_size=16, patches_kept=0.5)
+    config = Config(local_steps=2, batch_size=16, patch_keep_rate=0.5)
     deltas = [Trainer(config, model).train(start, frames, seed=1).delta for _ in range(2)]
     np.testing.assert_array_equal(deltas[0], deltas[1])
     whole = Trainer(Config(local_steps=2, batch_size=16), model).train(start, frames, seed=1)
@@ -113,7 +113,7 @@ def test_sums_are_those_of_the_features_that_the_vector_makes(model_config, fram
     features = model.features(torch.from_numpy(frames.images)).detach().numpy()
     name = features_of(model.vector(), model.layout)
     sums = unpacked(summed.body, model.layout, features=name, num_examples=64)
-    expected = FeatureSums.of(features, frames.labels, 10)
+    expected = SufficientStatistics.of(features, frames.labels, 10)
     np.testing.assert_allclose(sums.gram, expected.gram, atol=2)
     np.testing.assert_array_equal(sums.cross[-1] >> 4, np.bincount(frames.labels))
     # The head starts at zero.

@@ -1,4 +1,4 @@
-"""Trainings of virtual vehicles ahead of need: what each gives is what it would have given in its turn."""
+"""Executor of virtual vehicles ahead of need: what each gives is what it would have given in its turn."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ import pytest
 
 from fleetfl.config import ConfigError
 from sim import world
+from sim.fleet.executors.serial import Serial
+from sim.fleet.executors.stacked import Stacked
 from sim.fleet.run import FleetResult, simulate
 from sim.fleet.scenario import scenario_of
-from sim.fleet.trainings.in_turn import InTurn
-from sim.fleet.trainings.together import Together
 from sim.sensors.drone_camera import Config as Camera
 from vehicle_agent.trainer import Trainer, train
 from vehicle_agent.training import Assignment, Config
@@ -27,14 +27,14 @@ def ran(folder: Path, **sim: Any) -> FleetResult:
         "server": {"aggregator": {"kind": "fedbuff", "goal": 3}, "release": {"kind": "float32"}},
         "vehicle": {
             "codec": {"kind": "float32"},
-            "trainer": {"local_steps": 2, "batch_size": 2, "patches_kept": 0.5},
+            "trainer": {"local_steps": 2, "batch_size": 2, "patch_keep_rate": 0.5},
             "agent": {"status_s": 3600},
         },
         "sim": {
             "clock": "virtual",
             "num_vehicles": 6,
             "learning": {"kind": "vision", "held_out_frames": 10},
-            "dataset": {"kind": "drone_world", "num_factory": 20, "num_held_out": 10},
+            "dataset": {"kind": "drone_world", "num_initial": 20, "num_held_out": 10},
             "stop": {"updates": 12},
             "evaluate_every_s": 3600,
             "participation": {"kind": "sampled", "concurrency": 5},
@@ -49,8 +49,8 @@ def test_a_fleet_that_trains_together_is_the_same_twice_and_as_the_one_in_turn(
     tmp_path: Path,
 ) -> None:
     """The clock knows nothing of where trainings are worked out, so all but losses' last digits agree."""
-    together = {"kind": "together", "workers": 0}
-    first, again = (ran(tmp_path / name, trainings=together) for name in "ab")
+    together = {"kind": "stacked", "workers": 0}
+    first, again = (ran(tmp_path / name, executor=together) for name in "ab")
     in_turn = ran(tmp_path / "c")
     assert (tmp_path / "a/events.jsonl").read_bytes() == (tmp_path / "b/events.jsonl").read_bytes()
     assert first == again
@@ -86,21 +86,21 @@ def frames(seed: int):
 
 def test_a_stack_starts_when_it_is_full_or_when_its_first_result_is_needed(config, model) -> None:
     stacks = Stacks(config, model, rows_at_once=5)
-    together = Together(stacks, batch_size=2)
+    together = Stacked(stacks, batch_size=2)
     start = model.vector()
     begun = [together.begin(Trainer(config, model), start, frames(n), seed=n) for n in (0, 1, 2)]
     assert stacks.sizes == [2]
     results = [result() for result in reversed(begun)]
     assert stacks.sizes == [2, 1]
     for number, result in enumerate(reversed(results)):
-        in_turn = InTurn().begin(Trainer(config, model), start, frames(number), seed=number)()
+        in_turn = Serial().begin(Trainer(config, model), start, frames(number), seed=number)()
         np.testing.assert_array_equal(result.delta, in_turn.delta)
         assert result.class_counts == in_turn.class_counts
 
 
 def test_frames_of_a_training_that_nobody_asks_for_do_not_count_for_the_next(config, model) -> None:
     stacks, trainer = Stacks(config, model, rows_at_once=1), Trainer(config, model)
-    together = Together(stacks, batch_size=2)
+    together = Stacked(stacks, batch_size=2)
     together.begin(trainer, model.vector(), frames(0), seed=0)
     assert trainer.counts.tolist() == [1.0] * 10
     together.begin(trainer, model.vector(), frames(1), seed=1)()
@@ -108,5 +108,5 @@ def test_frames_of_a_training_that_nobody_asks_for_do_not_count_for_the_next(con
 
 
 def test_what_trains_no_model_cannot_train_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"synthetic.*in_turn"):
-        ran(tmp_path, learning={"kind": "synthetic"}, trainings={"kind": "together"})
+    with pytest.raises(ConfigError, match=r"synthetic.*serial"):
+        ran(tmp_path, learning={"kind": "synthetic"}, executor={"kind": "stacked"})

@@ -60,14 +60,14 @@ def test_floats_travel_as_float32(make_update):
 
 def test_heads_are_frozen(make_update):
     """A change here needs a new format number, but for a field at the end."""
-    update = make_update(lineage="4f2ac0")
+    update = make_update(generation="4f2ac0")
     assert wire.encode(update)[:8] == b"FFL\x02\x9e\x01\xa2v"
     assert wire.encode(update, SIGNER)[:8] == b"FFL\x82\x9e\x01\xa2v"
 
 
 def test_what_stands_around_the_body_of_an_update_is_small(make_update):
     """4 header, 1 array, 1 tag, 9 + 7 vehicle and boot, 2 + 1 sequence and base, 10 layout, 3 + 1 examples
-    and steps, 5 + 5 times, 5 loss, 5 codec, 3 length of the body, 7 lineage, 64 signature: 133.
+    and steps, 5 + 5 times, 5 loss, 5 codec, 3 length of the body, 7 generation, 64 signature: 133.
     """
     update = make_update(
         vehicle="drone-07",
@@ -79,7 +79,7 @@ def test_what_stands_around_the_body_of_an_update_is_small(make_update):
         loss=0.693,
         codec="int8",
         body=bytes(37_000),
-        lineage="4f2ac0",
+        generation="4f2ac0",
     )
     assert len(wire.encode(update, SIGNER)) - 37_000 == 133
 
@@ -93,9 +93,9 @@ def test_a_field_that_came_later_is_skipped_and_one_that_is_missing_has_its_defa
 
 
 def test_fields_at_the_end_that_say_nothing_take_no_bytes(make_update):
-    bare = make_update(lineage="4f2ac0")
+    bare = make_update(generation="4f2ac0")
     assert len(wire.encode(replace(bare, base_sha256=bytes(8)))) > len(wire.encode(bare))
-    assert wire.decode(wire.encode(replace(bare, lineage=""))) == replace(bare, lineage="")
+    assert wire.decode(wire.encode(replace(bare, generation=""))) == replace(bare, generation="")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_what_names_no_update_has_no_name(start):
         ("loss", "0.5"),
         ("codec", "\udc80"),
         ("body", "text"),
-        ("lineage", None),
+        ("generation", None),
         ("parts", bytes(17)),
         ("base_sha256", object()),
     ],

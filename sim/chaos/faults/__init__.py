@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from fleetfl.plugins import PluginConfig, chosen_from
 
 if TYPE_CHECKING:
-    from sim.chaos.stage import Stage
+    from sim.chaos.stage import Testbed
 
 
 def _nothing() -> None:
@@ -18,10 +18,10 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Hit:
+class ActiveFault:
     """A fault that struck."""
 
-    mend: Callable[[], None] = _nothing
+    repair: Callable[[], None] = _nothing
     """Ends it."""
     vehicle: str = ""
     """The one that it struck; empty if it was not one of them."""
@@ -58,7 +58,7 @@ class FaultConfig(PluginConfig):
         """Of the faults with the same one, there is one at a time."""
         return self.kind_name
 
-    def strike(self, stage: "Stage", rng: random.Random) -> Hit:
+    def inject(self, stage: "Testbed", rng: random.Random) -> ActiveFault:
         """Do it. Raises FaultError if it cannot be done here."""
         raise NotImplementedError
 

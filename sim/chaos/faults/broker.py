@@ -3,8 +3,8 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
@@ -18,11 +18,11 @@ class Config(FaultConfig):
     def name(self) -> str:
         return f"broker {'stopped' if self.orderly else 'killed'}{' and emptied' * self.forgets}"
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         if self.orderly:
             stage.broker.stop()
         else:
             stage.broker.kill()
         if self.forgets or not stage.broker_persists:
             stage.empty_broker()
-        return Hit(stage.broker.start)
+        return ActiveFault(stage.broker.start)

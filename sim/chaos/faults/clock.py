@@ -3,8 +3,8 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
@@ -12,7 +12,7 @@ class Config(FaultConfig):
     by_s: float = 86_400.0
     """Forward, or back if negative."""
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         vehicle = rng.choice(stage.vehicles)
         vehicle.order(clock_s=self.by_s)
-        return Hit(lambda: vehicle.order(clock_s=0.0), vehicle.name)
+        return ActiveFault(lambda: vehicle.order(clock_s=0.0), vehicle.name)

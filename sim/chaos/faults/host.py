@@ -3,8 +3,8 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
@@ -22,7 +22,7 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return "server"
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         stage.back_up()
 
         def lose() -> None:
@@ -33,4 +33,4 @@ class Config(FaultConfig):
                 stage.broker.start()
             stage.start_server()
 
-        return Hit(lose)
+        return ActiveFault(lose)

@@ -3,8 +3,8 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import ENDPOINT_PARTS, Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import ENDPOINT_PARTS, Testbed
 
 
 class Config(FaultConfig):
@@ -26,6 +26,6 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return self.who
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         stage.kill(self.who)
-        return Hit()
+        return ActiveFault()

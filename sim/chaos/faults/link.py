@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 from sim.chaos.tcp_proxy import Proxy
 
 
@@ -41,7 +41,7 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return "link of server" if self.whose == "server" else "link of vehicles"
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         one = rng.choice(stage.vehicles)
         links: list[Proxy] = {
             "vehicle": [one.link],
@@ -63,4 +63,4 @@ class Config(FaultConfig):
             for link in links:
                 link.heal()
 
-        return Hit(heal, one.name if self.whose == "vehicle" else "")
+        return ActiveFault(heal, one.name if self.whose == "vehicle" else "")

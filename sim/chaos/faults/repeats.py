@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
@@ -14,10 +14,10 @@ class Config(FaultConfig):
     share: float = Field(default=0.5, gt=0, le=1)
     """Of the packets."""
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         def order(share: float) -> None:
             for vehicle in stage.vehicles:
                 vehicle.order(repeats=share)
 
         order(self.share)
-        return Hit(lambda: order(0.0))
+        return ActiveFault(lambda: order(0.0))

@@ -3,8 +3,8 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
@@ -16,9 +16,9 @@ class Config(FaultConfig):
     def name(self) -> str:
         return "server alone" if self.alone else "server"
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         if self.alone:
             stage.kill_server_alone()
         else:
             stage.kill_server()
-        return Hit(stage.start_server)
+        return ActiveFault(stage.start_server)

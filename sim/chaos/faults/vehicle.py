@@ -3,14 +3,14 @@
 import random
 from typing import Literal
 
-from sim.chaos.faults import FaultConfig, Hit
-from sim.chaos.stage import Stage
+from sim.chaos.faults import ActiveFault, FaultConfig
+from sim.chaos.stage import Testbed
 
 
 class Config(FaultConfig):
     kind: Literal["vehicle"] = "vehicle"
 
-    def strike(self, stage: Stage, rng: random.Random) -> Hit:
+    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
         vehicle = rng.choice(stage.vehicles)
         vehicle.kill()
-        return Hit(vehicle.start, vehicle.name)
+        return ActiveFault(vehicle.start, vehicle.name)

@@ -14,7 +14,7 @@ from sim.compare.curve import Curve
 from sim.live.config import SimConfig
 
 
-class Entrant(Section):
+class Candidate(Section):
     """One algorithm with all of its values."""
 
     aggregator: AnyAggregator
@@ -34,7 +34,7 @@ class FleetKind(PluginConfig):
     def prepare(self, sim: SimConfig, folder: Path) -> None:
         """Make in `folder` what all runs share and takes long."""
 
-    def curve(self, sim: SimConfig, entrant: Entrant, folder: Path, *, seed: int) -> Curve:
+    def curve(self, sim: SimConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
         raise NotImplementedError
 
 

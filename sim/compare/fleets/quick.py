@@ -12,7 +12,7 @@ from pydantic import Field
 from sim.compare.closed_form import in_turn, sent_at, with_solved_head
 from sim.compare.curve import LAST, Curve
 from sim.compare.features import Features, features_of
-from sim.compare.fleets import Entrant, FleetKind
+from sim.compare.fleets import Candidate, FleetKind
 from sim.compare.head import Head
 from sim.compare.quick import QuickFleet, Vehicles
 from sim.live.config import SimConfig
@@ -54,7 +54,7 @@ class Config(FleetKind):
         features = features_of(sim, folder)
         self._start(self._head(sim, features), features, folder, seed=sim.seed)
 
-    def curve(self, sim: SimConfig, entrant: Entrant, folder: Path, *, seed: int) -> Curve:
+    def curve(self, sim: SimConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
         features = features_of(sim, folder)
         fleet, held_out = features.fleet, features.held_out
         head = self._head(sim, features)
@@ -72,22 +72,22 @@ class Config(FleetKind):
 
         size, before = head.layout.size, self._start(head, features, folder, seed=sim.seed)
         start, sums_bytes, sums_at = before, 0, np.zeros(0)
-        if entrant.closed_form is not None:
+        if candidate.closed_form is not None:
             turn = in_turn(vehicles.popularity, seed=seed)
             sums_at = sent_at(vehicles.pace_s[turn], self.concurrency)
-            first = np.argsort(sums_at)[: entrant.closed_form]
+            first = np.argsort(sums_at)[: candidate.closed_form]
             theirs = [hands[vehicle] for vehicle in turn[first]]
             start, sums_bytes = with_solved_head(head, before, fleet, theirs)
             sums_at = sums_at[first]
         begins_s = float(sums_at.max(initial=0.0))
         run = QuickFleet(
             vehicles,
-            entrant.aggregator.build(size),
-            entrant.optimizer.build(size),
+            candidate.aggregator.build(size),
+            candidate.optimizer.build(size),
             start,
             train,
             concurrency=self.concurrency,
-            rounds=entrant.rounds,
+            rounds=candidate.rounds,
             seed=seed,
             vanish=self.vanish,
         )

@@ -44,10 +44,10 @@ class Vision:
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         trainer = scenario.vehicle.trainer
         self.frames_per_update = trainer.num_examples
-        self.images_per_update = trainer.num_examples * trainer.patches_kept
+        self.images_per_update = trainer.num_examples * trainer.patch_keep_rate
         # The factory, and what the fleet is judged by, are the same for every seed of a comparison.
         self.initial = self._factory(folder, say)
-        held_out = sim.dataset.held_out(list(sim.weathers), seed=scenario.factory_seed)
+        held_out = sim.dataset.held_out(list(sim.weathers), seed=scenario.initial_seed)
         chosen = slice(0, config.held_out_frames)
         self.held_out = replace(
             held_out,
@@ -95,13 +95,13 @@ class Vision:
         """The factory's vector, made once for this model and data: it takes longer than some runs."""
         from sim.baselines.initial_model import fit_head
 
-        sim, seed = self.scenario.sim, self.scenario.factory_seed
+        sim, seed = self.scenario.sim, self.scenario.initial_seed
         settings: list[Any] = [seed, sim.model.model_dump(mode="json")]
         settings.append(sim.dataset.model_dump(mode="json"))
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         path = folder / f"factory_{key}.npy"
         if not path.exists():
-            images, labels = sim.dataset.factory_frames(seed=seed)
+            images, labels = sim.dataset.initial_frames(seed=seed)
             accuracy = fit_head(self.model, images, labels)
             say(f"factory: {len(images)} clear frames, {accuracy:.1%} right on them")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def _train_stack(
     priors = torch.from_numpy(np.stack([assignment.prior for assignment in todo]))[:, None]
     passes = [batches(config, a.frames, g) for a, g in zip(todo, generators, strict=True)]
     losses = []
-    with model.thinned(config.patches_kept, generators):
+    with model.patch_dropout(config.patch_keep_rate, generators):
         for step in zip(*passes, strict=True):
             images = torch.cat([images for images, _ in step])
             labels = torch.stack([labels for _, labels in step])

@@ -1,4 +1,4 @@
-"""One after the other, each when its result is asked for. Trainings of vehicles that vanish cost nothing."""
+"""One after the other, each when its result is asked for. Executor of vehicles that vanish cost nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sim.fleet.trainings import Result, TrainingsConfig
+from sim.fleet.executors import ExecutorConfig, Result
 from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from sim.fleet.scenario import Scenario
 
 
-class Config(TrainingsConfig):
-    kind: Literal["in_turn"] = "in_turn"
+class Config(ExecutorConfig):
+    kind: Literal["serial"] = "serial"
 
-    def running(self, scenario: Scenario) -> AbstractContextManager[InTurn]:
-        return nullcontext(InTurn())
+    def running(self, scenario: Scenario) -> AbstractContextManager[Serial]:
+        return nullcontext(Serial())
 
 
-class InTurn:
+class Serial:
     def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:
         return lambda: trainer.train(start, frames, seed=seed)

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.config import ConfigError
-from sim.fleet.trainings import Result, TrainingsConfig
+from sim.fleet.executors import ExecutorConfig, Result
 from sim.fleet.workers.process_pool import TrainingProcesses
 from sim.fleet.workers.ray_pool import TrainingPool
 from vehicle_agent.agent import Training
@@ -35,26 +35,26 @@ Results = Callable[[], list[LocalTraining]]
 """Of one stack: waits until they are there."""
 
 
-class Config(TrainingsConfig):
-    kind: Literal["together"] = "together"
+class Config(ExecutorConfig):
+    kind: Literal["stacked"] = "stacked"
     workers: int | None = Field(default=None, ge=0)
     """Processes that train, one a core if not given; 0 trains in the simulation's own."""
     ray: str | None = None
     """Train on the actors of this Ray cluster (`auto` or an address) instead."""
 
     @contextmanager
-    def running(self, scenario: Scenario) -> Iterator[Together]:
+    def running(self, scenario: Scenario) -> Iterator[Stacked]:
         sim, trainer = scenario.sim, scenario.vehicle.trainer
         if sim.learning.kind_name != "vision":
             raise ConfigError(
-                f"sim.trainings: `together` trains a model, and sim.learning is "
-                f"{sim.learning.kind_name!r}; expected `in_turn`"
+                f"sim.executor: `stacked` trains a model, and sim.learning is "
+                f"{sim.learning.kind_name!r}; expected `serial`"
             )
         if self.workers == 0:
-            yield Together(_Here(trainer, sim.model.build(seed=sim.seed)), trainer.batch_size)
+            yield Stacked(_Here(trainer, sim.model.build(seed=sim.seed)), trainer.batch_size)
             return
         with self._pool(scenario) as pool:
-            yield Together(pool, trainer.batch_size)
+            yield Stacked(pool, trainer.batch_size)
 
     def _pool(self, scenario: Scenario) -> TrainingPool | TrainingProcesses:
         trainer, model, seed = scenario.vehicle.trainer, scenario.sim.model, scenario.sim.seed
@@ -87,15 +87,15 @@ class _Here:
         return lambda: train_together(self.config, self.model, todo, rows=self.rows_at_once)
 
 
-class Together:
+class Stacked:
     def __init__(self, trainers: Trainers, batch_size: int) -> None:
-        """Trainings of `batch_size` images a step."""
+        """Executor of `batch_size` images a step."""
         self.trainers, self.batch_size = trainers, batch_size
         self.stack = _Stack()
 
     @functools.cached_property
     def size(self) -> int:
-        """Trainings in a stack. Asked for with the first one: the trainers may take a while to begin."""
+        """Executor in a stack. Asked for with the first one: the trainers may take a while to begin."""
         return max(1, self.trainers.rows_at_once // self.batch_size)
 
     def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:

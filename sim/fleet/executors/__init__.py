@@ -25,16 +25,19 @@ Result = Callable[[], LocalTraining]
 """Asked for once, or never if the vehicle is gone by then."""
 
 
-class Trainings(Protocol):
+class Executor(Protocol):
     def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:
         """Of this trainer no other training is begun until the result was asked for, or never will be."""
         ...
 
 
-class TrainingsConfig(PluginConfig):
-    def running(self, scenario: Scenario) -> AbstractContextManager[Trainings]:
+class ExecutorConfig(PluginConfig):
+    def running(self, scenario: Scenario) -> AbstractContextManager[Executor]:
         """For one run. Raises ConfigError if the scenario's learning is not for it."""
         raise NotImplementedError
 
 
-AnyTrainings = Annotated[SerializeAsAny[TrainingsConfig], chosen_from("sim.fleet.trainings")]
+FORMER_KINDS = {"in_turn": "serial", "together": "stacked"}
+"""Former name -> name of the kinds that were renamed."""
+
+AnyExecutor = Annotated[SerializeAsAny[ExecutorConfig], chosen_from("sim.fleet.executors")]
