@@ -231,7 +231,7 @@ class Aggregator:
         self._begin_generation("this state was restored from a backup", self.counted)
         marker.unlink(missing_ok=True)
 
-    async def mend_journal(self) -> None:
+    async def repair_journal(self) -> None:
         """For a gateway that cannot append, because the file is damaged. Raises JournalError."""
         self._repair("as a gateway found")
         await self._tell_waiting()

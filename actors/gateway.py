@@ -234,7 +234,7 @@ class Gateway:
                 await asyncio.sleep(self.retry_s)
                 continue
             if not self.is_keeping:
-                self.events.write("journal_repaired")
+                self.events.write("journal_resumed")
             self.is_keeping = True
             return place
 

@@ -84,7 +84,7 @@ _OF_STATUS = (
     ),
     _count("bytes_down", "Release and snapshot frames that it received since its boot.", "bytes"),
     _count("waiting", "Updates in its outbox.", "updates"),
-    _table("ends", "Number of its updates by how they ended, over all boots.", "updates"),
+    _table("outcomes", "Number of its updates by how they ended, over all boots.", "updates"),
     _text("note", "Whatever hinders the vehicle, in words; empty if nothing does."),
 )
 _OF_A_ROLLBACK = (
@@ -224,7 +224,7 @@ _GATEWAY = _declared(
         ("online", "A vehicle's status, where it says something new.", _OF_STATUS),
         ("offline", "A vehicle has said goodbye, or the broker did for it.", _OF_STATUS),
         (
-            "noise",
+            "malformed",
             "Malformed packets: no message of the vehicle on whose topic they came.",
             (
                 _text("vehicle", "Name on the topic of the last one."),
@@ -238,7 +238,7 @@ _GATEWAY = _declared(
             ),
         ),
         ("journal_failed", "The journal takes nothing, so nothing is acknowledged.", (_DETAIL,)),
-        ("journal_mended", "The journal takes updates again.", ()),
+        ("journal_resumed", "The journal takes updates again.", ()),
         (
             "announced",
             "The broker has the version for all vehicles.",

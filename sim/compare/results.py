@@ -147,7 +147,7 @@ def _pooled(curves: Sequence[Curve]) -> dict[str, int]:
 
 
 HEADINGS = (
-    "contestant", "to target", "sooner", "updates", "final", "points", "fast - slow", "worst", "staleness",
+    "candidate", "to target", "sooner", "updates", "final", "points", "fast - slow", "worst", "staleness",
 )  # fmt: skip
 
 

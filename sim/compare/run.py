@@ -111,7 +111,7 @@ def _measure(trial: Trial) -> Line:
     sim = validate(trial.tree, "sim", SimConfig, trial.source)
     candidate = trial.candidate.candidate(trial.choice)
     curve = trial.scenario.fleet.curve(sim, candidate, trial.folder, seed=trial.seed)
-    about = {"scenario": trial.scenario.name, "contestant": trial.candidate.name}
+    about = {"scenario": trial.scenario.name, "candidate": trial.candidate.name}
     return {**about, "choice": trial.choice, "seed": trial.seed, **curve.to_line()}
 
 

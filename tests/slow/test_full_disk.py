@@ -102,7 +102,7 @@ def test_training_waits_for_room_on_a_full_disk_and_goes_on(disk: Path) -> None:
                 lambda: agent.sequence >= num_full + 3 and "training waits" not in agent.note
             )
             await server.publish(topics.receipt("f", "v1"), wire.encode(receipt))
-            await until(lambda: outbox.ends == {"accepted": 1})
+            await until(lambda: outbox.outcomes == {"accepted": 1})
 
     asyncio.run(scene())
     outbox.close()

@@ -84,7 +84,7 @@ def test_gaps_between_slow_and_fast_by_hand():
 
 
 def result(candidate, curves, against):
-    about = {"scenario": "mild", "contestant": candidate, "choice": {"aggregator.goal": 4}}
+    about = {"scenario": "mild", "candidate": candidate, "choice": {"aggregator.goal": 4}}
     return Result.of(**about, curves=curves, against=against, target=0.5)
 
 

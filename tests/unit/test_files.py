@@ -67,10 +67,10 @@ def test_unusable_held_out_files_are_named(tmp_path):
 def test_events_are_read_line_by_whole_line(tmp_path):
     path = tmp_path / "events.jsonl"
     log, reader = EventLog(path), EventReader(path)
-    log.write("journal_mended")
+    log.write("journal_resumed")
     with path.open("ab") as other:
         other.write(b'{"event": "half')
-    assert [e["event"] for e in reader.read()] == ["journal_mended"]
+    assert [e["event"] for e in reader.read()] == ["journal_resumed"]
     with path.open("ab") as other:
         other.write(b'"}\n')
     assert [e["event"] for e in reader.read()] == ["half"]

@@ -22,13 +22,13 @@ class Settings(Section):
 
 
 def test_a_former_name_is_read_and_the_new_one_named(caplog):
-    assert validate({"part": {"old": 5}}, "part", Settings, "x.yaml").new == 5
+    assert validate({"server": {"old": 5}}, "server", Settings, "x.yaml").new == 5
     assert "`old` is called `new` now" in caplog.text
 
 
 def test_both_names_at_once_are_an_error_that_names_both():
     with pytest.raises(ConfigError, match="`old` is called `new` now, and both are given"):
-        validate({"part": {"old": 5, "new": 6}}, "part", Settings, "x.yaml")
+        validate({"server": {"old": 5, "new": 6}}, "server", Settings, "x.yaml")
 
 
 def test_a_subclass_reads_former_names_too(caplog):

@@ -124,11 +124,11 @@ class Damaged:
 def test_a_damaged_journal_is_mended_however_often_it_takes(tmp_path, make_update):
     scene = Scene(tmp_path, accept)
     scene.journal = Damaged(scene.journal)
-    scene.identity["mend"] = scene.journal.repair
+    scene.identity["repair"] = scene.journal.repair
     packets = [(update_topic(), wire.encode(make_update()))]
     (receipt,) = asyncio.run(scene.play(packets, wait_s=0.3))
     assert receipt.verdict == "accepted"
-    assert len(scene.events("journal_repaired")) == 1
+    assert len(scene.events("journal_resumed")) == 1
 
 
 class FullDisk:
@@ -163,7 +163,7 @@ def test_goes_on_by_itself_when_there_is_space_again(tmp_path, make_update):
     receipts = asyncio.run(scene.play(packets, wait_s=0.3))
     assert sorted(r.sequence for r in receipts) == [0, 1, 2, 3, 4]
     assert scene.broker.num_unacknowledged("gateway") == 0
-    assert len(scene.events("journal_repaired")) == 1
+    assert len(scene.events("journal_resumed")) == 1
 
 
 def retained(scene):

@@ -332,7 +332,7 @@ def test_a_refusal_is_settled_and_its_reason_in_the_vehicles_note(outbox):
             return agent.status()
 
     status = asyncio.run(scene())
-    assert status.ends == {"refused format": 1}
+    assert status.outcomes == {"refused format": 1}
     assert "the server refuses updates (format): too odd" in status.note
     residual = outbox.residual(VEHICLE_LAYOUT.fingerprint)
     np.testing.assert_allclose(residual, np.full(4, 1.5), rtol=0.01)
@@ -353,7 +353,7 @@ def test_a_stored_frame_of_another_format_is_settled_like_any_other(outbox, make
             await until(lambda: not len(outbox))
 
     asyncio.run(scene())
-    assert outbox.ends == {"refused format": 1}
+    assert outbox.outcomes == {"refused format": 1}
 
 
 def test_what_a_damaged_outbox_holds_is_left_out(outbox):

@@ -106,7 +106,7 @@ def test_pipes_all_over_a_state_folder_hold_nobody_up(tmp_path):
     with pytest.raises(OSError, match="gateway-id"):
         client_ids.server_of(tmp_path)
     assert ban.in_force(tmp_path) == {}
-    EventLog(tmp_path / "events.jsonl").write("journal_mended")
+    EventLog(tmp_path / "events.jsonl").write("journal_resumed")
     assert EventReader(tmp_path / "events.jsonl").read() == []
     registry = Registry.of_server(tmp_path)
     assert list(registry.all_scores("1-a")) == []
