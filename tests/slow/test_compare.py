@@ -91,7 +91,7 @@ def compared(config, capsys):
 def test_a_comparison_runs_and_goes_on(config, capsys):
     """2 tuning runs and 6 in the end; the second time none."""
     first = compared(config, capsys)
-    assert [(r["contestant"], r["seeds"]) for r in first] == [
+    assert [(r["candidate"], r["seeds"]) for r in first] == [
         ("ours", 2),
         ("sync", 2),
         ("solved first", 2),

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.unit
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fleetfl.storage.state_lock import sole
-with sole(Path(sys.argv[1]), "server"):
+from fleetfl.storage.state_lock import state_lock
+with state_lock(Path(sys.argv[1]), "server"):
     print("mine", flush=True)
     time.sleep(60)
 """
