@@ -147,7 +147,11 @@ def _shown(value: Any) -> str:
 
 def read_with(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """The file's settings with the overrides laid over them. Raises ConfigError."""
-    tree = read(path)
+    return with_overrides(read(path), overrides)
+
+
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`tree` with each NAME.NAME=VALUE laid over it. Raises ConfigError."""
     for override in overrides:
         key, equals, text = override.partition("=")
         names = key.split(".")

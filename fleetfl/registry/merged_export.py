@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from safetensors.torch import save
 
-from fleetfl.models import ModelConfig, ModelError
+from fleetfl.registry.loading import model_of
 from fleetfl.registry.release_file import Record
 from fleetfl.storage.atomic_write import write_durably
 from fleetfl.vectors import Layout
@@ -21,11 +21,7 @@ def write_merged(
 
     The header's `fleetfl` says beside the record how pictures go in and what comes out.
     """
-    model = ModelConfig.model_validate(settings["model"]).build(seed=settings["seed"])
-    unlike = layout.difference(model.layout)
-    if unlike:
-        raise ModelError(f"{record.name} is not of the model that its settings make: {unlike}")
-    model.load(vector)
+    model = model_of(record, layout, vector, settings)
     about = {
         "record": msgspec.to_builtins(record),
         "classes": settings["model"]["classes"],

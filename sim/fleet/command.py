@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fleetfl.config import read_with
 from fleetfl.events.event_log import EventReader
 from fleetfl.version import commit
 from sim.fleet import instructions
 from sim.fleet.run import FleetResult, Point, simulate
-from sim.fleet.scenario import read_scenario
+from sim.fleet.scenario import scenario_of
 from sim.report import write_report
 from sim.report.measurement import Measurement
 from sim.report.progress import Progress
@@ -24,7 +25,12 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
     As a live run's, with `clock`, `virtual_s`, `joules` and `wall_s` besides. Raises ConfigError, ModelError
     and SensorError.
     """
-    scenario = read_scenario(path, overrides)
+    return run_settings(read_with(path, overrides), str(path), progress=progress)
+
+
+def run_settings(tree: dict[str, Any], source: str, *, progress: Progress) -> dict[str, Any]:
+    """As `run`, with the settings as they were read from `source`."""
+    scenario = scenario_of(tree, source)
     sim, folder = scenario.sim, (scenario.sim.runs / scenario.sim.fleet).absolute()
     began, started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
     progress.step(f"{sim.num_vehicles:,} vehicles on virtual time")
@@ -42,7 +48,7 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
         http_failures=0,
         name=sim.fleet,
         folder=str(folder),
-        config=str(path),
+        config=source,
         commit=commit(),
         seed=sim.seed,
         started_at=started_at.isoformat(timespec="seconds"),

@@ -71,20 +71,24 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
     Raises ConfigError, and the errors of the parts: BrokerError, ServerError, FleetError,
     ModelError, SensorError.
     """
-    tree = read_with(path, overrides)
-    tree.setdefault("transport", {"kind": "mqtt"})
-    config = validate(tree, "sim", SimConfig, str(path))
-    checked(config.dataset, config.model.classes, str(path))
-    return _Run(path, tree, config, progress).go()
+    return run_settings(read_with(path, overrides), str(path), progress=progress)
+
+
+def run_settings(tree: dict[str, Any], source: str, *, progress: Progress) -> dict[str, Any]:
+    """As `run`, with the settings as they were read from `source`."""
+    tree = {"transport": {"kind": "mqtt"}, **tree}
+    config = validate(tree, "sim", SimConfig, source)
+    checked(config.dataset, config.model.classes, source)
+    return _Run(source, tree, config, progress).go()
 
 
 class _Run:
     """The steps of one run, in the order of `go`."""
 
     def __init__(
-        self, path: Path, tree: dict[str, Any], config: SimConfig, progress: Progress
+        self, source: str, tree: dict[str, Any], config: SimConfig, progress: Progress
     ) -> None:
-        self.path, self.tree, self.config, self.progress = path, tree, config, progress
+        self.source, self.tree, self.config, self.progress = source, tree, config, progress
         self.folder = (config.runs / config.fleet).absolute()
         self.weathers = config.weather_of_each()
         self.sensors: list[dict[str, Any]] = []
@@ -128,7 +132,7 @@ class _Run:
             http_failures=client.failures,
             name=config.fleet,
             folder=str(self.folder),
-            config=str(self.path),
+            config=self.source,
             commit=commit(),
             seed=config.seed,
             started_at=began.isoformat(timespec="seconds"),
@@ -242,7 +246,7 @@ class _Run:
             yield {**self.tree["transport"], "host": running.host, "port": running.port}
 
     def _part(self, part: str, **ours: Any) -> dict[str, Any]:
-        return {**self.tree, part: {**table(self.tree, part, str(self.path)), **ours}}
+        return {**self.tree, part: {**table(self.tree, part, self.source), **ours}}
 
     def _server_config(self) -> ServerConfig:
         ours = {
@@ -250,12 +254,12 @@ class _Run:
             "initial": str(self.folder / "factory.safetensors"),
             "held_out": str(self.folder / "held_out.npz"),
         }
-        config = validate(self._part("server", **ours), "server", ServerConfig, str(self.path))
+        config = validate(self._part("server", **ours), "server", ServerConfig, self.source)
         if "events" not in config.model_fields_set:  # each status is in the report
             config = config.model_copy(update={"events": EventsConfig(status_s=0)})
         if config.http is None:
             raise ConfigError(
-                f"{self.path}: server.http: got null, expected the endpoint's settings"
+                f"{self.source}: server.http: got null, expected the endpoint's settings"
             )
         head = config.closed_form
         if head is None:
@@ -275,7 +279,7 @@ class _Run:
         with scratch() as folder:
             tables = self._dealt(folder)
             ours = {"name": "v00", "state": str(self.folder), "sensor": tables[0]}
-            validate(self._part("vehicle", **ours), "vehicle", VehicleConfig, str(self.path))
+            validate(self._part("vehicle", **ours), "vehicle", VehicleConfig, self.source)
         require_ports(server)
         if self.config.broker == "external":
             require_broker(server.transport, self.config.fleet)
@@ -289,7 +293,7 @@ class _Run:
             self.weathers,
             folder / "shards",
             seed=config.seed,
-            source=str(self.path),
+            source=self.source,
         )
 
     def _begin_folder(self, factory: np.ndarray, layout: Layout, held_out: HeldOut) -> None:
