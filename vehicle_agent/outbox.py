@@ -64,7 +64,7 @@ class Memory(msgspec.Struct, frozen=True):
     """What training goes on from, beside the residual and the version held."""
 
     num_trained: int = 0
-    """Executor over all boots: each draws random numbers of its own."""
+    """Trainings over all boots: each draws random numbers of its own."""
     num_read: int = 0
     """Frames taken from the sensor over all boots."""
     class_counts: list[float] = []

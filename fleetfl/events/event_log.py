@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar
 from pydantic import Field
 
 from fleetfl.config import Section
-from fleetfl.events.schema import MISSING, OPENED, SCHEMA
+from fleetfl.events.schema import MISSING, OPENED, SCHEMA, renamed
 from fleetfl.plain_files import opened
 
 log = logging.getLogger(__name__)
@@ -261,4 +261,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except Exception:
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return None
+    return renamed(event)

@@ -11,6 +11,9 @@ from fleetfl.events.declaration import Event, Field, Kind, UndeclaredEvent
 
 SCHEMA = 1
 """Counts up when a name or a field changes its meaning. Files from before it was told count as 0."""
+FORMER_EVENTS = {"noise": "malformed", "journal_mended": "journal_resumed"}
+FORMER_FIELDS = {"lineage": "generation", "ends": "outcomes"}
+"""Names in files that say no schema, and those of today."""
 OPENED = "log_opened"
 """The first line of each file."""
 MISSING = "events_missing"
@@ -338,8 +341,8 @@ _SIMULATOR = _declared(
             "One second of the client's steady questions.",
             (
                 _count("version", "Release that answered last; -1 for none."),
-                _count("requests", "CallCoalescer asked.", "requests"),
-                _count("failures", "CallCoalescer without an answer.", "requests"),
+                _count("requests", "Questions asked.", "requests"),
+                _count("failures", "Questions without an answer.", "requests"),
                 _count("right", "Answers that were right.", "requests"),
             ),
         ),
@@ -362,6 +365,15 @@ EVENTS: dict[str, Event] = {
     for event in (*_LOG, *_AGGREGATOR, *_GATEWAY, *_ENDPOINT, *_EVALUATOR, *_SIMULATOR)
 }
 """Every event by its name, in the order of docs/events.md."""
+
+
+def renamed(event: dict[str, Any]) -> dict[str, Any]:
+    """An event as it was read, with the names of today where it has former ones."""
+    if event["event"] in FORMER_EVENTS:
+        event["event"] = FORMER_EVENTS[event["event"]]
+    for former in FORMER_FIELDS.keys() & event.keys():
+        event.setdefault(FORMER_FIELDS[former], event.pop(former))
+    return event
 
 
 def require_declared(event: str, fields: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def load_release(path: str | Path, version: str | int = "best") -> "AdaptedModel":
     """The release as a torch module in eval mode, on the CPU.
 
-    `path` is a server's state folder, of which `version` chooses VERSION, LINEAGE/VERSION, `newest` or
-    `best`; or a release in its registry, `registry/LINEAGE/VERSION.safetensors`.
+    `path` is a server's state folder, of which `version` chooses VERSION, GENERATION/VERSION, `newest` or
+    `best`; or a release in its registry, `registry/GENERATION/VERSION.safetensors`.
 
         model = fleetfl.load_release("state/server")
         model.probabilities(images)    # uint8 [B, H, W, 3] -> float32 [B, C], rows summing to 1

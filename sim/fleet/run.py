@@ -64,7 +64,7 @@ class VehicleResult:
     trainings: int
     accepted: int
     lost: int
-    """Executor that never ended."""
+    """Trainings that never ended."""
     outcomes: dict[str, int]
     """How its updates ended, as its outbox has it."""
     waiting: int

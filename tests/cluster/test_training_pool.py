@@ -1,4 +1,4 @@
-"""Executor on Ray actors: the same results in the same order, wherever they ran."""
+"""Trainings on Ray actors: the same results in the same order, wherever they ran."""
 
 import numpy as np
 import pytest

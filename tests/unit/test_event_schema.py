@@ -137,6 +137,23 @@ def test_each_file_begins_with_the_schema_of_its_lines(tmp_path):
     assert reader.schema == SCHEMA
 
 
+def test_former_names_are_read_as_those_of_today(tmp_path):
+    old = [
+        {"time": 1.0, "event": "noise", "vehicle": "v1", "detail": "no frame", "packets": 3},
+        {"time": 2.0, "event": "journal_mended"},
+        {"time": 3.0, "event": "online", "vehicle": "v1", "ends": {"accepted": 2}},
+        {"time": 4.0, "event": "generation_began", "lineage": "2-ab", "version": 7},
+    ]
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*old, {"event": ["odd"]}]))
+    malformed, resumed, online, began = EventReader(path).read()
+    assert (malformed["event"], malformed["packets"]) == ("malformed", 3)
+    assert resumed["event"] == "journal_resumed"
+    assert online["outcomes"] == {"accepted": 2}
+    assert began["generation"] == "2-ab"
+    assert {event["event"] for event in (malformed, resumed, online, began)} <= set(EVENTS)
+
+
 def test_readers_go_on_with_files_of_before_and_of_later(tmp_path, caplog):
     """The old file says no schema, and the new one a later schema and an event that nobody knows."""
     old = {"time": 1.0, "event": "released", "version": 4, "sha256": "ab"}

@@ -53,7 +53,7 @@ def fleet(tmp_path_factory):
             v1 = vehicle("v1", folder, broker, state / "server.pub", outbox=outbox)
             agent = await stack.enter_async_context(v1)
             await until(lambda: server.coordinator.version >= 2, 60)
-            await until(lambda: agent.outbox.ends.get("accepted", 0) >= 4, 60)
+            await until(lambda: agent.outbox.outcomes.get("accepted", 0) >= 4, 60)
             meanwhile = await asyncio.to_thread(traced, "v1", state, outbox.parent)
             (first,) = server.journal.rows(0, 1)
             strange = replace(wire.decode(first.frame), sequence=900, layout=b"another1", parts=b"")

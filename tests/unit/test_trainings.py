@@ -1,4 +1,4 @@
-"""Executor of virtual vehicles ahead of need: what each gives is what it would have given in its turn."""
+"""Trainings of virtual vehicles ahead of need: what each gives is what it would have given in its turn."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""One after the other, each when its result is asked for. Executor of vehicles that vanish cost nothing."""
+"""One after the other, each when its result is asked for. Trainings of vehicles that vanish cost nothing."""
 
 from __future__ import annotations
 

@@ -89,13 +89,13 @@ class _Here:
 
 class Stacked:
     def __init__(self, trainers: Trainers, batch_size: int) -> None:
-        """Executor of `batch_size` images a step."""
+        """Trainings of `batch_size` images a step."""
         self.trainers, self.batch_size = trainers, batch_size
         self.stack = _Stack()
 
     @functools.cached_property
     def size(self) -> int:
-        """Executor in a stack. Asked for with the first one: the trainers may take a while to begin."""
+        """Trainings in a stack. Asked for with the first one: the trainers may take a while to begin."""
         return max(1, self.trainers.rows_at_once // self.batch_size)
 
     def begin(self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int) -> Result:

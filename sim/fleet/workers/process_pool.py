@@ -1,4 +1,4 @@
-"""Executor in processes of our own on this machine, one a core. (On Ray: sim/fleet/workers/ray_pool.py.)
+"""Trainings in processes of our own on this machine, one a core. (On Ray: sim/fleet/workers/ray_pool.py.)
 
 A process that has torch and timm imported forks off the others: two imports of three seconds less on two
 cores, and theirs is under way while whoever asks for trainings does his own.

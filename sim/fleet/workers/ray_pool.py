@@ -1,4 +1,4 @@
-"""Executor spread over Ray actors, one a core: on this machine, or on all of a cluster."""
+"""Trainings spread over Ray actors, one a core: on this machine, or on all of a cluster."""
 
 import itertools
 import logging
