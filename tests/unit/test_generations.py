@@ -280,13 +280,13 @@ def test_numbers_go_on_though_all_else_was_set_aside(config, updates):
 
 
 def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, updates):
-    """A signed status with `ends={"row": ...}` made the next start declare the journal lost."""
+    """A signed status with `outcomes={"row": ...}` made the next start declare the journal lost."""
     first = Aggregator(config)
     ask(first, *keep(first.journal, updates))
     for row in (2**53, 1):
         log = EventLog(config.state / "events.jsonl")
         said = {"bytes_up": 0, "bytes_down": 0, "waiting": 0, "note": f'"row": {row},'}
-        log.write("online", vehicle="mallory", boot="b", version=0, ends={"row": row}, **said)
+        log.write("online", vehicle="mallory", boot="b", version=0, outcomes={"row": row}, **said)
         again = Aggregator(config)
         assert again.told == len(updates)
         assert generation(again) == generation(first)
