@@ -43,10 +43,12 @@ from vehicle_agent.sensors import AnySensor
 
 OURS = (
     "adapter.safetensors",
+    "bans.json",
     "broker",
     "checkpoints",
     "events.jsonl",
     "factory.safetensors",
+    "gateway-id",
     "generation",
     "held_out.npz",
     "journal",
@@ -307,7 +309,8 @@ class _Run:
 
 def require_clearable(folder: Path) -> None:
     """Raises ConfigError if it holds other things than runs write, TenancyError if a run goes on there."""
-    strangers = [p.name for p in folder.glob("*") if p.name not in OURS] if folder.is_dir() else []
+    ours = {*OURS, *(part.name for part in parts(folder / "events.jsonl"))}
+    strangers = sorted(path.name for path in folder.glob("*") if path.name not in ours)
     if strangers or folder.is_file():
         raise ConfigError(f"sim.runs: {folder} holds {strangers or 'a file'}, which no run wrote")
     if (folder / LOCK).exists():

@@ -14,7 +14,7 @@ from fleetfl import FleetflError
 from fleetfl.storage.state_lock import state_lock
 from fleetfl.transport.memory import Config as Memory
 from sim.fleet.command import run as run_virtual
-from sim.live.run import run
+from sim.live.run import clear, require_clearable, run
 from sim.partitions._label_skew import PartitionError, dirichlet_rows
 from sim.report.progress import Progress
 
@@ -142,6 +142,18 @@ def test_a_run_that_goes_on_is_not_cleared_away(fleet):
     ):
         run(path, [], progress=Progress(Console(file=io.StringIO())))
     assert len(left(folder)) == 3
+
+
+def test_what_a_server_leaves_beside_its_results_is_a_runs_own(fleet):
+    _, folder = fleet
+    for name in ("gateway-id", "bans.json", "events.jsonl.1", "events.jsonl.2"):
+        (folder / name).write_text("of before")
+    require_clearable(folder)
+    clear(folder)
+    assert list(folder.iterdir()) == []
+    (folder / "thesis.txt").write_text("of before")
+    with pytest.raises(FleetflError, match=r"holds \['thesis\.txt'\], which no run wrote"):
+        require_clearable(folder)
 
 
 @pytest.mark.parametrize("override", ["model.backbone={kind: timm, name: gone}", "server=3"])
