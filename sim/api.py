@@ -89,8 +89,9 @@ def simulate(
     after --set, such as "sim.num_vehicles=50". Results are in RUNS/FLEET: `sim.runs` and `fleet`. Where an
     event loop runs already, as in a notebook, the fleet runs in a thread with a loop of its own, and this
     call returns when it is done. A live fleet starts processes that import the script they come from: a
-    script calls this under `if __name__ == "__main__":`. For the same bits on other processors, set what sim/fleet/instructions.py
-    names before NumPy is imported. Raises ConfigError, and the errors of a fleet's parts.
+    script calls this under `if __name__ == "__main__":`. For the same bits on other processors, set what
+    sim/fleet/instructions.py names before NumPy is imported. Raises ConfigError, and the errors of a fleet's
+    parts.
     """
     tree, source = _settings(config, overrides)
     return _beside_any_loop(lambda: _run(tree, source, progress))
