@@ -6,7 +6,7 @@ WORKERS ?= 3
 # One thread each: the tests run side by side.
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/pytest -n $(WORKERS)
 
-.PHONY: setup lock demo test test-newest chaos check format clean
+.PHONY: setup lock demo test test-newest chaos check docs format clean
 
 # Looks at every installed version each time (0.3 s) and mends what is not as requirements.lock says.
 setup:
@@ -36,6 +36,10 @@ chaos: setup
 	.ci/system-packages
 	$(BIN)/fleetfl chaos run configs/chaos.yaml --runs 200 --workers 2
 
+# Puts docs/ and references written from the code together, and builds site/: open site/index.html.
+docs: setup
+	$(BIN)/python .ci/site.py
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -47,6 +51,6 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .venv-newest .venv-lock runs build dist *.egg-info
+	rm -rf $(VENV) .venv-newest .venv-lock runs build dist site .cache *.egg-info
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -2,7 +2,7 @@
 
 Claims, at batches of one image: one by one in at most 1.1 times the time of the bare loop; batched, in at
 most half of it; at least 4 times as many client updates a second as Flower's simulation engine. Larger
-batches leave less between the operations to save: docs/results.md has them.
+batches leave less between the operations to save: docs/results/many-vehicles.md has them.
 
 Run: python benchmarks/vs_flower.py [--json FILE] [--batch-sizes 1,2,4,8]
 

@@ -3,7 +3,7 @@
     p = delta + decay * e;  body = C(p);  e = round(p - C(p))
 
 With decay 1 that is the textbook's (arXiv:1901.09847). A little less forgets what was dropped long
-ago, on a model that has moved on since: better at very few bits (docs/results.md). The residual e
+ago, on a model that has moved on since: better at very few bits (docs/results/bytes.md). The residual e
 stays on the vehicle, so it works at whatever pace the server has. It is rounded, in the mean without
 error, to what costs a disk half a byte a value (vehicle_agent/residual.py).
 """

@@ -19,7 +19,7 @@ rounds are the updates so far over the vehicles that sent them: how often the fl
 With steps of constant size a model learns, and after a while begins to shake: its loss gets steeper. They
 fall to a tenth at most, so that a fleet still follows a world that drifts.
 
-There is no discount for staleness: it costs time to target (docs/results.md).
+There is no discount for staleness: it costs time to target (docs/results/algorithms.md).
 
 By hand, `goal` 1: a says [2,0]: nobody to agree with, rho = 1/8, r = 3/16. b says [2,2]: against [2,0]
 rho = 4/8, r = 3/4. a says [0,2]: against [2,2] 4, so the means are 4 and (8 + 4)/2, rho = 2/3, r = 1.

@@ -204,7 +204,7 @@ def broker(
         return Finding("broker", f"{address}: silent for {patience_s:g} s", "bad", "is it busy?")
     except TransportError as error:
         # How it is to be mended is in what is said: a name, a network, TLS, a clock, a login or a rule.
-        return Finding("broker", str(error), "bad", "see docs/brokers.md")
+        return Finding("broker", str(error), "bad", "see docs/deployment/brokers.md")
     what = "this vehicle's branch" if role == "vehicle" else "the server's branches"
     return Finding("broker", f"{address} answers, and grants {what}", "ok")
 

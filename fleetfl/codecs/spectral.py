@@ -1,7 +1,7 @@
 """Spectral: each matrix of an update in its own few strongest directions. fleetfl's own codec.
 
 A vehicle's change of a low-rank factor is itself nearly low-rank: half to three quarters of its energy
-lie in one direction of the short side (docs/results.md). So each tensor M [m, n], n the short side, is
+lie in one direction of the short side (docs/results/bytes.md). So each tensor M [m, n], n the short side, is
 written as C V^T: V its strongest right singular vectors at 4 bits an entry, C = M V in steps of ONE size
 for all tensors and directions. That is reverse water-filling (Cover and Thomas, section 10.3): strong
 directions get bits, those under the water none. The step is searched so that the body fills

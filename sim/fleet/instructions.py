@@ -3,7 +3,7 @@
 NumPy, OpenBLAS, ATen, oneDNN and MKL have several versions of a sum, of which they take the one for the
 newest instructions that the processor has, and those differ in the last bits. MKL also tells Intel's from
 AMD's where a result has few columns (`fleetfl/models/stacked.py` gives it more) or one row, which fused
-attention makes of the last token (docs/results.md).
+attention makes of the last token (docs/results/virtual-fleets.md).
 """
 
 import os

@@ -233,7 +233,7 @@ def test_a_killed_actor_loses_nothing_and_counts_nothing_twice(lives, model_conf
     assert verdicts <= {"accepted", "duplicate"}
     assert sorted(counted(server, name)) == list(range(60))
     require_same_bits_without_faults(server)
-    # A figure, not a test (docs/results.md); shown by --log-cli-level=INFO
+    # A figure, not a test (docs/results/recovery.md); shown by --log-cli-level=INFO
     log.info("%s: %s", event, recovery_s(server, event, killed, vehicle))
 
 

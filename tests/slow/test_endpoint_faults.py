@@ -94,5 +94,5 @@ def test_what_is_killed_around_the_endpoint_comes_back(tmp_path, model_config, m
         assert client.measure().version == version
         assert client.failures == failures
         assert server.process.poll() is None
-        # Figures, not tests (docs/results.md); shown by --log-cli-level=INFO
+        # Figures, not tests (docs/results/faults.md); shown by --log-cli-level=INFO
         log.info("killed, with %d requests: %s", client.requests, json.dumps(figures))

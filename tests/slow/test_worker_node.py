@@ -79,7 +79,7 @@ def test_a_killed_node_takes_no_update_and_the_endpoint_goes_on(
             assert (found.version, found.sha256) == (expected.version, expected.sha256)
             assert client.measure().version == found.version
             assert server.process.poll() is None
-            # Figures, not tests (docs/results.md); shown by --log-cli-level=INFO
+            # Figures, not tests (docs/results/faults.md); shown by --log-cli-level=INFO
             figures = {"requests": client.requests, "failed": client.failures, "replica_s": back_s}
             log.info("worker node killed: %s", json.dumps(figures))
 

@@ -1,4 +1,4 @@
-"""What docs/brokers.md says is what is there: its settings are read, and its rules cover the topics."""
+"""What docs/deployment/brokers.md says is what is there: settings are read, and rules cover the topics."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from fleetfl.transport._filters import matches
 from fleetfl.transport.mqtt import Config
 
 pytestmark = pytest.mark.unit
-PAGE = (Path(__file__).parents[2] / "docs" / "brokers.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "deployment" / "brokers.md").read_text()
 RECIPES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -28,7 +28,7 @@ class Shared(Section):
     "recipe", RECIPES, ids=lambda text: text.split("host: ")[1][-30:].split()[0]
 )
 def test_every_recipe_is_settings_that_are_read(recipe):
-    shared = validate(parsed(recipe, "recipe"), "server", Shared, "docs/brokers.md")
+    shared = validate(parsed(recipe, "recipe"), "server", Shared, "docs/deployment/brokers.md")
     assert isinstance(shared.transport, Config)
     assert shared.transport.tls
 

@@ -1,6 +1,6 @@
 """The small ViT that ships in the package: 2.7 M parameters, 64 px, 64 tokens, no download.
 
-`python -m sim.baselines.pretrain` made its weights; docs/results.md has recipe and scores.
+`python -m sim.baselines.pretrain` made its weights; docs/results/backbone.md has recipe and scores.
 """
 
 from pathlib import Path
