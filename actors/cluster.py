@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.config import HttpConfig, ServerConfig
 from actors.errors import ServerError
 from actors.evaluator import Evaluator
@@ -266,7 +266,9 @@ def start_actors(
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = LASTING | {"scheduling_strategy": here}
     calls = Calls(f"aggregator-{secrets.token_hex(4)}")  # a cluster may have several servers
-    named = ray.remote(lasting(Aggregator)).options(**options, name=calls.name, namespace=NAMESPACE)
+    named = ray.remote(lasting(AggregatorActor)).options(
+        **options, name=calls.name, namespace=NAMESPACE
+    )
     aggregator = named.remote(config)
     actors: dict[str, Any] = {"aggregator": aggregator}
     for number in range(config.num_partitions):

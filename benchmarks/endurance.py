@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.monitoring.metrics import Metrics
@@ -87,7 +87,9 @@ class Vehicle:
         self.dice = dice
         self.body = Int8().build(LAYOUT).encode(_delta(number))
 
-    async def day(self, server: Aggregator, broker: Broker, updates: int, end_s: float) -> None:
+    async def day(
+        self, server: AggregatorActor, broker: Broker, updates: int, end_s: float
+    ) -> None:
         """From its start, some time in the first two hours, to its end."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self.dice.uniform(0, 7_200))
@@ -106,7 +108,7 @@ class Vehicle:
         topic = topics.status(FLEET, self.name, 1)
         await link.publish(topic, wire.encode(status, self.signer), retain=True)
 
-    async def _send(self, link: Client, server: Aggregator, boot: str, sequence: int) -> None:
+    async def _send(self, link: Client, server: AggregatorActor, boot: str, sequence: int) -> None:
         published, now_s = server.coordinator.published, int(time.time())
         update = Update(
             vehicle=self.name,
@@ -163,9 +165,11 @@ def clock_that_jumps() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def serving(config: ServerConfig, broker: Broker) -> AsyncIterator[tuple[Aggregator, Any]]:
+async def serving(
+    config: ServerConfig, broker: Broker
+) -> AsyncIterator[tuple[AggregatorActor, Any]]:
     """Aggregator and gateway, as the cluster has them."""
-    server = Aggregator(config)
+    server = AggregatorActor(config)
     metrics, events = Metrics(), EventLog(config.state / "events.jsonl")
     async with broker.connect("gateway", clean_session=False) as link:
         gateway = Gateway(
@@ -197,14 +201,14 @@ def kilobytes(*paths: Path) -> float:
     return round(sum(file.stat().st_size for file in files) / 1000, 1)
 
 
-def seen(day: int, server: Aggregator, gateway_metrics: Metrics) -> Day:
+def seen(day: int, server: AggregatorActor, gateway_metrics: Metrics) -> Day:
     """After a checkpoint, whose time is taken."""
     state = server.config.state
     gc.collect()
     took_s = []
     for _ in range(5):
         began_s = time.thread_time()
-        server.saving.keep(server.counted, server._state())
+        server.state.keep()
         took_s.append(time.thread_time() - began_s)
     checkpoint_ms = 1000 * min(took_s)
     server.journal.trim(server.saving.checkpoints.safe_row, server.config.journal)

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from actors.aggregator import FREED_BYTES, Aggregator
+from actors.aggregator import FREED_BYTES, AggregatorActor
 from actors.config import ServerConfig
 from actors.gateway import Gateway
 from actors.malloc import keep_freed
@@ -147,7 +147,7 @@ async def seconds_in(
             "max_staleness": 1_000_000,
         }
     )
-    aggregator, transport = Aggregator(config), Prepared(prepared)
+    aggregator, transport = AggregatorActor(config), Prepared(prepared)
     events = EventLog(folder / "events.jsonl")
     gateway = Gateway(
         FLEET,

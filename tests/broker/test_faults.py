@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.call_coalescer import CallCoalescer
 from actors.config import ServerConfig
 from actors.gateway import Gateway
@@ -156,7 +156,7 @@ class Scene:
                 "checkpoint_s": 0.5,
             }
         )
-        self.aggregator = Aggregator(self.config)
+        self.aggregator = AggregatorActor(self.config)
         self.outbox = Outbox(folder / "outbox.db")
         self.sensor = Sensor()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.call_coalescer import CallCoalescer
 from actors.config import ServerConfig
 from actors.gateway import Gateway
@@ -89,7 +89,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def serving(config: ServerConfig, aggregator: Aggregator) -> AsyncIterator[Fleet]:
+async def serving(config: ServerConfig, aggregator: AggregatorActor) -> AsyncIterator[Fleet]:
     broker = memory.Broker()
     async with (
         broker.connect("gateway", clean_session=False) as link,
@@ -145,7 +145,7 @@ def without_faults(config: ServerConfig, updates: list[Any]) -> Coordinator:
 def test_nothing_is_promised_on_a_full_disk_and_all_goes_on_when_there_is_room(
     config: ServerConfig, updates: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
 
     async def scene() -> None:
         async with serving(config, aggregator) as fleet:
@@ -165,7 +165,7 @@ def test_nothing_is_promised_on_a_full_disk_and_all_goes_on_when_there_is_room(
 
     asyncio.run(scene())
     assert str(config.journal_path) in caplog.text
-    again = Aggregator(config)
+    again = AggregatorActor(config)
     in_order = [wire.decode(kept.frame) for kept in again.journal.rows(0, 99)]
     assert sorted(in_order, key=str) == sorted(updates, key=str)
     expected = without_faults(config, in_order).published.sha256
@@ -180,7 +180,7 @@ def test_an_aggregator_cannot_be_built_on_a_full_disk_and_has_the_same_bits_once
     config: ServerConfig, updates: list[Any]
 ) -> None:
     """`cluster.lasting` builds it again and again."""
-    first = Aggregator(config)
+    first = AggregatorActor(config)
 
     async def keep() -> None:
         await asyncio.gather(*(first.journal.append(u, wire.encode(u)) for u in updates))
@@ -189,26 +189,26 @@ def test_an_aggregator_cannot_be_built_on_a_full_disk_and_has_the_same_bits_once
     first.journal.close()  # its shared memory is gone: whoever comes has to make it anew
     ballast = fill(config.state)
     with pytest.raises(JournalError, match=re.escape(str(config.journal_path))):
-        Aggregator(config)
+        AggregatorActor(config)
     ballast.unlink()
-    published = Aggregator(config).coordinator.published
+    published = AggregatorActor(config).coordinator.published
     assert published.sha256 == without_faults(config, updates).published.sha256
 
 
 def test_a_read_only_disk_is_an_error_that_says_so_and_then_all_goes_on(
     config: ServerConfig, updates: list[Any]
 ) -> None:
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     first.journal.close()
     first.events.close()
     with read_only(config.state):
         with pytest.raises(JournalError, match=re.escape(str(config.journal_path))):
-            Aggregator(config)
+            AggregatorActor(config)
         gateway = Journal(config.journal_path)
         with pytest.raises(JournalError, match=re.escape(str(config.journal_path))):
             asyncio.run(gateway.append(updates[0], wire.encode(updates[0])))
     assert asyncio.run(gateway.append(updates[0], wire.encode(updates[0]))).row == 1
-    assert Aggregator(config).counted == 1
+    assert AggregatorActor(config).counted == 1
 
 
 def test_a_disk_that_turns_read_only_under_a_server_costs_nothing_that_was_promised(
@@ -217,7 +217,7 @@ def test_a_disk_that_turns_read_only_under_a_server_costs_nothing_that_was_promi
     """Until it is repaired there is no acknowledgement and no receipt; the next server goes on."""
     with breaking_disk(tmp_path / "state") as disk:
         config = config_of(disk.folder)
-        first = Aggregator(config)
+        first = AggregatorActor(config)
 
         async def breaks() -> dict[int, str]:
             async with serving(config, first) as fleet:
@@ -236,7 +236,7 @@ def test_a_disk_that_turns_read_only_under_a_server_costs_nothing_that_was_promi
         first.events.close()
         first.last_told.close()
         disk.is_repaired()
-        second = Aggregator(config)
+        second = AggregatorActor(config)
         kept = {wire.decode(row.frame).sequence for row in second.journal.rows(0, 99)}  # pyright: ignore
         assert set(promised) <= kept
 

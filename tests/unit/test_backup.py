@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from typer.testing import CliRunner
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from fleetfl.cli import app
 from fleetfl.protocol import wire
 from fleetfl.protocol.messages import SERVER
@@ -46,18 +46,18 @@ def elsewhere(config, folder):
 @pytest.mark.parametrize("name", ["copy", "copy.tar", "copy.tar.gz"])
 def test_what_was_kept_before_the_backup_is_there_after_a_restore(tmp_path, config, updates, name):
     """Some of it counted, some in a checkpoint, some in the journal alone; more comes while it runs."""
-    server = Aggregator(config)
+    server = AggregatorActor(config)
     ask(server, *keep(server.journal, updates[:7]))
-    server.saving.keep(server.counted, server._state())
+    server.state.keep()
     ask(server, *keep(server.journal, updates[7:9]))
     keep(server.journal, updates[9:11])
     made = make(config.state, tmp_path / "backups" / name)
     ask(server, *keep(server.journal, updates[11:]))
     assert (made.counted_row, made.newest_row, made.version) == (7, 11, 2)
-    assert made.settings == server.registrar.fingerprint
+    assert made.settings == server.state.registrar.fingerprint
     there = elsewhere(config, tmp_path / "other" / "host")
     assert restore(tmp_path / "backups" / name, there.state) == made
-    second = Aggregator(there)
+    second = AggregatorActor(there)
     assert end(second.coordinator) == unbroken(config, updates[:11])
     assert number_of(second.snapshot.generation) == 2
     assert order_of(second.snapshot) > order_of(server.snapshot)
@@ -74,7 +74,7 @@ def test_what_was_kept_before_the_backup_is_there_after_a_restore(tmp_path, conf
 
 
 def test_the_key_is_for_its_owner_alone_and_the_diary_is_left_out(tmp_path, config):
-    Aggregator(config)
+    AggregatorActor(config)
     for into in (tmp_path / "copy", tmp_path / "copy.tar"):
         make(config.state, into)
     assert stat.S_IMODE((tmp_path / "copy.tar").stat().st_mode) == 0o600
@@ -89,7 +89,7 @@ def test_a_backup_begins_again_where_rows_were_trimmed_behind_its_checkpoint(
     tmp_path, updates, monkeypatch
 ):
     config = begun(tmp_path, journal={"keep_s": 0})
-    server = Aggregator(config)
+    server = AggregatorActor(config)
     ask(server, *keep(server.journal, updates[:2]))
     copy_others, rounds = backup._copy_others, []
 
@@ -99,20 +99,20 @@ def test_a_backup_begins_again_where_rows_were_trimmed_behind_its_checkpoint(
         if len(rounds) == 1:  # two checkpoints, and all before them is trimmed
             for one in updates[2:8]:
                 ask(server, *keep(server.journal, [one]))
-                server.saving._save(server.counted, server._state())
+                server.saving._save(server.counted, server.state.values())
 
     monkeypatch.setattr(backup, "_copy_others", busy)
     made = make(config.state, tmp_path / "copy")
     assert len(rounds) == 2
     assert made.counted_row == 8
     restore(tmp_path / "copy", tmp_path / "there")
-    again = Aggregator(elsewhere(config, tmp_path / "there"))
+    again = AggregatorActor(elsewhere(config, tmp_path / "there"))
     assert end(again.coordinator) == end(server.coordinator)
     assert told(again.config, "journal_rows_missing") == []
 
 
 def test_a_backup_while_updates_come_has_a_whole_beginning_of_them(tmp_path, config, updates):
-    server = Aggregator(config)
+    server = AggregatorActor(config)
     gateway = Journal(config.journal_path)
 
     async def scene():
@@ -133,7 +133,7 @@ def test_a_backup_while_updates_come_has_a_whole_beginning_of_them(tmp_path, con
     before, made = asyncio.run(scene())
     assert before <= made.newest_row
     restore(tmp_path / "copy", tmp_path / "there")
-    again = Aggregator(elsewhere(config, tmp_path / "there"))
+    again = AggregatorActor(elsewhere(config, tmp_path / "there"))
     assert again.counted == made.newest_row
     assert end(again.coordinator) == unbroken(config, updates[: made.newest_row])
     server.journal.close()
@@ -141,7 +141,7 @@ def test_a_backup_while_updates_come_has_a_whole_beginning_of_them(tmp_path, con
 
 @pytest.mark.parametrize("what", ["flipped", "missing", "added", "manifest", "format", "outside"])
 def test_a_backup_that_is_not_as_it_was_made_is_not_put_back(tmp_path, config, what):
-    Aggregator(config)
+    AggregatorActor(config)
     folder = tmp_path / "copy"
     make(config.state, folder)
     file, manifest = folder / "state" / "keys" / "v1.pub", folder / "manifest.json"
@@ -172,7 +172,7 @@ def test_a_backup_that_is_not_as_it_was_made_is_not_put_back(tmp_path, config, w
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path, config):
-    Aggregator(config)
+    AggregatorActor(config)
     make(config.state, tmp_path / "copy")
     with pytest.raises(BackupError, match="is there already"):
         make(config.state, tmp_path / "copy")
@@ -192,7 +192,7 @@ def test_nothing_that_is_there_is_overwritten(tmp_path, config):
 
 
 def test_the_commands_say_what_they_did(tmp_path, config, updates):
-    server = Aggregator(config)
+    server = AggregatorActor(config)
     ask(server, *keep(server.journal, updates[:4]))
     run = CliRunner()
     words = ["server", "backup", str(tmp_path / "b.tar.gz"), "--state", str(config.state)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from fleetfl.cli import app
 from fleetfl.codecs import decoder
 from fleetfl.protocol import wire
@@ -49,13 +49,13 @@ def counted(aggregator, updates):
 
 def ask(aggregator, name, **fields):
     row = asyncio.run(ban.ask(aggregator.config.state, name, **fields))
-    while aggregator._count():
+    while aggregator.judge.count(64):
         pass
     return row
 
 
 def test_from_its_row_on_nothing_of_a_banned_vehicle_counts(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     assert {o.verdict for o in counted(aggregator, updates[:4])} == {"accepted"}
     row = ask(aggregator, "bad", reason="sends noise")
     outcomes = counted(aggregator, updates[4:10])
@@ -71,12 +71,12 @@ def test_from_its_row_on_nothing_of_a_banned_vehicle_counts(config, updates):
 
 @pytest.mark.parametrize("checkpoint", [True, False])
 def test_a_ban_outlives_the_server_and_is_lifted_by_another_row(config, updates, checkpoint):
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     counted(first, updates[:4])
     ask(first, "bad")
     if checkpoint:
-        first.saving.keep(first.counted, first._state())
-    second = Aggregator(config)
+        first.state.keep()
+    second = AggregatorActor(config)
     outcomes = counted(second, updates[4:8])
     assert [o.verdict for o in outcomes] == ["accepted", "refused"] * 2
     assert len(told(config, "vehicle_banned")) == 1
@@ -84,12 +84,12 @@ def test_a_ban_outlives_the_server_and_is_lifted_by_another_row(config, updates,
     ask(second, "bad", is_banned=False)
     assert {o.verdict for o in counted(second, updates[8:12])} == {"accepted"}
     assert ban.in_force(config.state) == {}
-    third = Aggregator(config)
+    third = AggregatorActor(config)
     assert end(third.coordinator) == end(second.coordinator)
 
 
 def test_a_row_that_the_servers_key_has_not_signed_bans_nobody(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     forged = Ban("x", "good", True, "")
     stranger = Signer.from_file(config.fleet, config.state / "other.pem")
 
@@ -104,21 +104,21 @@ def test_a_row_that_the_servers_key_has_not_signed_bans_nobody(config, updates):
 
 def test_bans_by_the_command_line(config, updates):
     """No server runs: the row waits, and counts when one is started."""
-    counted(Aggregator(config), updates[:1])
+    counted(AggregatorActor(config), updates[:1])
     state = str(config.state)
     asked = CliRunner().invoke(
         app, ["vehicle", "ban", "bad", "--reason", "fog", "--state", state, "--wait", "0"]
     )
     assert (asked.exit_code, "when one is started" in asked.output) == (0, True)
-    Aggregator(config)
+    AggregatorActor(config)
     again = CliRunner().invoke(app, ["vehicle", "bans", "--state", state])
     assert again.output == "bad: fog\n"
     CliRunner().invoke(app, ["vehicle", "unban", "bad", "--state", state, "--wait", "0"])
-    Aggregator(config)
+    AggregatorActor(config)
     assert CliRunner().invoke(app, ["vehicle", "bans", "--json", "--state", state]).output == "{}\n"
 
 
 def test_a_name_that_no_vehicle_has_is_refused_before_it_is_a_row(config):
-    Aggregator(config)
+    AggregatorActor(config)
     with pytest.raises(wire.UnsendableError):
         asyncio.run(ban.ask(config.state, "no/vehicle"))

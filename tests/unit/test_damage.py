@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.config import ServerConfig
 from fleetfl.codecs import decoder
 from fleetfl.coordination.coordinator import Outcome
@@ -66,9 +66,9 @@ def ask(aggregator, rows):
 
 def stopped(config, updates, *, saved):
     """The end of a server that has counted these, the first `saved` of them in a checkpoint."""
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     ask(aggregator, keep(aggregator.journal, updates[:saved]))
-    aggregator.saving.keep(saved, aggregator._state())
+    aggregator.saving.keep(saved, aggregator.state.values())
     ask(aggregator, keep(aggregator.journal, updates[saved:]))
     aggregator.journal.close()  # all of it is in the main file then
     published = aggregator.coordinator.published
@@ -112,7 +112,7 @@ def test_a_server_goes_on_from_a_journal_with_a_damaged_page(config, updates, ca
     generation, version, sha256 = stopped(config, updates, saved=NUM // 2)
     assert config.journal_path.stat().st_size > 28 * PAGE
     flip(config.journal_path, (page - 1) * PAGE, PAGE)
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     verdicts = answered(aggregator, updates)
     assert "DAMAGED" in caplog.text
     assert told(config, "journal_repaired") or told(config, "journal_damaged")
@@ -122,8 +122,8 @@ def test_a_server_goes_on_from_a_journal_with_a_damaged_page(config, updates, ca
     assert published.version == version
     if published.generation == generation:
         assert published.sha256 == sha256
-    aggregator.saving.keep(aggregator.counted, aggregator._state())
-    again = Aggregator(config).coordinator.published
+    aggregator.state.keep()
+    again = AggregatorActor(config).coordinator.published
     assert (again.generation, again.sha256) == (published.generation, published.sha256)
 
 
@@ -133,7 +133,7 @@ def test_a_journal_without_its_end_is_missed(config, updates, caplog):
     for path in config.journal_path.parent.iterdir():
         path.unlink()
     keep(Journal(config.journal_path), updates[:10])
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     assert "was LOST, all or its end" in caplog.text
     assert aggregator.coordinator.published.generation != generation
     outcomes = ask(aggregator, keep(aggregator.journal, updates))
@@ -144,7 +144,7 @@ def test_a_journal_without_its_end_is_missed(config, updates, caplog):
 
 def test_a_gateway_has_the_journal_repaired(config, updates):
     stopped(config, updates, saved=NUM)
-    aggregator, gateway = Aggregator(config), Journal(config.journal_path)
+    aggregator, gateway = AggregatorActor(config), Journal(config.journal_path)
     flip(config.journal_path, 0, PAGE)
     with pytest.raises(JournalDamaged):
         keep(gateway, updates[:1])
@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_leads_to_the_same_
     before = stopped(config, updates, saved=NUM // 2)
     newest = max(config.checkpoint_folder.glob("*.checkpoint"))
     flip(newest, at % newest.stat().st_size, 1)
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     assert "is damaged: set aside, the one before is used" in caplog.text
     assert newest.name in told(config, "checkpoint_damaged")[0]["detail"]
     published = aggregator.coordinator.published

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]
 
 CHOSEN = {
-    ("actors/aggregator.py", "event"): {"accepted", "duplicate", "refused"},
-    ("actors/aggregator.py", "done"): {ban.DONE, ban.LIFTED},
-    ("actors/aggregator.py", "ban.REFUSED"): {ban.REFUSED},
+    ("actors/counting/row_judge.py", "event"): {"accepted", "duplicate", "refused"},
+    ("actors/counting/row_judge.py", "done"): {ban.DONE, ban.LIFTED},
+    ("actors/counting/row_judge.py", "ban.REFUSED"): {ban.REFUSED},
     ("actors/gateway.py", "status.state"): {"online", "offline"},
     ("sim/fleet/server.py", "event"): {"accepted", "duplicate", "refused"},
     ("fleetfl/events/event_log.py", "MISSING"): {"events_missing"},

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.announcer import place_to_pass
 from actors.startup import set_aside
 from fleetfl.events.event_log import EventLog
@@ -71,7 +71,7 @@ def test_nothing_stands_behind_the_last_number():
 def test_a_folder_named_like_the_last_generation_is_one_error_at_the_start(config):
     (config.releases.folder / f"{LAST_NUMBER}-a").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="nothing stands behind"):
-        Aggregator(config)
+        AggregatorActor(config)
 
 
 def snapshot(name, version, sha256=bytes(32)):
@@ -115,7 +115,7 @@ def test_a_number_on_disk_only_grows_and_damage_is_no_number(tmp_path):
 def test_a_stopped_server_has_a_checkpoint_of_all_that_it_counted(tmp_path, updates):
     """SIGTERM and Ctrl-C cancel `run`. No checkpoint was due for an hour."""
     config = config_in(tmp_path, checkpoint_s=3600)
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
 
     async def scene():
         running = asyncio.create_task(aggregator.run())
@@ -129,7 +129,7 @@ def test_a_stopped_server_has_a_checkpoint_of_all_that_it_counted(tmp_path, upda
 
     asyncio.run(scene())
     assert told(config, "aggregator_stopped")[0]["counted_row"] == len(updates)
-    again = Aggregator(config_in(tmp_path, aggregator={"kind": "fedbuff", "goal": 7}))
+    again = AggregatorActor(config_in(tmp_path, aggregator={"kind": "fedbuff", "goal": 7}))
     assert told(config, "aggregator_started")[-1]["replayed"] == 0
     assert (generation(again), end(again.coordinator)) == (
         generation(aggregator),
@@ -148,38 +148,38 @@ def test_rows_that_are_counted_again_under_other_settings_make_versions_of_anoth
 ):
     """Killed without a checkpoint at goal 3, started at goal 6: version 1 has other bits."""
     config = config_in(tmp_path, checkpoint_s=3600)
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates))
     other = config_in(tmp_path, aggregator={"kind": "fedbuff", "goal": 6})
-    second = Aggregator(other)
+    second = AggregatorActor(other)
     assert (number_of(generation(first)), number_of(generation(second))) == (1, 2)
     assert why(config) == ["rows are counted again under other settings"]
-    assert generation(Aggregator(other)) == generation(second)
+    assert generation(AggregatorActor(other)) == generation(second)
     assert order_of(second.snapshot) > order_of(first.snapshot)
 
 
 def test_another_aggregator_that_cannot_go_on_from_the_checkpoint_is_named(tmp_path, updates):
-    first = Aggregator(config_in(tmp_path))
+    first = AggregatorActor(config_in(tmp_path))
     ask(first, *keep(first.journal, updates))
     with pytest.raises(CheckpointError, match=r"does not fit the `server` settings.*resume=false"):
-        Aggregator(config_in(tmp_path, aggregator={"kind": "fedasync"}))
+        AggregatorActor(config_in(tmp_path, aggregator={"kind": "fedasync"}))
 
 
 @pytest.mark.parametrize("gone", [[5], [1], [11, 12, 13], [2, 3, 7]])
 def test_rows_that_no_trimming_explains_are_damage(tmp_path, updates, caplog, gone):
     """All were counted, and only the checkpoint of row 0 is there."""
     config = config_in(tmp_path, checkpoint_s=3600)
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates))
     delete(config, gone)
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert "are MISSING" in caplog.text
     missing = {
         n for e in told(config, "journal_rows_missing") for n in range(e["first"], e["last"] + 1)
     }
     assert missing == set(gone)
     assert number_of(generation(second)) > number_of(generation(first))
-    third = Aggregator(config)  # told once
+    third = AggregatorActor(config)  # told once
     assert generation(third) == generation(second)
     (again,) = keep(third.journal, [updates[gone[0] - 1]])
     assert again == len(updates) + 1
@@ -195,7 +195,7 @@ def delete(config, rows):
 def test_repeats_and_trimming_leave_no_gap(tmp_path, updates):
     """A repeat gets the row that it has, and takes no number."""
     config = config_in(tmp_path, journal={"keep_s": 0})
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     for one in updates:
         assert (
             keep(aggregator.journal, [one, one, one])[0]
@@ -203,38 +203,38 @@ def test_repeats_and_trimming_leave_no_gap(tmp_path, updates):
         )
         ask(aggregator, aggregator.journal.newest_row())
     assert aggregator.journal.newest_row() == len(updates)
-    again = Aggregator(config)
+    again = AggregatorActor(config)
     assert (why(config), end(again.coordinator)) == ([], unbroken(config, updates))
 
 
 def test_a_journal_from_before_gaps_were_noticed_is_taken_as_it_is(tmp_path, updates):
     config = config_in(tmp_path, checkpoint_s=3600)
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates))
     first.journal.close()
     delete(config, [4])
     with sqlite3.connect(config.journal_path) as other:
         other.execute("DROP TABLE skipped")
     other.close()
-    Aggregator(config)
+    AggregatorActor(config)
     assert why(config) == []
 
 
 def test_a_restored_state_begins_a_generation_once(config, updates):
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates[:7]))
     config.restored_path.write_text("{}")
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert number_of(generation(second)) == 2
     assert end(second.coordinator) == unbroken(config, updates[:7])
     assert not config.restored_path.exists()
-    assert generation(Aggregator(config)) == generation(second)
+    assert generation(AggregatorActor(config)) == generation(second)
     outcomes = ask(second, *keep(second.journal, updates[7:]))
     assert {o.verdict for o in outcomes} == {"accepted"}  # trained from version 0 of generation 1
 
 
 def test_who_names_a_later_version_has_it_from_this_server_before_it_lost_that(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     ask(aggregator, *keep(aggregator.journal, updates[:3]))
 
     async def scene():
@@ -247,12 +247,12 @@ def test_who_names_a_later_version_has_it_from_this_server_before_it_lost_that(c
         assert (await waiting).generation == snapshot.generation
 
     asyncio.run(scene())
-    assert generation(Aggregator(config)) == generation(aggregator)
+    assert generation(AggregatorActor(config)) == generation(aggregator)
     assert "is out already" in why(config)[0]
 
 
 def test_on_a_full_disk_nobody_hears_of_a_generation_that_is_not_on_it(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     ask(aggregator, *keep(aggregator.journal, updates[:3]))
     folder, before = config.checkpoint_folder, generation(aggregator)
     folder.rename(folder.with_name("aside"))
@@ -271,23 +271,23 @@ def test_on_a_full_disk_nobody_hears_of_a_generation_that_is_not_on_it(config, u
 
 
 def test_numbers_go_on_though_all_else_was_set_aside(config, updates):
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates[:3]))
     set_aside(config)
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert (number_of(generation(second)), second.coordinator.version) == (2, 0)
     assert (why(config), told(config, "journal_lost")) == ([], [])
 
 
 def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, updates):
     """A signed status with `outcomes={"row": ...}` made the next start declare the journal lost."""
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates))
     for row in (2**53, 1):
         log = EventLog(config.state / "events.jsonl")
         said = {"bytes_up": 0, "bytes_down": 0, "waiting": 0, "note": f'"row": {row},'}
         log.write("online", vehicle="mallory", boot="b", version=0, outcomes={"row": row}, **said)
-        again = Aggregator(config)
+        again = AggregatorActor(config)
         assert again.told == len(updates)
         assert generation(again) == generation(first)
     assert told(config, "journal_lost") == []
@@ -295,9 +295,9 @@ def test_nothing_that_a_vehicle_says_is_read_back_from_the_events(config, update
 
 
 def test_events_may_be_deleted_at_any_time(config, updates):
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates))
     (config.state / "events.jsonl").unlink()
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert generation(second) == generation(first)
     assert (told(config, "accepted"), told(config, "journal_lost")) == ([], [])

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from actors.call_coalescer import CallCoalescer
 from actors.gateway import Gateway
 from fleetfl.codecs.float32 import Config as Float32
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 
 @contextlib.asynccontextmanager
 async def serving(config, broker):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     async with broker.connect("gateway", clean_session=False) as link:
         gateway = Gateway(
             "f",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from actors.aggregator import Aggregator
+from actors.aggregator import AggregatorActor
 from fleetfl.codecs import decoder
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
@@ -45,26 +45,26 @@ def updates(make_update):
 
 def counted(aggregator, updates):
     outcomes = outcomes_of(aggregator, *keep(aggregator.journal, updates))
-    aggregator.saving.keep(aggregator.counted, aggregator._state())
+    aggregator.state.keep()
     return outcomes
 
 
 def go_back(aggregator, name, reason=""):
     row = asyncio.run(ask(aggregator.config.state, name, reason=reason))
-    while aggregator._count():
+    while aggregator.judge.count(64):
         pass
     return row
 
 
 def test_the_new_version_has_the_old_bits_and_says_where_they_are_from(config, updates):
     """Goal 3: three versions of 9 updates, one update in the buffer, then version 4 = version 1."""
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     counted(aggregator, updates[:10])
     generation = aggregator.coordinator.published.generation
     row = go_back(aggregator, "1", "too many false alarms")
     event = answer(config.state, row, patience_s=5)
     assert (event["version"], event["restores"]) == (4, f"{generation}/1")
-    aggregator.saving.keep(aggregator.counted, aggregator._state())
+    aggregator.state.keep()
     old, new = config.releases.find("1").record, config.releases.find("4").record
     assert new.sha256 == old.sha256 == event["sha256"] == aggregator.snapshot.sha256.hex()
     assert (new.parent, new.restores) == (f"{generation}/3", f"{generation}/1")
@@ -77,7 +77,7 @@ def test_the_new_version_has_the_old_bits_and_says_where_they_are_from(config, u
 
 def test_updates_from_versions_undone_are_refused_and_from_older_ones_are_not(config, updates):
     """At version 3 back to 1: bases 2 and 3 are refused, 0, 1 and the new 4 count."""
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     counted(aggregator, updates[:9])
     go_back(aggregator, "1")
     based = [replace(one, base_version=n) for n, one in enumerate(updates[9:14])]
@@ -85,7 +85,7 @@ def test_updates_from_versions_undone_are_refused_and_from_older_ones_are_not(co
     assert [o.reason and o.reason.value for o in outcomes] == [None, None, "undone", "undone", None]
     assert "base version 2 was rolled back" in outcomes[2].detail
     assert outcomes[4].released  # the third that counts
-    assert outcomes_of(Aggregator(config), 13)[0].version == 5
+    assert outcomes_of(AggregatorActor(config), 13)[0].version == 5
 
 
 @pytest.mark.parametrize("checkpoint_s", [0, 3600])
@@ -93,9 +93,9 @@ def test_updates_from_versions_undone_are_refused_and_from_older_ones_are_not(co
 def test_a_replay_reaches_the_same_bits(tmp_path, config, updates, checkpoint_s, more):
     """Killed right after the rollback, or some updates later; and the registry is lost meanwhile."""
     config = config.model_copy(update={"checkpoint_s": checkpoint_s})
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     outcomes_of(first, *keep(first.journal, updates[:10]))
-    first.saving.keep(first.counted, first._state())
+    first.state.keep()
     if checkpoint_s:  # all of it is in the replay
         for path in sorted(config.checkpoint_folder.iterdir())[1:]:
             path.unlink()
@@ -103,7 +103,7 @@ def test_a_replay_reaches_the_same_bits(tmp_path, config, updates, checkpoint_s,
     later = [replace(one, base_version=4) for one in updates[10 : 10 + more]]
     outcomes_of(first, *keep(first.journal, later))
     config.releases.folder.rename(tmp_path / "lost")
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert end(second.coordinator) == end(first.coordinator)
     assert second.coordinator.version == 4 + more // 3
     assert len(told(config, "rolled_back")) == 1
@@ -111,7 +111,7 @@ def test_a_replay_reaches_the_same_bits(tmp_path, config, updates, checkpoint_s,
 
 
 def test_vehicles_get_there_from_any_version_and_from_none(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     published = aggregator.coordinator.published
     followers = [Follower(LAYOUT) for _ in range(4)]
     for number, follower in enumerate(followers[:3]):
@@ -132,7 +132,7 @@ def test_vehicles_get_there_from_any_version_and_from_none(config, updates):
 
 
 def test_a_release_of_a_whole_version_misses_nothing(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     follower = Follower(LAYOUT)
     counted(aggregator, updates[:6])
     go_back(aggregator, "0")
@@ -146,7 +146,7 @@ def test_a_release_of_a_whole_version_misses_nothing(config, updates):
 
 
 def test_a_rollback_that_the_server_has_not_signed_is_refused(config, updates, tmp_path):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     counted(aggregator, updates[:6])
     key = config.state / "key.pem"
     key.rename(tmp_path / "true.pem")
@@ -155,11 +155,11 @@ def test_a_rollback_that_the_server_has_not_signed_is_refused(config, updates, t
     with pytest.raises(RegistryError, match="refused: server: the signature does not fit"):
         answer(config.state, row, patience_s=5)
     assert aggregator.coordinator.version == 2
-    assert Aggregator(config).counted == row
+    assert AggregatorActor(config).counted == row
 
 
 def test_what_cannot_be_rolled_back_to_is_named(config, updates):
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     with pytest.raises(RegistryError, match=r"0 is what is released already"):
         go_back(aggregator, "0")
     counted(aggregator, updates[:6])
@@ -176,7 +176,7 @@ def test_what_cannot_be_rolled_back_to_is_named(config, updates):
 
 def test_a_running_server_notices_what_no_gateway_asks_about(config, updates, monkeypatch):
     monkeypatch.setattr("actors.aggregator.TICK_S", 0.01)
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     counted(aggregator, updates[:6])
 
     async def scenario():
@@ -192,23 +192,23 @@ def test_a_running_server_notices_what_no_gateway_asks_about(config, updates, mo
 
 
 def test_a_stopped_server_does_it_when_it_is_started(config, updates):
-    first = Aggregator(config)
+    first = AggregatorActor(config)
     counted(first, updates[:6])
     row = asyncio.run(ask(config.state, "1"))
     assert answer(config.state, row, patience_s=0) is None
-    second = Aggregator(config)
+    second = AggregatorActor(config)
     assert answer(config.state, row, patience_s=0)["version"] == 3
     assert second.snapshot.version == 3
 
 
 def test_two_rollbacks_undo_what_each_of_them_undid(config, updates):
     """3 back to 1 as 4, one release more is 5, back to 0 as 6: of 0 to 6, only 0 and 6 are left."""
-    aggregator = Aggregator(config)
+    aggregator = AggregatorActor(config)
     counted(aggregator, updates[:9])
     go_back(aggregator, "1")
     counted(aggregator, [replace(one, base_version=4) for one in updates[9:12]])
     go_back(aggregator, "0")
-    for who in (aggregator, Aggregator(config)):
+    for who in (aggregator, AggregatorActor(config)):
         rolled_back = who.coordinator.rolled_back
         assert [
             n for n in range(7) if not any(first <= n <= last for first, last in rolled_back)
