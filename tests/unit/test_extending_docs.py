@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import yaml
@@ -45,7 +46,13 @@ def config_of(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_an_example_is_a_component_of_its_kind(page, config_of):
-    assert issubclass(config_of(page), PluginConfig)
+    """What it defines is what its seam asks for, but for helpers of its own."""
+    config = config_of(page)
+    assert issubclass(config, PluginConfig)
+    base = config.__mro__[1]
+    for name in vars(config):
+        if not name.startswith("_") and callable(getattr(config, name)):
+            assert hasattr(base, name), f"{base.__name__} knows no {name}"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -55,14 +62,15 @@ def test_the_page_names_files_that_are_there(page):
         assert (FOLDER.parents[1] / path).exists() or path.endswith("/float16.py"), path
 
 
-def test_the_yaml_of_each_page_names_its_example():
+def test_the_yaml_of_each_page_names_its_example_and_is_a_file_of_settings():
+    schema = jsonschema.Draft202012Validator(schema_of_file())
     for page in PAGES:
         for text in blocks(page, "yaml"):
             (code,) = blocks(page, "python")
             kind = re.search(r"acme_fl\.(\w+)", text)
             assert kind is not None
             assert f'Literal["{kind[1]}"]' in code
-            assert {*yaml.safe_load(text)} <= {*schema_of_file()["properties"]}
+            assert list(schema.iter_errors(yaml.safe_load(text))) == []
 
 
 def test_the_index_names_every_page_and_package():
