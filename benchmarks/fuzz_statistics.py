@@ -24,12 +24,12 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import (
     BIAS,
     KIND,
-    MOST_LOGIT,
     WEIGHT,
     Config,
     SufficientStatistics,
     features_of,
 )
+from fleetfl.closed_form.solve import MOST_LOGIT
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.messages import Ban, Update

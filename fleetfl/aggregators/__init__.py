@@ -16,16 +16,16 @@ class Declined(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """What a server optimizer makes the next version of."""
+    """One server step: what a server optimizer makes the next version from."""
 
     change: np.ndarray
     """float32 [P]: where the updates want the model to go. Nobody writes to it afterwards."""
     staleness: tuple[int, ...]
-    """Of each update that came since the last step, in the order of arrival."""
+    """Staleness, in versions, of each update that came since the last step, in the order of arrival."""
 
 
 class Aggregator(Protocol):
-    """Explicit state in, state out; deltas are float32 [P]. Implementations name it as their base."""
+    """Folds deltas, float32 [P], into steps; explicit state in, state out. Implementations derive from it."""
 
     def add(
         self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int
@@ -39,35 +39,39 @@ class Aggregator(Protocol):
 
     @property
     def buffered(self) -> int:
-        """Updates folded in since the last step: none, where every arrival makes one."""
+        """Number of updates folded in since the last step; 0 where every arrival makes a step."""
         return 0
 
     @property
     def goal(self) -> int:
-        """Updates that make a step; 1 where every arrival may make one."""
+        """Number of updates that make a step; 1 where every arrival may make one."""
         return 1
 
     @property
     def turn(self) -> int:
-        """Updates of which no vehicle gives more than its share (`fleetfl/defences/influence.py`).
+        """Number of updates that vehicles share, each giving its part (`fleetfl/defences/influence.py`).
 
-        0 where the aggregator looks itself after who counts how often.
+        0 where the aggregator itself limits how often a vehicle counts.
         """
         return self.goal
 
     def forget(self, vehicle: str) -> None:
-        """Drop what is kept of this vehicle past the next step. Few keep anything."""
+        """Drop whatever is kept of this vehicle past the next step; few aggregators keep anything."""
         return
 
     def released(self, vector: np.ndarray) -> None:
-        """Told of each version as everyone has it, float32 [P], version 0 included. Few need it."""
+        """Take note of a release, float32 [P] with the bits that vehicles have; version 0 is the first
+        call.
+        """
         return
 
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on as if never stopped."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `snapshot`."""
+        ...
 
 
 class AggregatorConfig(PluginConfig):

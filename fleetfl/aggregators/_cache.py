@@ -17,37 +17,44 @@ from fleetfl.vectors import Layout
 
 
 class CacheConfig(Section):
+    """Settings of the cache of vehicles' last deltas."""
+
     max_vehicles: int = Field(default=1000, ge=1)
-    """Those heard of last are kept. 1000 of 38,794 values take 155 MB, in memory and in checkpoints."""
+    """Number of vehicles whose last delta is kept, those heard of last. A thousand deltas of 38,794 values
+    take 155 MB, in memory and in each checkpoint."""
     codec: AnyCodec | None = None
-    """How a delta is kept: None as it came, float32; `{kind: bfloat16}` in about half of it, `{kind: int8}`
-    in a quarter. What is put in and taken out is then the coded value, so its errors do not add up."""
+    """Codec that packs a cached delta: None keeps float32, `{kind: bfloat16}` takes about half the memory and
+    `{kind: int8}` a quarter. The decoded value is both added and subtracted, so errors do not add up."""
 
 
 Packed = np.ndarray | bytes
-"""A delta as it is kept."""
+"""A cached delta: float32 [P], or bytes of the codec."""
 
 
 class DeltaCache:
+    """The last delta of each vehicle, in bounded memory, and the sum of all of them."""
+
     def __init__(self, config: CacheConfig, size: int) -> None:
         self.max_vehicles = config.max_vehicles
         self.codec = None if config.codec is None else config.codec.build(Layout.flat(size))
         self.size = size
         self.entries: OrderedDict[str, Packed] = OrderedDict()
-        """The vehicle heard of last is last."""
+        """Cached delta of each vehicle; the one heard of last is last."""
         self.total = np.zeros(size, np.float64)
 
     def get(self, vehicle: str) -> np.ndarray | None:
-        """float32 [P], as it is kept."""
+        """The vehicle's cached delta, float32 [P]; None if there is none."""
         entry = self.entries.get(vehicle)
         return None if entry is None else self._unpacked(entry)
 
     def mean(self) -> np.ndarray:
-        """Of all vehicles, float64 [P]; of none, zeros."""
+        """Mean of all cached deltas, float64 [P]; zeros if there are none."""
         return self.total / max(1, len(self.entries))
 
     def packed(self, delta: np.ndarray) -> Packed:
-        """As `put` takes it. Raises Declined for values that the codec cannot hold."""
+        """The delta, float32 [P], in the form that `put` takes. Raises Declined if the codec cannot hold
+        it.
+        """
         if self.codec is None:
             return delta
         try:
@@ -56,7 +63,7 @@ class DeltaCache:
             raise Declined(f"cannot be kept: {unfit}") from unfit
 
     def put(self, vehicle: str, entry: Packed) -> list[str]:
-        """Replace the vehicle's; gives those that had to leave."""
+        """Replace the vehicle's delta; gives the vehicles that were dropped to make room."""
         self.drop(vehicle)
         self.entries[vehicle] = entry
         self.total += self._unpacked(entry)
@@ -66,6 +73,7 @@ class DeltaCache:
         return gone
 
     def drop(self, vehicle: str) -> None:
+        """Take the vehicle's delta out of cache and sum."""
         entry = self.entries.pop(vehicle, None)
         if entry is not None:
             self.total -= self._unpacked(entry)

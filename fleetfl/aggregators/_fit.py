@@ -1,4 +1,4 @@
-"""What does not fit has to fail where it comes in, not in a later step."""
+"""Check of a delta's shape and dtype, so that a misfit fails on arrival and not in a later step."""
 
 import numpy as np
 

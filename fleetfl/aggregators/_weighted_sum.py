@@ -14,13 +14,14 @@ from functools import cache
 import numpy as np
 
 BLOCK = 1 << 18
-"""Values summed at a time: 1 MiB of sum and 1 MiB of products. Shorter calls read memory more slowly."""
+"""Number of values summed at a time: 1 MiB of sum and 1 MiB of products. Fewer read memory more slowly."""
 
 BLOCKS_A_THREAD = 1
-"""On idle cores a second thread gains from the second block on; on busy ones it costs up to half."""
+"""Least number of blocks for each thread. On idle cores a second thread gains from the second block on; on
+busy ones it costs up to half."""
 
 MAX_THREADS = 8
-"""A few cores already wait for memory."""
+"""Most threads of one sum: a few cores already wait for memory."""
 
 
 def weighted_sum(

@@ -36,62 +36,67 @@ from fleetfl.aggregators._fit import require_fit
 from fleetfl.aggregators._weighted_sum import weighted_sum
 
 GAIN = 1.5
-"""Above 1 because rho is taken from single updates, and several are at work at once."""
+"""Factor on rho; above 1 because rho is taken from single updates, and several are at work at once."""
 MOST = 16.0
+"""Largest number of whole updates applied while one vehicle trains."""
 PRIOR = 1 / 8
-"""rho before two vehicles reported."""
+"""Value of rho before two vehicles have reported."""
 LEAST = 1 / 256
-"""Below it an estimate of rho is noise; it is never 0, or nothing would move again."""
+"""Smallest value of rho. Below it an estimate is random, and at 0 nothing would move any more."""
 WINDOW = 16
-"""Updates that the next one is held against, float32 [P] each."""
+"""Number of newest updates, float32 [P] each, that the next one is compared with."""
 MEMORY = 30
-"""Updates over which rho, tau and the typical gap are averaged, about."""
+"""Approximate number of updates over which rho, tau and the typical gap are averaged."""
 UNEVEN = 4.0
-"""Bound of b, up and down."""
+"""Largest value of b; 1 / UNEVEN is the smallest."""
 SLOWEST = 4.0
-"""tau at first is no more than so many times its mean."""
+"""Largest first value of tau, as a multiple of its mean."""
 ROUNDS = 2.0
-"""Updates of each vehicle, in the mean, before steps get smaller."""
+"""Mean number of updates of each vehicle before steps get smaller."""
 DECAY = 0.75
-"""How fast they do then. At 1/2 what is left of noise costs 3 points where vehicles' labels differ most."""
+"""Exponent by which steps get smaller. At 1/2 the remaining randomness costs 3 points of accuracy where
+vehicles' labels differ most."""
 SMALLEST = 0.1
-"""They get no smaller than so much of that."""
+"""Smallest factor that ROUNDS and DECAY put on a step."""
 VEHICLES = 100_000
-"""Those heard of last whose last report is remembered: a number each."""
+"""Number of vehicles, those heard of last, whose last report is remembered: an integer each."""
 VERSIONS = 1000
-"""Of which it is remembered when they were released: a number each."""
+"""Number of newest versions whose time of release is remembered: an integer each."""
 
 
 class Config(AggregatorConfig):
+    """Settings of Accord."""
+
     kind: Literal["accord"] = "accord"
     goal: int = Field(default=5, ge=1)
-    """Updates per release. It says how often vehicles get news, not how far a step goes."""
+    """Number of updates for each release. A larger goal gives releases less often; the length of the way does
+    not depend on it."""
 
     def build(self, size: int) -> "Accord":
         return Accord(self, size)
 
 
 class Accord(Aggregator):
-    """Numbers named like the formula's; all of them, and the window, are saved."""
+    """Accord's state: the quantities of the formula under their names there, and the window of updates."""
 
     def __init__(self, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.total: np.ndarray | None = None
-        """Of the buffered updates, weighed: float32 [P]."""
+        """Weighted sum of the buffered updates, float32 [P]; None if there are none."""
         self.staleness: list[int] = []
         self.window: deque[tuple[str, np.ndarray]] = deque(maxlen=WINDOW)
         self.arrived = 0
         self.released_at: deque[int] = deque(maxlen=VERSIONS)
-        """How many updates had arrived at each version, the newest last."""
+        """Number of updates that had arrived when each version was released, the newest last."""
         self.last: OrderedDict[str, int] = OrderedDict()
-        """The number of each vehicle's last update."""
+        """Ordinal of each vehicle's last update among all arrivals."""
         self.product, self.square = _Mean(), _Mean()
-        """<delta, mean of others>, and |delta|^2."""
+        """Running means of <delta, mean of others> and of |delta|^2."""
         self.trip, self.log_gap = _Mean(), _Mean()
-        """Updates that came since an update's base was released, and the logarithm of those that came since
-        its vehicle's last one."""
+        """Running means of the number of updates since an update's base was released, and of the logarithm of
+        the number of updates since its vehicle's last one."""
         self.longest = 0
-        """The most of the former."""
+        """Largest number of updates that came between a base's release and an update from it."""
 
     @property
     def goal(self) -> int:
@@ -130,7 +135,7 @@ class Accord(Aggregator):
         return self._step() if self.buffered >= self.config.goal else None
 
     def _listen(self, delta: np.ndarray, vehicle: str) -> None:
-        """How far do the others agree?"""
+        """Compare the delta, float32 [P], with other vehicles' newest ones to estimate how far they agree."""
         others = [theirs for whose, theirs in self.window if whose != vehicle]
         if others:
             mean = weighted_sum(others, [1.0] * len(others), divisor=len(others))
@@ -190,7 +195,7 @@ class Accord(Aggregator):
 
 
 class _Mean:
-    """Of all so far, then of about the last MEMORY."""
+    """Running mean: of all values so far, and later of about the last MEMORY."""
 
     def __init__(self) -> None:
         self.value, self.count = 0.0, 0
@@ -204,5 +209,5 @@ class _Mean:
 
 
 def _inner(one: np.ndarray, other: np.ndarray) -> float:
-    """Summed in float64 and not by BLAS, whose last bits depend on the processor."""
+    """Inner product, summed in float64 without BLAS, whose last bits depend on the processor."""
     return float(np.sum(one.astype(np.float64) * other))

@@ -23,22 +23,27 @@ from fleetfl.aggregators._fit import require_fit
 
 
 class Config(AggregatorConfig):
+    """Settings of ACE and ACED."""
+
     kind: Literal["ace"] = "ace"
     max_age: int | None = Field(default=None, ge=0)
-    """Versions (tau_algo in the paper); None takes all (ACE)."""
+    """Largest age, in versions, of a vehicle's last update that still counts (tau_algo in the paper); None
+    counts all (ACE). A smaller age drops vehicles that report seldom."""
     cache: CacheConfig = CacheConfig()
-    """How each vehicle's last delta is kept."""
+    """Settings of the cache of each vehicle's last delta."""
 
     def build(self, size: int) -> "ACE":
         return ACE(self, size)
 
 
 class ACE(Aggregator):
+    """The last delta of every vehicle; each arrival makes a step of their mean."""
+
     def __init__(self, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.cache = DeltaCache(config.cache, size)
         self.bases: dict[str, int] = {}
-        """The version that each cached delta was trained from."""
+        """Version that each cached delta was trained from."""
         self.version = -1
 
     def add(self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int) -> Step:

@@ -24,24 +24,28 @@ from fleetfl.aggregators._fit import require_fit
 
 
 class Config(AggregatorConfig):
+    """Settings of CA2FL."""
+
     kind: Literal["ca2fl"] = "ca2fl"
     goal: int = Field(default=10, ge=1)
-    """K: updates per server step."""
+    """Number of updates in a server step (K in the paper). A larger goal gives fewer and steadier steps."""
     cache: CacheConfig = CacheConfig()
-    """How each vehicle's last delta is kept."""
+    """Settings of the cache of each vehicle's last delta."""
 
     def build(self, size: int) -> "CA2FL":
         return CA2FL(self, size)
 
 
 class CA2FL(Aggregator):
+    """A buffer of corrections to the mean of all vehicles' last deltas."""
+
     def __init__(self, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.cache = DeltaCache(config.cache, size)
         self.correction = np.zeros(size, np.float64)
-        """Sum of the buffered delta_j - h_j."""
+        """Sum of the buffered delta_j - h_j, float64 [P]."""
         self.reported: dict[str, Packed] = {}
-        """The newest buffered delta of each vehicle."""
+        """Newest buffered delta of each vehicle."""
         self.staleness: list[int] = []
 
     @property

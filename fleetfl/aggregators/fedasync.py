@@ -23,13 +23,16 @@ from fleetfl.staleness.polynomial import Config as Polynomial
 
 
 class Config(AggregatorConfig):
+    """Settings of FedAsync."""
+
     kind: Literal["fedasync"] = "fedasync"
     mixing: float = Field(default=0.6, gt=0, le=1)
-    """alpha: share of a fresh model that is mixed in."""
+    """Share of a fresh model that is mixed in (alpha in the paper). A larger share learns faster and forgets
+    other vehicles' models sooner."""
     staleness: AnyStalenessRule = Polynomial()
-    """s: how much a late model counts."""
+    """Rule for the weight of a late model (s in the paper)."""
     history: int = Field(default=51, ge=1)
-    """Versions kept, float32 [P] each; an update based on an older one is declined. One more than
+    """Number of versions kept, float32 [P] each; an update based on an older one is declined. One more than
     `max_staleness` declines none."""
 
     def build(self, size: int) -> "FedAsync":
@@ -37,12 +40,12 @@ class Config(AggregatorConfig):
 
 
 class FedAsync(Aggregator):
-    """A step at every arrival, so nothing is ever buffered."""
+    """Mixes each arriving model in; every arrival is a step, so nothing is ever buffered."""
 
     def __init__(self, config: Config, size: int) -> None:
         self.config, self.size = config, size
         self.versions: deque[np.ndarray] = deque(maxlen=config.history)
-        """The newest last."""
+        """Released vectors, float32 [P], the newest last."""
 
     def add(self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int) -> Step:
         require_fit(delta, self.size)

@@ -20,18 +20,20 @@ from fleetfl.staleness.constant import Config as Constant
 
 
 class Config(AggregatorConfig):
+    """Settings of synchronous FedAvg."""
+
     kind: Literal["fedavg"] = "fedavg"
     goal: int = Field(default=10, ge=1)
-    """Updates that end a round."""
+    """Number of updates that end a round. A larger goal waits for slower vehicles."""
     weigh_examples: bool = True
-    """Weigh an update by its number of examples (the paper); false weighs all alike."""
+    """Whether an update is weighed by its number of examples (the paper) or all alike."""
 
     def build(self, size: int) -> "FedAvg":
         return FedAvg(self, size)
 
 
 class FedAvg(Aggregator):
-    """FedBuff's buffer with a door: only fresh updates, one a vehicle."""
+    """FedBuff's buffer that takes only updates of the current round, one from each vehicle."""
 
     def __init__(self, config: Config, size: int) -> None:
         self.buffer = FedBuff(
@@ -41,7 +43,7 @@ class FedAvg(Aggregator):
             weigh_examples=config.weigh_examples,
         ).build(size)
         self.reported: set[str] = set()
-        """Vehicles that this round has heard of."""
+        """Vehicles that have reported in this round."""
 
     @property
     def goal(self) -> int:

@@ -18,26 +18,27 @@ from fleetfl.staleness.polynomial import Config as Polynomial
 
 
 class Config(AggregatorConfig):
+    """Settings of FedBuff."""
+
     kind: Literal["fedbuff"] = "fedbuff"
     goal: int = Field(default=10, ge=1)
-    """Updates per server step (K in the paper)."""
+    """Number of updates in a server step (K in the paper). A larger goal gives fewer and steadier steps."""
     staleness: AnyStalenessRule = Polynomial()
-    """How much a late update counts."""
+    """Rule for the weight of a late update (s in the paper)."""
     normalize: Literal["count", "weights"] = "count"
-    """Divide the buffer by K (the paper) or by the sum of its weights."""
+    """Divisor of the buffer's sum: K (the paper) or the sum of its weights."""
     weigh_examples: bool = False
-    """Weigh an update by its number of examples too; needs `normalize: weights` to be a mean."""
-
+    """Whether an update is weighed by its number of examples too; a mean only with `normalize: weights`."""
     max_held_bytes: int = Field(default=256 * 2**20, ge=0)
-    """Updates are held until they are summed together, which is faster; beyond so many bytes, sooner.
-    The step has the same bits either way."""
+    """Memory, bytes, in which updates wait to be summed together, which is faster; beyond it they are summed
+    sooner. The step has the same bits either way."""
 
     def build(self, size: int) -> "FedBuff":
         return FedBuff(self, size)
 
 
 class FedBuff(Aggregator):
-    """The buffer: updates held as they came, and the sum of those that are held no more.
+    """A buffer of updates: some held as they arrived, the others already summed.
 
     Every value is summed in the order of arrival, so the same arrivals give the same bits, whenever a part
     of them is summed early and wherever a snapshot is taken.
@@ -50,7 +51,7 @@ class FedBuff(Aggregator):
         self.total: np.ndarray | None = None
         self.weights = 0.0
         self.staleness: list[int] = []
-        """Of all that is buffered."""
+        """Staleness, in versions, of each buffered update."""
 
     @property
     def goal(self) -> int:
@@ -63,7 +64,7 @@ class FedBuff(Aggregator):
     def add(
         self, delta: np.ndarray, *, vehicle: str, num_examples: int, staleness: int
     ) -> Step | None:
-        """Raises ValueError for another shape or dtype."""
+        """Buffer the delta; raises ValueError for another shape or dtype than float32 [P]."""
         require_fit(delta, self.size)
         weight = self.config.staleness.weight(staleness)
         if self.config.weigh_examples:
@@ -85,7 +86,7 @@ class FedBuff(Aggregator):
         return step
 
     def _sum(self, divisor: float = 1.0) -> np.ndarray:
-        """The sum of all, divided; nothing is held afterwards."""
+        """Weighted sum of all buffered updates over `divisor`; no update is held afterwards."""
         total = weighted_sum(self.held, self.held_weights, onto=self.total, divisor=divisor)
         self.held, self.held_weights = [], []
         return total

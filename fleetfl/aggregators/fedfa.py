@@ -21,16 +21,19 @@ from fleetfl.aggregators._weighted_sum import weighted_sum
 
 
 class Config(AggregatorConfig):
+    """Settings of FedFa."""
+
     kind: Literal["fedfa"] = "fedfa"
     window: int = Field(default=10, ge=1)
-    """K: updates in the mean, float32 [P] each."""
+    """Number of newest updates in the mean, float32 [P] each (K in the paper). A larger window gives steadier
+    steps in which old updates count longer."""
 
     def build(self, size: int) -> "FedFa":
         return FedFa(self, size)
 
 
 class FedFa(Aggregator):
-    """A queue of deltas; the oldest leaves when one comes."""
+    """A queue of the newest deltas; each arrival makes a step of their mean."""
 
     def __init__(self, config: Config, size: int) -> None:
         self.config, self.size = config, size

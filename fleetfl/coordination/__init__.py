@@ -1,1 +1,1 @@
-"""The server's judgement, pure: which updates count, once each, and which release they make."""
+"""The server's decisions without I/O: which updates count, each once, and which release they make."""

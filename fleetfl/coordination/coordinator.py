@@ -1,4 +1,4 @@
-"""The server's judgement, with no I/O: an update goes in, an outcome comes out.
+"""The server's decisions without I/O: an update goes in, an outcome comes out.
 
 `actors/aggregator.py` wraps one Coordinator in a Ray actor; tests and the simulator call it bare.
 """
@@ -12,6 +12,7 @@ from fleetfl import closed_form
 from fleetfl.aggregators import Aggregator, Declined, Step
 from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.coordination.deduplication import Contribution, Ledger
+from fleetfl.coordination.objections import Objection, Origin, objection_to_values, require_sense
 from fleetfl.coordination.outcome import Outcome, Refusal
 from fleetfl.defences import influence
 from fleetfl.defences.influence import Bounds, norm_of
@@ -22,7 +23,7 @@ from fleetfl.server_optimizers import ServerOptimizer
 from fleetfl.vectors import Layout
 
 STRIKES = 3
-"""Vehicles with which a step may fail before the step itself is dropped."""
+"""Number of different vehicles whose update may make a step fail before the buffered step is dropped."""
 DEFAULT_CLIP = influence.Config()
 
 
@@ -45,7 +46,7 @@ class Coordinator:
         head: closed_form.Config | None = None,
         clip: influence.Config | None = DEFAULT_CLIP,
     ) -> None:
-        """`clip` bounds what a single update changes; None counts every length that makes sense."""
+        """`clip` bounds the norm of a single update; None counts every finite norm that a model can have."""
         if params.shape != (layout.size,):
             raise ValueError(f"params of shape {params.shape}, layout says ({layout.size},)")
         self.params = params.astype(np.float32)
@@ -61,25 +62,26 @@ class Coordinator:
         # Where the aggregator looks itself after who counts how often, nobody gets ahead.
         self.pace = Pace(clip.ahead if clip and self.bounds.turn else None)
         self.head = head and closed_form.ClosedFormHead(head, layout, self.params)
-        """Takes the sums; None refuses them."""
+        """Collects sufficient statistics for the closed-form head; None refuses them."""
         self.rolled_back: list[tuple[int, int]] = []
-        """First and last of the versions that each rollback undid."""
+        """First and last version that each rollback took back."""
         self.banned: dict[str, str] = {}
-        """Vehicles that nothing is taken from, and why."""
+        """Reason for the ban of each banned vehicle; their updates are refused."""
         self.last_without_meaning = -1
-        """The newest version that an older fleetfl released, whose layouts told shapes alone."""
+        """Newest version released by an older fleetfl, whose layouts tell shapes alone; -1 if there is
+        none."""
         self.in_head: dict[str, Contribution] = {}
-        """Each vehicle's newest sums, until the head is released."""
+        """Record of each vehicle's newest sufficient statistics, until the head is released."""
         self.pending: list[Contribution] = []
-        """Counted since the newest release."""
+        """Updates counted since the newest release."""
         self.made_of: tuple[Contribution, ...] = ()
-        """What the newest release was made of, if it was released by `submit`."""
+        """Updates that the newest release was made of; empty unless `submit` released it."""
         self.strikes: list[str] = []
-        """Vehicles whose updates could not complete a step, since the newest release."""
+        """Vehicles whose update made a step fail since the newest release."""
 
     @property
     def version(self) -> int:
-        """The newest release."""
+        """Version number of the newest release."""
         return self.published.version
 
     def submit(self, update: Update, *, at_s: float = 0.0) -> Outcome:
@@ -90,7 +92,7 @@ class Coordinator:
         staleness = self.version - update.base_version
         if self.ledger.knows(update.vehicle, update.boot, update.sequence):
             return Outcome("duplicate", self.version, staleness)
-        count = self._count_sums if update.codec == closed_form.KIND else self._count_delta
+        count = self._count_statistics if update.codec == closed_form.KIND else self._count_delta
         outcome = count(update, staleness, at_s)
         self.pace.reported(update.vehicle, at_s, is_accepted=outcome.verdict == "accepted")
         return outcome
@@ -112,9 +114,9 @@ class Coordinator:
         return outcome
 
     def _fold(self, update: Update, delta: np.ndarray, norm: float) -> Outcome:
-        """Give it to the aggregator, and release the step if that makes one.
+        """Give an update to the aggregator, and release the step if that completes one.
 
-        Where the step fails, everything is as it was before this update.
+        If the step fails, everything is as it was before this update.
         """
         staleness = self.version - update.base_version
         believed = self.bounds.believed(update.vehicle, norm, update.num_examples)
@@ -143,48 +145,47 @@ class Coordinator:
         return Outcome("accepted", self.version, staleness, share=believed.share, released=True)
 
     def _state_before_a_step(self) -> dict[str, Any] | None:
-        """The aggregator's, if the next update may complete a step; else None."""
+        """The aggregator's state if the next update may complete a step; else None."""
         goal = getattr(self.aggregator, "goal", 1)
         return self.aggregator.snapshot() if self.aggregator.buffered + 1 >= goal else None
 
     def _struck(
         self, vehicle: str, staleness: int, failed: Exception, before: dict[str, Any] | None
     ) -> Outcome:
-        """Without the update that completed a step which failed, the rest stays for the next one.
+        """Refuse the update that made a step fail; the other buffered updates wait for the next one.
 
-        If steps fail whoever completes them, it is the buffer that is unfit.
+        After STRIKES vehicles the buffer itself is taken to be unfit and dropped.
         """
-        detail = (
-            str(failed)
-            if isinstance(failed, ReleaseError)
-            else f"{type(failed).__name__}: {failed}"
-        )
+        kind = "" if isinstance(failed, ReleaseError) else f"{type(failed).__name__}: "
+        detail = f"{kind}{failed}"
         if before is not None:
             self.aggregator.restore(before)
         if vehicle not in self.strikes:
             self.strikes.append(vehicle)
         if len(self.strikes) >= STRIKES:
             detail += f"; {len(self.pending)} updates of this step are dropped: it fails with each"
-            self._begin_anew()
+            self._begin_again()
         return self._refused(staleness, Refusal.STEP, detail)
 
-    def _begin_anew(self) -> None:
-        """Aggregator and optimizer as they were at first; nothing is buffered."""
+    def _begin_again(self) -> None:
+        """Put aggregator and optimizer back into their initial state and drop all buffered updates."""
         aggregator, optimizer = self.beginning
         self.aggregator.restore(aggregator)
         self.optimizer.restore(optimizer)
         self.aggregator.released(self.published.vector)
         self.pending, self.strikes = [], []
 
-    def _count_sums(self, update: Update, staleness: int, at_s: float) -> Outcome:
-        """Sums for the closed-form head; it is released once, before any step has changed the features."""
-        # Sums do not age: what they are sums of is in the body.
+    def _count_statistics(self, update: Update, staleness: int, at_s: float) -> Outcome:
+        """Count sufficient statistics; the closed-form head is released once, before a step changes the
+        features.
+        """
+        # Sufficient statistics do not age: their body names the features that they are of.
         misplaced = self._misplaced(update, min(staleness, 0))
         if misplaced is not None:
             return self._refused(staleness, *misplaced)
         head = self.head
         if head is None:
-            detail = "no sums are taken here: server.closed_form is not set"
+            detail = "no sufficient statistics are taken here: server.closed_form is not set"
             return self._refused(staleness, Refusal.DECLINED, detail)
         is_older = update.layout == self.layout.plain.fingerprint
         try:
@@ -196,7 +197,7 @@ class Coordinator:
                 captured_to=update.captured_to,
                 params=self.params,
             )
-        except (closed_form.OlderSums, closed_form.OtherFeatures, TooFarAheadError) as why:
+        except (closed_form.OlderStatistics, closed_form.OtherFeatures, TooFarAheadError) as why:
             return self._refused(staleness, Refusal.DECLINED, str(why))
         except CodecError as unfit:
             return self._refused(staleness, Refusal.BODY, str(unfit))
@@ -215,9 +216,10 @@ class Coordinator:
         return Outcome("accepted", self.version, staleness, released=True)
 
     def roll_back(self, rollback: Rollback) -> Outcome:
-        """Make the next version with the bits of an older one. All that was learned since is dropped:
+        """Release the bits of an older version again as the next version.
 
-        what is buffered, the optimizer's state, and what is still to come from the versions undone.
+        Everything learned since is dropped: buffered updates, the optimizer's state, and updates that
+        are still to come from the versions taken back.
         """
         before = self.version
         if rollback.layout != self.layout.plain.fingerprint:  # as in releases of an older version
@@ -236,15 +238,15 @@ class Coordinator:
         ]
         self.params, self.made_of = vector, ()
         self.published.replace(vector)
-        self._begin_anew()
+        self._begin_again()
         self._released()
         return Outcome("accepted", self.version, self.version - rollback.version, released=True)
 
     def ban(self, ban: Ban) -> Outcome:
-        """Take nothing more of a vehicle from here on, or take from it again.
+        """Refuse a vehicle's updates from here on, or accept them again.
 
-        Its sums and what the aggregator keeps of it are taken out. What is in the buffer, a
-        share of one update at most, is in a sum of floats already and stays.
+        A ban takes out the vehicle's sufficient statistics and what the aggregator keeps of it. Its part
+        of the buffer, a share of one update at most, is in a sum of floats already and stays.
         """
         self.banned.pop(ban.name, None)
         if ban.is_banned:
@@ -257,7 +259,7 @@ class Coordinator:
         return Outcome("accepted", self.version)
 
     def _release(self, step: Step) -> None:
-        """Raises ReleaseError, with params, optimizer and version as they were."""
+        """Apply and publish the step. Raises ReleaseError, with params, optimizer and version as before."""
         before = self.optimizer.snapshot()
         try:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -276,15 +278,8 @@ class Coordinator:
         self.ledger.forget_before(self.version - self.max_staleness)
 
     def _require_sense(self, params: np.ndarray) -> None:
-        """Raises ReleaseError for a vector, float32 [P], that no model of ours can have."""
         norm = norm_of(params)
-        if not norm <= self.bounds.most:
-            finite = np.isfinite(params)
-            at = int(np.argmin(finite))
-            found = f"norm {norm:.3g}" if finite.all() else f"{params[at]} as value {at}"
-            raise ReleaseError(
-                f"version {self.version + 1}: {found}, expected a norm of at most {self.bounds.most:.3g}"
-            )
+        require_sense(params, norm, most=self.bounds.most, version=self.version + 1)
 
     def _note(self, update: Update) -> None:
         self.ledger.add(update.vehicle, update.boot, update.sequence, update.base_version)
@@ -293,59 +288,26 @@ class Coordinator:
         return Outcome("refused", self.version, staleness, reason, detail)
 
     def _delta(self, update: Update, staleness: int) -> tuple[np.ndarray, float] | Outcome:
-        """What it says, float32 [P], and the norm of that."""
+        """The update's decoded delta, float32 [P], and its norm; or the outcome that refuses it."""
         try:
             delta = decoder(update.codec, self.layout).decode(update.body)
         except CodecError as broken:
             return self._refused(staleness, Refusal.BODY, str(broken))
         norm = norm_of(delta)
-        if norm <= self.bounds.most:
-            return delta, norm
-        finite = np.isfinite(delta)
-        if not finite.all():
-            at = int(np.argmin(finite))
-            detail = f"value {at} of {delta.size} is {delta[at]}"
-            return self._refused(staleness, Refusal.NOT_FINITE, detail)
-        detail = f"norm {norm:.3g}, expected at most {self.bounds.most:.3g}"
-        return self._refused(staleness, Refusal.SIZE, detail)
+        senseless = objection_to_values(delta, norm, most=self.bounds.most)
+        return self._refused(staleness, *senseless) if senseless else (delta, norm)
 
-    def _misplaced(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
-        """Why a difference to its base is of no use here, whatever its values are."""
-        if update.vehicle in self.banned:
-            return Refusal.BANNED, self.banned[update.vehicle] or "no reason was given"
-        unlike = self.layout.objection(update.layout, update.parts, ours="the server's")
-        if unlike and not self._is_of_an_older_version(update):
-            return Refusal.LAYOUT, unlike
-        base, published = update.base_version, self.published
-        newest = published.last_of(update.generation or published.generation)
-        if newest is None:
-            return (
-                Refusal.GENERATION,
-                f"generation {update.generation}, expected {published.generation}",
-            )
-        if base > newest:
-            return Refusal.FUTURE, f"base version {base}, newest is {newest}"
-        return self._outdated(update, staleness)
-
-    def _outdated(self, update: Update, staleness: int) -> tuple[Refusal, str] | None:
-        base = update.base_version
-        if staleness > self.max_staleness:
-            return Refusal.STALE, f"{staleness} versions late, limit {self.max_staleness}"
-        if update.codec != closed_form.KIND and base < self.ledger.floor:
-            return Refusal.STALE, f"base version {base}, none before {self.ledger.floor} is counted"
-        if self.published.has_other_bits(base, update.base_sha256):
-            return Refusal.BASE, f"base version {base} has other bits here"
-        if any(first <= base <= last for first, last in self.rolled_back):
-            return Refusal.ROLLED_BACK, f"base version {base} was rolled back"
-        return None
-
-    def _is_of_an_older_version(self, update: Update) -> bool:
-        """It says nothing of what its values mean, nor did the release that it was trained from."""
-        return (
-            not update.parts
-            and update.layout == self.layout.plain.fingerprint
-            and update.base_version <= self.last_without_meaning
+    def _misplaced(self, update: Update, staleness: int) -> Objection | None:
+        origin = Origin(
+            self.layout,
+            self.published,
+            self.ledger.floor,
+            self.max_staleness,
+            self.rolled_back,
+            self.banned,
+            self.last_without_meaning,
         )
+        return origin.objection(update, staleness)
 
     def snapshot(self) -> dict[str, Any]:
         """State that `restore` needs to go on, bit for bit, as if never stopped."""
@@ -356,7 +318,7 @@ class Coordinator:
             "ledger": self.ledger.snapshot(),
             "aggregator": self.aggregator.snapshot(),
             "optimizer": self.optimizer.snapshot(),
-            "undone": self.rolled_back,
+            "undone": self.rolled_back,  # its name on disk since the first version
             "banned": dict(self.banned),
             "bounds": self.bounds.snapshot(),
             "pace": self.pace.snapshot(),
@@ -368,7 +330,7 @@ class Coordinator:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Also from an older release, which knew of no bounds and bans."""
+        """Go on from a state of `snapshot`; one of an older release may lack bounds, pace and bans."""
         self.params = state["params"].copy()
         self.published.restore(state["published"])
         self.ledger.restore(state["ledger"], version=self.version)

@@ -1,4 +1,4 @@
-"""Which updates were counted already. A broker may deliver one twice, an outbox may resend it.
+"""Remembers which updates were counted, because a broker may deliver one twice and an outbox resends.
 
 Names are remembered for as long as their update could be counted again. An update whose base version is older
 than `max_staleness` allows is refused by that, so a (vehicle, boot) that counted nothing newer is forgotten.
@@ -17,7 +17,7 @@ WINDOW = 256
 MASK = (1 << WINDOW) - 1
 
 Key = tuple[str, str]
-"""Vehicle and boot."""
+"""Key of the ledger's entries: vehicle and boot."""
 
 
 class Contribution(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Contribution(msgspec.Struct, frozen=True):
 @dataclass
 class _Entry:
     top: int
-    """Highest sequence number counted."""
+    """Highest sequence number that was counted."""
     seen: int
     """Bit i is set if `top - i` was counted, for i below WINDOW."""
     base: int
@@ -47,9 +47,10 @@ class Ledger:
         self.floor = 0
         self.entries: dict[Key, _Entry] = {}
         self.by_base: defaultdict[int, list[Key]] = defaultdict(list)
-        """Who may be forgotten once the floor is past that version."""
+        """Keys that may be forgotten once the floor is past the version they stand under."""
 
     def knows(self, vehicle: str, boot: str, sequence: int) -> bool:
+        """Whether this update was counted, or is so old that it has to be taken for counted."""
         entry = self.entries.get((vehicle, boot))
         if entry is None or sequence > entry.top:
             return False
@@ -95,7 +96,10 @@ class Ledger:
         return {"floor": self.floor, "entries": entries}
 
     def restore(self, state: dict[str, Any], *, version: int) -> None:
-        """`version` is the newest one of the state: an older release's checkpoint tells of no base."""
+        """Go on from a state of `snapshot`.
+
+        `version`, the newest one of the state, stands for base versions that older checkpoints do not have.
+        """
         self.floor, self.entries = state.get("floor", 0), {}
         self.by_base = defaultdict(list)
         for vehicle, boot, top, seen, base in state.get("entries", ()):

@@ -1,4 +1,4 @@
-"""What became of an update, and how it is told. Knows no I/O."""
+"""The outcome of judging an update, and the event that reports it. Knows no I/O."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -32,26 +32,27 @@ class Refusal(str, Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one update."""
+    """Result of judging one update."""
 
     verdict: Literal["accepted", "duplicate", "refused"]
     version: int
-    """The server's version after it."""
+    """The server's version after the update was judged."""
     staleness: int = 0
-    """Versions between its base and its use."""
+    """Versions released between the update's base and its arrival."""
     reason: Refusal | None = None
+    """Why the update was refused; None if it was not."""
     detail: str = ""
     """The value that was refused and what was expected, in words."""
     released: bool = False
-    """It filled the buffer: `version` is new."""
+    """Whether the update completed a step, so that `version` is new."""
     share: float = 1.0
-    """Of its delta that was counted: less than 1 if it was longer than the bound."""
+    """Factor on the delta as it was counted: below 1 if its norm was over the vehicle's bound."""
 
 
 def judged(
     update: Update, outcome: Outcome, *, num_bytes: int, row: int
 ) -> tuple[str, dict[str, Any]]:
-    """The event that tells it, name and fields. `num_bytes` is the size of the update's frame."""
+    """Name and fields of the event that reports the outcome; `num_bytes` is the size of its frame."""
     seen: dict[str, Any] = {
         "vehicle": update.vehicle,
         "boot": update.boot,

@@ -1,1 +1,1 @@
-"""What an update has to pass before it is counted, so that no vehicle owns the model or the server."""
+"""Defences that an update has to pass before it is counted, so that no vehicle owns model or server."""

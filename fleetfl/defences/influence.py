@@ -1,8 +1,8 @@
-"""How far one vehicle may move the model: no farther than a few times what the fleet's updates usually do.
+"""Bounds how far one vehicle may move the model: a few times what the fleet's updates usually do.
 
-*A single update.* Its norm is held against the median of the newest norms that were counted, one a vehicle.
-Who is beyond `factor` times that is scaled down to it and counted: a direction may be right where a length is
-not. What is remembered is the norm after that, so the median can grow by no more than `factor` while half of
+*A single update.* Its norm is compared with the median of the newest norms that were counted, one a vehicle.
+An update beyond `factor` times that is scaled down to it and counted: a direction may be right where a length
+is not. The norm after that is remembered, so the median can grow by no more than `factor` while half of
 the fleet reports, and no vehicle alone can move it, whenever and however often it reports. Before QUORUM
 vehicles are known there is no median that one of them does not own: the bound is then a share of the first
 vector's norm.
@@ -27,69 +27,72 @@ from pydantic import Field
 from fleetfl.config import Section
 
 QUORUM = 3
-"""Vehicles from which on one of them alone is not in the middle."""
+"""Number of known vehicles from which on no single one of them can be the median."""
 BLOCK = 1 << 18
-"""Values squared at a time."""
+"""Number of values squared at a time."""
 LANE = 2048
-"""Sums that are carried side by side."""
+"""Number of partial sums that are carried side by side."""
 LEAST_RMS = 0.01
-"""Of the values of a first vector: one of zeros says nothing of how far an update may go."""
+"""Least root mean square assumed of the first vector: one of zeros would allow no update any length."""
 STILL = 1e-3
-"""Of the first vector's norm: shorter updates are never clipped, or a fleet that has converged could not
-learn again."""
+"""Norm up to which an update is never clipped, as a share of the first vector's norm: without it a fleet
+that has converged could not learn again."""
 SENSE = 1e3
-"""Times the first vector's norm, or the norm of ones: nothing beyond is a model or an update."""
+"""Largest norm of a model or an update, as a multiple of the first vector's norm or of the norm of ones."""
 LATELY = 64
-"""Updates counted. A vehicle that gave none of so many no longer has a share."""
+"""Number of newest counted updates; a vehicle without one among them no longer has a share of a step."""
 TOGETHER = 2.0
-"""Median norms that all updates of a vehicle in one share of a step have, or the bound if that is more."""
+"""Total norm of a vehicle's updates in one share of a step, in median norms; the bound if that is more."""
 LEAST_TURN = 4
-"""Updates that are shared where every arrival makes a step."""
+"""Number of updates that vehicles share where every arrival makes a step."""
 FIRST_EXAMPLES = 1024
-"""Believed of an update before QUORUM vehicles are known."""
+"""Largest number of examples believed of an update before QUORUM vehicles are known."""
 
 
 class Config(Section):
     """Bounds on one vehicle's influence."""
 
     factor: float = Field(default=1.5, gt=1, le=100)
-    """Updates longer than so many times the median norm are scaled down to that. Smaller is safer, and
-    clips more of an honest fleet's longest updates."""
+    """Largest norm of an update, as a multiple of the fleet's median norm; longer updates are scaled down to
+    it. Smaller is safer, and clips more of an honest fleet's longest updates."""
     window: int = Field(default=128, ge=QUORUM, le=100_000)
-    """Vehicles whose newest norm is remembered: those heard of last."""
+    """Number of vehicles whose newest norm is remembered, those heard of last. More of them follow a large
+    fleet's median better and slow down each update a little."""
     start: float = Field(default=0.25, gt=0)
-    """Until three vehicles are known, an update is no longer than this share of the first vector's norm."""
+    """Largest norm of an update before three vehicles are known, as a share of the first vector's norm. A
+    larger share trusts the first vehicles more."""
     ahead: int = Field(default=16, ge=2, lt=LATELY)
-    """Updates that a vehicle may be ahead of all others together, as after a tunnel; the next ones are
-    refused (`declined`) until others report, or for an hour. Unlimited until three vehicles have reported."""
+    """Number of updates that a vehicle may be ahead of all others together, as after a tunnel; further ones
+    are refused (`declined`) until others report or an hour passes. No limit applies before three vehicles
+    have reported. A larger number lets one vehicle make more versions alone."""
 
 
 @dataclass(frozen=True)
 class Believed:
-    """What is counted of an update."""
+    """The part of an update that is counted after its bounds are applied."""
 
     share: float
-    """Its delta is multiplied by this; 1 where it is within its bounds."""
+    """Factor on the update's delta; 1 where it is within its bounds."""
     norm: float
-    """Its length, at most the bound."""
+    """Norm of the delta, at most the bound."""
     num_examples: int
     used: float
-    """What its vehicle has used of its share with it; a share is 1, or more where few share a step."""
+    """The vehicle's use of its share, this update included; a share is 1, or more where few share a step."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """A vehicle's newest update that was counted."""
+    """The newest counted update of a vehicle."""
 
     norm: float
     num_examples: int
     number: int
-    """It was the so manieth."""
+    """Ordinal of the update among all that were counted."""
     used: float
 
 
 class Bounds:
-    """Remembers for each of the vehicles heard of last what was counted of its newest update."""
+    """Bounds on updates, from what was counted of the newest update of each vehicle heard of lately."""
 
     def __init__(self, config: Config | None, params: np.ndarray, *, turn: int) -> None:
         """`params`, float32 [P], is the first vector; `turn` the updates of a step, 0 where the aggregator
@@ -101,14 +104,14 @@ class Bounds:
         first = norm_of(params)
         self.scale = max(first, LEAST_RMS * root)
         self.most = SENSE * max(first, root)
-        """No update and no model is longer."""
+        """Largest norm that an update or a model can have."""
         self.number = 0
-        """Updates counted."""
+        """Number of updates counted so far."""
         self.newest: OrderedDict[str, Known] = OrderedDict()
-        """The vehicle heard of last is last."""
+        """Newest counted update of each vehicle; the vehicle heard of last is last."""
 
     def believed(self, vehicle: str, norm: float, num_examples: int) -> Believed:
-        """What to count of an update of this norm that claims so many examples."""
+        """The part to count of an update of norm `norm` that claims `num_examples` examples."""
         usual, examples = self._medians()
         if not self.clips:
             return Believed(1.0, norm, self._examples(num_examples, examples, 1.0), 0.0)
@@ -124,7 +127,7 @@ class Bounds:
         return Believed(share, length, believed, used + counted / one)
 
     def counted(self, vehicle: str, believed: Believed) -> None:
-        """Remember it."""
+        """Remember what was counted of the vehicle's newest update."""
         self.number += 1
         self.newest.pop(vehicle, None)
         self.newest[vehicle] = Known(
@@ -134,6 +137,7 @@ class Bounds:
             self.newest.popitem(last=False)
 
     def forget(self, vehicle: str) -> None:
+        """Drop what is remembered of the vehicle's updates."""
         self.newest.pop(vehicle, None)
 
     def _bound(self, usual: float) -> float:
@@ -147,7 +151,7 @@ class Bounds:
         return min(claimed, max(1, int(self.config.factor * usual / longer)))
 
     def _left(self, vehicle: str) -> tuple[float, float]:
-        """What is left of a vehicle's share, and what it has used."""
+        """Unused and used part of a vehicle's share of a step; the unused one may be infinite."""
         lately = 0
         for each in reversed(self.newest.values()):
             if each.number <= self.number - LATELY:
@@ -166,7 +170,7 @@ class Bounds:
         return max(0.0, share - used), used
 
     def _medians(self) -> tuple[float, int]:
-        """Of norms and examples; the lower one of two in the middle, of which one may be made up."""
+        """Median norm and number of examples; the lower of two in the middle, as one may be forged."""
         if not self.newest:
             return 0.0, 0
         middle = (len(self.newest) - 1) // 2
@@ -184,7 +188,7 @@ class Bounds:
 
 
 def norm_of(vector: np.ndarray) -> float:
-    """Of a vector float32 [P]; infinite if it has values beyond 1e19, whose squares float32 cannot hold."""
+    """Euclidean norm of a vector, float32 [P]; infinite with values beyond 1e19, whose squares overflow."""
     scratch = np.empty(min(vector.size, BLOCK) + LANE, np.float32)
     total = 0.0
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):

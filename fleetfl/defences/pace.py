@@ -1,12 +1,12 @@
-"""How often one vehicle may report: no farther ahead of all others together than a few updates.
+"""Bounds how often one vehicle may report: only a few updates ahead of all others together.
 
 Updates beyond their vehicle's share of a step weigh nothing (`influence.py`), but each still counts
 toward the goal. A flood of them would make versions until everybody else's updates are stale, and its vehicle
 would then be the only one. So an accepted update takes one of its vehicle's places; a place comes back with
-every update that another vehicle reports, counted or not, and with time. Who has no place left is refused
-until then.
+every update that another vehicle reports, counted or not, and with time. A vehicle without a place left is
+refused until then.
 
-Decided from rows and their times alone, so a replay decides alike.
+Decisions follow from journal rows and their times alone, so a replay decides alike.
 """
 
 from collections import OrderedDict
@@ -16,9 +16,9 @@ from typing import Any
 from fleetfl import FleetflError
 
 QUORUM = 3
-"""Vehicles from which on nobody has to be let ahead because there is nobody else."""
+"""Number of vehicles that have to have reported before anyone is refused for being ahead."""
 REFILL_S = 3600.0
-"""Seconds in which all places come back where nobody else reports: who is left alone goes on, slowly."""
+"""Seconds in which all places come back where no other vehicle reports, so that a lone one goes on slowly."""
 
 
 class TooFarAheadError(FleetflError, ValueError):
@@ -27,27 +27,28 @@ class TooFarAheadError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Taken:
-    """How a vehicle stood after its newest report."""
+    """State of a vehicle after its newest report."""
 
     places: float
+    """Places that the vehicle has taken and not got back."""
     number: int
-    """Reports of all vehicles by then."""
+    """Number of reports of all vehicles up to and including this one."""
     at_s: float
-    """When its update was kept, UTC seconds; 0 if that is not known."""
+    """Time at which its update was kept, UTC seconds; 0 if it is not known."""
 
 
 class Pace:
-    """Remembers who took places and has not got them back: at most `ahead` vehicles."""
+    """Places taken by vehicles and not yet given back; at most `ahead` vehicles are remembered."""
 
     def __init__(self, ahead: int | None) -> None:
-        """`ahead` is each vehicle's number of places; None lets everybody report as often as they like."""
+        """`ahead` is each vehicle's number of places; None lets all report as often as they like."""
         self.ahead = ahead
         self.number = 0
-        """Reports of all vehicles, refused ones too."""
+        """Number of reports of all vehicles, refused ones included."""
         self.heard: list[str] = []
-        """The first QUORUM vehicles that reported."""
+        """First QUORUM vehicles that reported."""
         self.newest: OrderedDict[str, Taken] = OrderedDict()
-        """The vehicle that reported last is last."""
+        """Newest report of each vehicle; the one that reported last is last."""
 
     def require_place(self, vehicle: str, at_s: float = 0.0) -> None:
         """Raises TooFarAheadError if the vehicle's update, kept at `at_s` (UTC), has to wait for others."""

@@ -1,4 +1,4 @@
-"""How much a vehicle, and all of them, may send in a time: token buckets. Knows no clock and no broker."""
+"""Token buckets that limit how fast one vehicle, and all of them, may send. Knows no clock and no broker."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -8,26 +8,29 @@ from pydantic import Field
 from fleetfl.config import Section
 
 MOST_VEHICLES = 50_000
-"""Buckets kept at a time; a vehicle that was silent longest begins with a full one again."""
+"""Number of buckets kept; beyond it the longest silent vehicle's is dropped, and starts full again."""
 CHUNK_COST = 1 / 8
-"""Of a frame's: 64 KiB chunks of the largest update of the shipped models are three."""
+"""Cost of a chunk, as a share of a frame's: the largest update of the shipped models is three 64 KiB
+chunks."""
 
 
 class Config(Section):
-    """What a gateway takes in a time. An honest fleet does not meet these: its vehicles train in between."""
+    """Rates that a gateway accepts; an honest fleet stays far below them."""
 
     updates_per_s: float = Field(default=100.0, gt=0)
-    """Frames (updates and statuses) of one vehicle, averaged. What is above is acknowledged and not read:
-    the vehicle sends an update again, later and later."""
+    """Average frames a second (updates and statuses) of one vehicle. Frames above it are acknowledged and not
+    read, and the vehicle sends an update again, later and later."""
     burst: int = Field(default=2_000, ge=1)
-    """Frames of one vehicle at once, as after a long time without a link: its outbox has 1,000 at most."""
+    """Frames of one vehicle accepted at once, as after a long time without a link: an outbox has 1,000 at
+    most. A larger burst lets one vehicle occupy the gateway longer."""
     total_updates_per_s: float = Field(default=10_000.0, gt=0)
-    """Frames of all vehicles of one partition. Beyond, it reads later: they wait in the broker."""
+    """Average frames a second of all vehicles of one partition. Beyond it the gateway reads more slowly and
+    frames wait in the broker."""
 
 
 @dataclass
 class TokenBucket:
-    """Fills by `rate_per_s` up to `burst`; each frame takes a token out. `now_s` never goes back."""
+    """Bucket that fills by `rate_per_s` up to `burst`; each frame takes a token. `now_s` never goes back."""
 
     rate_per_s: float
     burst: float
@@ -35,10 +38,10 @@ class TokenBucket:
 
     def __post_init__(self) -> None:
         self.tokens = self.burst
-        """It begins full, so that it does not matter when."""
+        """Tokens left, in frames; a bucket begins full, whatever the time is."""
 
     def takes(self, now_s: float, cost: float = 1.0) -> bool:
-        """There was enough in it, and that much was taken out."""
+        """Take `cost` tokens out if there are as many; says whether there were."""
         self._fill(now_s)
         if self.tokens < cost:
             return False
@@ -46,7 +49,7 @@ class TokenBucket:
         return True
 
     def owe(self, now_s: float, cost: float = 1.0) -> float:
-        """Take it out in any case; gives the seconds until it is no longer overdrawn."""
+        """Take `cost` tokens out in any case; gives the seconds until the bucket is no longer overdrawn."""
         self._fill(now_s)
         self.tokens -= cost
         return max(0.0, -self.tokens / self.rate_per_s)
@@ -57,22 +60,22 @@ class TokenBucket:
 
 
 class Limits:
-    """The buckets of one gateway's vehicles, and that of all of them."""
+    """Token buckets of one gateway: one for each vehicle, and one for all of them."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.all = TokenBucket(config.total_updates_per_s, config.total_updates_per_s)
         self.vehicles: OrderedDict[str, TokenBucket] = OrderedDict()
-        """The one heard of last is last."""
+        """Bucket of each vehicle; the one heard of last is last."""
         self.num_passed_over = 0
-        """Packets that were not read because their vehicle sends too many."""
+        """Number of packets that were not read because their vehicle sends too many."""
 
     def wait_s(self, now_s: float) -> float:
-        """How long to wait before the next packet is read."""
+        """Seconds to wait before the next packet is read."""
         return self.all.owe(now_s)
 
     def takes(self, vehicle: str, now_s: float, *, is_chunk: bool) -> bool:
-        """Whether this packet is to be read."""
+        """Whether this packet of `vehicle` is to be read."""
         bucket = self.vehicles.get(vehicle)
         if bucket is None:
             config = self.config

@@ -10,7 +10,7 @@ from fleetfl.plugins import PluginConfig, chosen_from
 
 
 class ServerOptimizer(Protocol):
-    """Explicit state in, state out. A change points downhill, so it is added."""
+    """Applies steps to params, float32 [P]; explicit state in, state out. A change points downhill."""
 
     def apply(self, params: np.ndarray, step: Step) -> np.ndarray:
         """New params, float32 [P]; the old ones are left as they are. `step.change` may be kept."""
@@ -20,7 +20,9 @@ class ServerOptimizer(Protocol):
         """State that `restore` needs to go on as if never stopped; later steps do not change it."""
         ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state of `snapshot`."""
+        ...
 
 
 class OptimizerConfig(PluginConfig):

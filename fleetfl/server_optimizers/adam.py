@@ -18,21 +18,26 @@ from fleetfl.server_optimizers import OptimizerConfig
 
 
 class Config(OptimizerConfig):
+    """Settings of Adam."""
+
     kind: Literal["adam"] = "adam"
     learning_rate: float = Field(default=1e-2, gt=0)
-    """eta_g: about how far each value moves in a step."""
+    """Approximate distance that each value moves in a step (eta_g in the paper)."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
-    """b1: decay of the running mean of changes."""
+    """Decay of the running mean of changes (b1); closer to 1 is smoother and slower."""
     beta2: float = Field(default=0.99, ge=0, lt=1)
-    """b2: decay of the running mean of squared changes."""
+    """Decay of the running mean of squared changes (b2); closer to 1 is smoother and slower."""
     adaptivity: float = Field(default=1e-3, gt=0)
-    """t: changes much smaller than this are not blown up."""
+    """Term t added to the root of v: changes much smaller than it are not magnified. Larger values come
+    closer to plain SGD."""
 
     def build(self, size: int) -> "Adam":
         return Adam(self, size)
 
 
 class Adam:
+    """State of Adam: running means of changes and of squared changes, float64 [P]."""
+
     def __init__(self, config: Config, size: int) -> None:
         self.config = config
         self.mean = np.zeros(size, np.float64)

@@ -21,25 +21,30 @@ from fleetfl.server_optimizers import OptimizerConfig
 
 
 class Config(OptimizerConfig):
+    """Settings of FADAS."""
+
     kind: Literal["fadas"] = "fadas"
     learning_rate: float = Field(default=1e-3, gt=0)
-    """eta_g: about how far each value moves in a step."""
+    """Approximate distance that each value moves in a step (eta_g in the paper)."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
-    """b1: decay of the running mean of changes."""
+    """Decay of the running mean of changes (b1); closer to 1 is smoother and slower."""
     beta2: float = Field(default=0.99, ge=0, lt=1)
-    """b2: decay of the running mean of squared changes."""
+    """Decay of the running mean of squared changes (b2); closer to 1 is smoother and slower."""
     epsilon: float = Field(default=1e-8, gt=0)
-    """e: added to the root in the divisor, so that it is never zero."""
+    """Term e added to the root in the divisor, so that it is never zero."""
     threshold: int = Field(default=1, ge=0)
-    """tau_c, in versions: up to this staleness the rate is left alone."""
+    """Largest staleness, in versions, at which the rate is not reduced (tau_c in the paper)."""
     delay: Literal["paper", "scaled"] = "paper"
-    """Rate beyond it: min(eta_g, 1 / tau_max), or eta_g / tau_max."""
+    """Rate for a buffer with staleness tau_max over `threshold`: `paper` takes min(eta_g, 1 / tau_max),
+    `scaled` eta_g / tau_max."""
 
     def build(self, size: int) -> "FADAS":
         return FADAS(self, size)
 
 
 class FADAS:
+    """State of FADAS: running means of changes and squares, and the largest mean of squares, float64 [P]."""
+
     def __init__(self, config: Config, size: int) -> None:
         self.config = config
         self.mean = np.zeros(size, np.float64)

@@ -28,24 +28,28 @@ from fleetfl.server_optimizers import OptimizerConfig
 
 
 class Config(OptimizerConfig):
+    """Settings of momentum approximation."""
+
     kind: Literal["momentum_approximation"] = "momentum_approximation"
     learning_rate: float = Field(default=1.0, gt=0)
-    """eta_g."""
+    """Factor on the re-weighed sum of steps (eta_g); larger values move faster and less steadily."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """beta."""
+    """Momentum that past steps add up to (beta); closer to 1 counts old steps longer."""
     history: int = Field(default=30, ge=1)
-    """Steps kept, float32 [P] each."""
+    """Number of past steps kept, float32 [P] each. More approximate momentum better and take more memory."""
 
     def build(self, size: int) -> "MomentumApproximation":
         return MomentumApproximation(self)
 
 
 class MomentumApproximation:
+    """The last steps with their base versions, re-weighed at each new one."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.steps = 0
         self.past: deque[tuple[np.ndarray, list[int]]] = deque(maxlen=config.history)
-        """The last steps: change, and the versions that its updates were trained from."""
+        """Change, float32 [P], and base versions of the updates of each of the last steps."""
 
     def apply(self, params: np.ndarray, step: Step) -> np.ndarray:
         bases = [self.steps - late for late in step.staleness]
@@ -57,7 +61,7 @@ class MomentumApproximation:
         )
 
     def _weights(self, now: int) -> np.ndarray:
-        """a, float64 [steps kept]."""
+        """Weights a of the kept steps, float64 [steps kept]."""
         versions = sorted({base for _, bases in self.past for base in bases})
         shares = np.zeros((len(versions), len(self.past)))
         for column, (_, bases) in enumerate(self.past):

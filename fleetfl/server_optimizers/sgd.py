@@ -10,18 +10,20 @@ from fleetfl.server_optimizers import OptimizerConfig
 
 
 class Config(OptimizerConfig):
+    """Settings of SGD with momentum."""
+
     kind: Literal["sgd"] = "sgd"
     learning_rate: float = Field(default=1.0, gt=0)
-    """eta_g: share of the mean delta that is applied."""
+    """Factor on the velocity, which without momentum is the mean delta (eta_g); 1 applies it whole."""
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    """beta: share of the last step's velocity that is kept."""
+    """Share of the last step's velocity that is kept (beta); closer to 1 is smoother and goes farther."""
 
     def build(self, size: int) -> "SGD":
         return SGD(self, size)
 
 
 class SGD:
-    """v <- beta v + change; x <- x + eta_g v."""
+    """State of SGD, the velocity: v <- beta v + change; x <- x + eta_g v."""
 
     def __init__(self, config: Config, size: int) -> None:
         self.config = config

@@ -14,6 +14,8 @@ from fleetfl.server_optimizers.adam import Config as AdamConfig
 
 
 class Config(AdamConfig):
+    """Settings of Yogi, those of Adam."""
+
     kind: Literal["yogi"] = "yogi"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def build(self, size: int) -> "Yogi":
@@ -21,5 +23,7 @@ class Config(AdamConfig):
 
 
 class Yogi(Adam):
+    """Adam whose mean of squares v falls slowly; the formula is the module's."""
+
     def _square_after(self, squared: np.ndarray) -> np.ndarray:
         return self.square - (1 - self.config.beta2) * squared * np.sign(self.square - squared)

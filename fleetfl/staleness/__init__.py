@@ -1,4 +1,5 @@
-"""How much a late update counts. Staleness is in versions: released minus base, worked out by the server."""
+"""Staleness rules weigh late updates; staleness is in versions, released minus base, as the server sees
+it."""
 
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from fleetfl.plugins import PluginConfig, chosen_from
 
 
 class StalenessRule(PluginConfig):
-    """A rule is its own settings: a pure function of one number."""
+    """Base of a staleness rule, which is its own settings: a pure function of the staleness."""
 
     def weight(self, staleness: int) -> float:
         """Factor in (0, 1] for an update that is `staleness` >= 0 versions old."""

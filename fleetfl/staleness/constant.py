@@ -6,6 +6,8 @@ from fleetfl.staleness import StalenessRule
 
 
 class Config(StalenessRule):
+    """Rule that weighs every update 1."""
+
     kind: Literal["constant"] = "constant"
 
     def weight(self, staleness: int) -> float:

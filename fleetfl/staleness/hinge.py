@@ -11,11 +11,13 @@ from fleetfl.staleness import StalenessRule
 
 
 class Config(StalenessRule):
+    """Rule with full weight up to a limit and a hyperbola beyond it."""
+
     kind: Literal["hinge"] = "hinge"
     slope: float = Field(default=10.0, gt=0)
-    """a: how fast the weight falls past the limit, per version."""
+    """Decline of the weight for each version past the limit (a in the paper); larger discounts faster."""
     limit: int = Field(default=4, ge=0)
-    """b, in versions: up to here an update counts in full."""
+    """Largest staleness, in versions, at which an update counts in full (b in the paper)."""
 
     def weight(self, staleness: int) -> float:
         late = staleness - self.limit

@@ -8,9 +8,11 @@ from fleetfl.staleness import StalenessRule
 
 
 class Config(StalenessRule):
+    """Rule whose weight is a power of the staleness plus 1."""
+
     kind: Literal["polynomial"] = "polynomial"
     exponent: float = Field(default=0.5, ge=0)
-    """a; FedBuff's paper uses 1/2."""
+    """Exponent a of the discount; FedBuff's paper uses 1/2. Larger values discount late updates more."""
 
     def weight(self, staleness: int) -> float:
         return (1.0 + staleness) ** -self.exponent

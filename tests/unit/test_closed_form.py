@@ -124,8 +124,8 @@ def test_other_features_other_counts_and_noise_are_refused_and_change_nothing():
     bad = (
         (SufficientStatistics.of(*frames(1), 3).packed(other), 40, "features"),
         (body(1), 41, "41 examples"),
-        (body(1)[:-4], 40, "sums"),
-        (FEATURES + noise, 40, "sums"),
+        (body(1)[:-4], 40, "statistics"),
+        (FEATURES + noise, 40, "statistics"),
         (b"", 40, "features"),
         (huge.packed(FEATURES), 40, "beyond"),
     )

@@ -179,7 +179,7 @@ def test_sums_of_other_features_are_refused():
     head = ClosedFormHead(ClosedForm(vehicles=2), OURS, vector)
     sums = SufficientStatistics.of(np.eye(3), np.array([0, 1, 0]), 2)
     head.put("v1", sums.packed(features_of(vector, OURS)), 3)
-    with pytest.raises(CodecError, match="sums of features"):
+    with pytest.raises(CodecError, match="statistics of features"):
         head.put("v2", sums.packed(features_of(vector, other_in("weights"))), 3)
 
 
