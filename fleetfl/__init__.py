@@ -23,7 +23,7 @@ _LAZY = ("Classification", "Client", "Summary", "load_release", "simulate")
 
 
 class FleetflError(Exception):
-    """Something that a person can mend: the message names the value and what was expected."""
+    """An error that a person can correct: the message names the value and what was expected."""
 
 
 def __getattr__(name: str) -> Any:

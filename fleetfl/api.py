@@ -11,7 +11,7 @@ GROUP = "fleetfl.api"
 
 
 def found(name: str) -> Any:
-    """What the name stands for. Raises ImportError that says which packages it needs."""
+    """The object behind the name. Raises ImportError that says which packages it needs."""
     points = [point for point in entry_points(group=GROUP) if point.name == name]
     if not points:
         raise ImportError(f"fleetfl.{name} is not known to the installation: install fleetfl again")

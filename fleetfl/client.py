@@ -29,13 +29,14 @@ class ClientError(FleetflError, RuntimeError):
 
 @dataclass(frozen=True)
 class Classification:
-    """Answer to one picture."""
+    """The endpoint's answer to one picture."""
 
     label: str
+    """Name of the most probable class."""
     probabilities: dict[str, float]
-    """One for each class; they sum to 1."""
+    """Probability of each class by its name; they sum to 1."""
     model_version: int
-    """The release that answered."""
+    """Version of the release that answered."""
 
 
 class Client:
@@ -60,7 +61,7 @@ class Client:
             raise ClientError(f"{self.url} gave no classification: {told!r:.200}") from odd
 
     def model(self) -> dict[str, Any]:
-        """What is being served: version, classes, backbone and more. Raises ClientError."""
+        """Facts about the served model: version, classes, backbone and more. Raises ClientError."""
         told = self._asked("/v1/model")
         if not isinstance(told, dict):
             raise ClientError(f"{self.url} gave no model: {told!r:.200}")
@@ -80,7 +81,7 @@ class Client:
 
 
 def encoded(image: Any) -> bytes:
-    """The body of a question. Raises TypeError for what is no picture."""
+    """Bytes of the picture for a request's body. Raises TypeError for what is no picture."""
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     if isinstance(image, (str, PathLike)):

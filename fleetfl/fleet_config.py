@@ -17,12 +17,12 @@ class FleetConfig(Section):
     """The server's, vehicles' and simulator's settings extend this one."""
 
     fleet: str = Field(pattern=VEHICLE_PATTERN)
-    """Name of the fleet, a level of every topic."""
+    """Name of the fleet; it is a level of every topic and part of every signature."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Everything random that belongs to the fleet follows from it."""
+    """Seed of everything random that belongs to the fleet, such as the initial model."""
     model: ModelConfig
     """The model that vehicles train and the endpoint serves; a fleet shares it."""
     transport: AnyTransport
-    """How to reach the broker."""
+    """Transport that reaches the broker, with its address and login."""
     num_partitions: int = Field(default=1, ge=1, le=1024)
-    """Uplink topics, one gateway each."""
+    """Number of uplink topics, each read by one gateway. More of them carry more updates a second."""

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 
 def opened(path: Path) -> BinaryIO:
-    """To be read. Raises OSError, also for what is no plain file."""
+    """The file opened for reading. Raises OSError, also for what is no plain file."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

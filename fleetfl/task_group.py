@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 AGAIN_S = 5.0
-"""Between two cancellations of a task that goes on; what it still has to put away may take so long."""
+"""Seconds between two cancellations of a task that goes on; its cleanup may take as long."""
 
 
 async def together(**coroutines: Coroutine[Any, Any, Any]) -> None:

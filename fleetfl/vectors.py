@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 PARTS = ("classes", "backbone", "weights", "image_size", "preprocessing", "adapter")
-"""What gives the values their meaning, in the order of `Layout.parts` after its first byte, of the tensors.
+"""Parts of the model that give a vector's values their meaning, in the order of `Layout.parts` after its
+first byte, which stands for the tensors.
 
 A new part goes to the end: bytes that are there keep their place. `weights` are the frozen backbone's.
 """
 TENSORS = "tensors"
 TOLD = 90
-"""Characters of a part's value in a refusal."""
+"""Largest number of characters of a part's value that a refusal quotes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Layout:
 
     @cached_property
     def size(self) -> int:
+        """P, the number of values in the vector."""
         return sum(prod(shape) for _, shape in self.shapes)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which code is running, for the record of what it makes."""
+"""Version and commit of the running code, for the record of each release."""
 
 import subprocess
 from functools import cache
@@ -15,7 +15,7 @@ def code_version() -> str:
 
 
 def commit() -> str:
-    """Of the source tree this package lies in, with `+` if it was changed; else `unknown`."""
+    """Commit of the source tree that holds this package, with `+` if it was changed; else `unknown`."""
     here = Path(__file__).parent
     try:
         found = subprocess.run(

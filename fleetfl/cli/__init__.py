@@ -31,7 +31,7 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Say what is installed, what is missing, and how to mend it."""
+    """Check the installation: what is there, what is missing, and how to repair it."""
     from fleetfl.cli.doctor import examine
 
     if not examine(Console(), config, overrides or []):
@@ -45,7 +45,7 @@ def version() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. What a person can mend ends in one line and status 1, not in a traceback."""
+    """Entry point. An error that a person can repair ends in one line and status 1, not in a traceback."""
     # A plain `kill` ends what we started in order, and that is no failure.
     signal.signal(signal.SIGTERM, _end_in_order)
     try:

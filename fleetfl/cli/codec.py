@@ -1,4 +1,4 @@
-"""`fleetfl codec`: what goes over the air."""
+"""`fleetfl codec`: inspect frames as they go over the air."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from fleetfl import FleetflError
 
-codec_app = typer.Typer(help="What goes over the air.", no_args_is_help=True)
+codec_app = typer.Typer(help="Inspect frames as they go over the air.", no_args_is_help=True)
 
 
 @codec_app.command("inspect")

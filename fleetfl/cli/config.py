@@ -1,4 +1,4 @@
-"""`fleetfl config`: what can be set, what it means and what values are allowed."""
+"""`fleetfl config`: every setting with its meaning, type, default and allowed values."""
 
 import json
 from typing import Annotated
@@ -11,7 +11,7 @@ from rich.table import Table
 from fleetfl.reference.explain import Schema, Setting, fields_of, find
 from fleetfl.reference.parts import SHARED, own_fields, part_names, schema_of, schema_of_file
 
-config_app = typer.Typer(help="What can be set, and what it means.", no_args_is_help=True)
+config_app = typer.Typer(help="List the settings and explain them.", no_args_is_help=True)
 
 
 @config_app.command("schema")
@@ -36,7 +36,7 @@ def config_explain(
         ),
     ] = None,
 ) -> None:
-    """Say what a setting means: its type, default, allowed values, and the kinds that there are."""
+    """Explain a setting: its meaning, type, default, allowed values, and the kinds to choose from."""
     console = Console()
     if not path:
         console.print("parts of a file: " + ", ".join(part_names()), highlight=False)
@@ -64,7 +64,7 @@ def config_reference() -> None:
 
 
 def settings_table(settings: list[Setting]) -> Table:
-    """One row a setting."""
+    """A table for the terminal with one row for each setting."""
     table = Table("setting", "type, default, allowed", "meaning", show_lines=True)
     for each in settings:
         table.add_row(*map(escape, (_name(each), "\n".join(_facts(each).values()), each.meaning)))

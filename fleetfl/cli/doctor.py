@@ -1,4 +1,4 @@
-"""`fleetfl doctor`: what is installed, what answers, and how to mend what does not."""
+"""`fleetfl doctor`: checks the installation, broker and ports, and says how to repair what fails."""
 
 import asyncio
 import importlib.util
@@ -39,29 +39,34 @@ LEAST_SHARED_MEMORY = 512 * 2**20
 
 @dataclass(frozen=True)
 class Finding:
+    """Result of one check, a row of the table that `fleetfl doctor` prints."""
+
     what: str
+    """Name of the part that was checked."""
     found: str
+    """State of that part, in words."""
     state: str
-    """`ok`, `note` (something will not work that you may not need) or `bad`."""
+    """`ok`, `note` (something does not work that may not be needed) or `bad`."""
     repair: str = ""
+    """How to repair it; empty if nothing needs it."""
 
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:
-    """Print what is found; False if something is bad. A config adds its broker and its port."""
+    """Print the findings; False if one is bad. A config adds checks of its broker and its port."""
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     sound = True
     for finding in findings(config, overrides):
         mark = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]no[/]"}[finding.state]
         shown.add_row(mark, finding.what, escape(finding.found))
         if finding.repair:
-            shown.add_row("", "", f"[yellow]mend:[/] {escape(finding.repair)}")
+            shown.add_row("", "", f"[yellow]repair:[/] {escape(finding.repair)}")
         sound &= finding.state != "bad"
     console.print(shown)
     return sound
 
 
 def findings(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]:
-    """All of them, in the order they are looked at."""
+    """All checks' findings, in the order in which they are made."""
     yield python()
     for part, names in PARTS.items():
         yield packages(part, names)
@@ -75,13 +80,13 @@ def findings(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
     try:
         tree = read_with(config, overrides)
     except FleetflError as error:
-        yield Finding("settings", str(error), "bad", "mend the file")
+        yield Finding("settings", str(error), "bad", "correct the file")
         return
     yield from of_settings(tree, str(config))
 
 
 def of_settings(tree: dict[str, Any], source: str) -> Iterator[Finding]:
-    """What these settings name: the endpoint's port, and the broker as the server or the vehicle needs it."""
+    """Findings about the port and the broker that the settings name, for a server or else for a vehicle."""
     try:
         server, vehicle, sim = (table(tree, part, source) for part in ("server", "vehicle", "sim"))
         http = server.get("http", {})
@@ -99,17 +104,22 @@ def of_settings(tree: dict[str, Any], source: str) -> Iterator[Finding]:
         yield broker(tree, role, source)
     except ValidationError as invalid:
         where, told = next(problems(invalid))
-        yield Finding("settings", f"{source}: {'.'.join(where)}: {told}", "bad", "mend the file")
+        yield Finding("settings", f"{source}: {'.'.join(where)}: {told}", "bad", "correct the file")
     except FleetflError as error:
-        yield Finding("settings", str(error), "bad", "mend the file")
+        yield Finding("settings", str(error), "bad", "correct the file")
 
 
 class _Listener(Section):
+    """Address of the endpoint, from the settings `server.http`."""
+
     host: Host = "127.0.0.1"
+    """Host name or IP address to listen on."""
     port: int = Field(default=8000, ge=0, le=65_535)
+    """TCP port to listen on; 0 takes a free one."""
 
 
 def python() -> Finding:
+    """Whether Python is 3.10 or newer."""
     found = f"{platform.python_version()} at {sys.executable}"
     good = sys.version_info >= (3, 10)
     return Finding(
@@ -118,6 +128,7 @@ def python() -> Finding:
 
 
 def packages(part: str, names: Sequence[str]) -> Finding:
+    """Whether the distributions `names`, which `part` needs, are installed."""
     found, missing = [], []
     for name in names:
         try:
@@ -131,12 +142,14 @@ def packages(part: str, names: Sequence[str]) -> Finding:
 
 
 def weights() -> Finding:
+    """Whether the shipped backbone's weights are there."""
     if not WEIGHTS.is_file():
         return Finding("fleet_vit weights", "missing", "bad", f"reinstall fleetfl: no {WEIGHTS}")
     return Finding("fleet_vit weights", f"{WEIGHTS.stat().st_size / 1e6:.1f} MB", "ok")
 
 
 def processor() -> Finding:
+    """Number of cores, and the arithmetic that `dtype: auto` chooses on them."""
     cores = f"{os.cpu_count()} cores"
     if importlib.util.find_spec("torch") is None:
         return Finding("processor", cores, "ok")
@@ -146,6 +159,7 @@ def processor() -> Finding:
 
 
 def shared_memory() -> Finding:
+    """Whether /dev/shm has enough free memory for Ray."""
     path = Path("/dev/shm")
     if not path.is_dir():
         return Finding("shared memory", "no /dev/shm", "note", "Ray will use files instead")
@@ -157,6 +171,7 @@ def shared_memory() -> Finding:
 
 
 def mosquitto() -> Finding:
+    """Whether the Mosquitto broker is installed, which only `broker: mosquitto` needs."""
     path = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if path is None:
         return Finding(
@@ -166,6 +181,7 @@ def mosquitto() -> Finding:
 
 
 def port(host: str, number: int, *, needed: bool) -> Finding:
+    """Whether the TCP port is free; a taken one is bad only if it is `needed`."""
     what = f"port {authority(host, number)}"
     with socket.socket(family(host)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -178,20 +194,24 @@ def port(host: str, number: int, *, needed: bool) -> Finding:
 
 
 class _Access(Section):
-    """What a connection to the broker takes, of the settings of a server or a vehicle."""
+    """The settings of a server or a vehicle that its connection to the broker depends on."""
 
     model_config = ConfigDict(extra="ignore")
 
     fleet: str = Field(default="fleet", pattern=VEHICLE_PATTERN)
+    """Name of the fleet, a level of every topic."""
     transport: AnyTransport = Field(default={"kind": "mqtt"}, validate_default=True)
+    """Transport that reaches the broker."""
     num_partitions: int = Field(default=1, ge=1, le=1024)
+    """Number of uplink topics of the fleet."""
     name: str = Field(default="doctor", pattern=VEHICLE_PATTERN)
+    """Name of the vehicle; a server has none."""
 
 
 def broker(
     tree: dict[str, Any], role: Literal["server", "vehicle"], source: str, patience_s: float = 5.0
 ) -> Finding:
-    """Whether the broker lets in who has these settings, and lets them read and write what they have to.
+    """Whether the broker accepts these settings and grants the topics that their role needs.
 
     Only topics are asked for that a correct set of access rules allows: a vehicle its own branch, a server
     its own. Nobody may read what it writes itself, so nothing comes back. Raises ConfigError.
@@ -203,7 +223,7 @@ def broker(
     except asyncio.TimeoutError:
         return Finding("broker", f"{address}: silent for {patience_s:g} s", "bad", "is it busy?")
     except TransportError as error:
-        # How it is to be mended is in what is said: a name, a network, TLS, a clock, a login or a rule.
+        # The error says itself what to repair: a name, a network, TLS, a clock, a login or a rule.
         return Finding("broker", str(error), "bad", "see docs/deployment/brokers.md")
     what = "this vehicle's branch" if role == "vehicle" else "the server's branches"
     return Finding("broker", f"{address} answers, and grants {what}", "ok")

@@ -2,7 +2,7 @@
 
 An entry point names a Typer app, which becomes a group of commands, or a function, which becomes one command.
 Its extras, as in `server = "actors.cli:server_app [server]"`, say what has to be installed for it to work.
-What does not work here is not listed, and says why when it is called.
+A command whose packages are missing is not listed, and says why when it is called.
 """
 
 import re

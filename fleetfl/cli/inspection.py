@@ -1,4 +1,4 @@
-"""What a frame holds, as a table of plain values. Believes nothing in it and reads no file."""
+"""Describes a frame as a table of plain values. Believes nothing in it and reads no file."""
 
 import json
 from typing import Any
@@ -50,7 +50,7 @@ def described(
 
 
 def lines(about: dict[str, Any]) -> list[str]:
-    """What `described` gave for a terminal. Strings are quoted: their bytes came from anywhere."""
+    """Lines for a terminal from a table of `described`; strings are quoted, as they may hold anything."""
     flat = {name: value for name, value in about.items() if not isinstance(value, dict)}
     tables = [table for table in about.values() if isinstance(table, dict)]
     said = []
@@ -77,7 +77,7 @@ def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
     if unlike and message.layout != layout.plain.fingerprint:  # an older version's fits as well
         raise WireError(unlike)
     if message.codec == closed_form.KIND:
-        return _sums(message, body, layout)
+        return _statistics(message, body, layout)
     vector = decoder(message.codec, layout).decode(body).astype(np.float64)
     return {
         "count": vector.size,
@@ -91,13 +91,13 @@ def _values(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _sums(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
-    """Of features, for a head in closed form. Which ones is not ours to judge: the model is not here."""
+def _statistics(message: Any, body: bytes, layout: Layout) -> dict[str, Any]:
+    """Counts in a body of sufficient statistics; the features' name is not checked without the model."""
     features = closed_form.features_in(body)
-    sums = closed_form.unpacked(body, layout, features=features, num_examples=message.num_examples)
+    found = closed_form.unpacked(body, layout, features=features, num_examples=message.num_examples)
     return {
         "features": features.hex(),
-        "count": sums.gram.size + sums.cross.size,
-        "examples": sums.num_examples,
-        "examples_per_class": [int(count) for count in sums.examples_per_class],
+        "count": found.gram.size + found.cross.size,
+        "examples": found.num_examples,
+        "examples_per_class": [int(count) for count in found.examples_per_class],
     }

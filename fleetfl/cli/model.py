@@ -129,6 +129,6 @@ def model_export(
 
 
 def _wide() -> Console:
-    """A pipe or file gets whole rows."""
+    """Console for wide tables: a pipe or file gets rows of 200 characters."""
     console = Console()
     return console if console.is_terminal else Console(width=200)

@@ -1,4 +1,4 @@
-"""What several commands take, and ask for before they begin."""
+"""Options and checks that several commands share."""
 
 import importlib.util
 from pathlib import Path

@@ -19,7 +19,7 @@ from fleetfl.vectors import Layout
 
 RAW, ZSTD = b"\0", b"\1"
 UNSAID_BYTES = 4096
-"""Beside 8 a value: what a codec may take that does not say how long its bodies are."""
+"""Bytes allowed, besides 8 for each value, to a codec that does not state its largest body."""
 
 
 class CodecError(FleetflError, ValueError):
@@ -28,19 +28,21 @@ class CodecError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near decode(encode(x)) is to x; the contract tests hold a codec to what it states."""
+    """Distance of decode(encode(x)) from x that a codec promises; its contract tests check it."""
 
     error: float
-    """|decoded - x| / |x| at most, for independent normal values; 0 is the same bits."""
+    """Largest |decoded - x| / |x| for independent normal values; 0 promises the same bits."""
     norm: Literal["max", "l2"]
-    """|.| is the largest magnitude, or the root of the sum of squares."""
+    """Meaning of |.|: `max` is the largest magnitude, `l2` the root of the sum of squares."""
     unbiased: bool = False
-    """The mean over the setting `seed`, which such a codec has, is x."""
+    """Whether the mean of the decoded vectors over the setting `seed`, which such a codec has, is x."""
 
 
 class Codec(Protocol):
+    """Packs a vector, float32 [P], into bytes and back."""
+
     max_body_bytes: int
-    """No body of this kind for this layout is longer, whatever its settings were."""
+    """Largest size in bytes of a body of this kind for the layout, whatever the sender's settings are."""
 
     def encode(self, vector: np.ndarray) -> bytes:
         """Pack float32 [P]; the same settings and vector give the same bytes.
@@ -62,7 +64,7 @@ class CodecConfig(PluginConfig):
 
     @property
     def fidelity(self) -> Fidelity:
-        """What these settings promise."""
+        """Distance from the original vector that these settings promise."""
         raise NotImplementedError
 
     def build(self, layout: Layout) -> Codec:
@@ -87,7 +89,7 @@ def decoder(kind: str, layout: Layout) -> Codec:
 
 
 class Guarded:
-    """Any codec behind one door: whatever goes wrong with a vector or a body is a CodecError."""
+    """Wraps a codec so that whatever goes wrong with a vector or a body is a CodecError."""
 
     def __init__(self, codec: Codec, size: int) -> None:
         self.codec, self.size = codec, size
@@ -116,7 +118,7 @@ class Guarded:
 
 
 def max_body_bytes(layout: Layout) -> int:
-    """No difference of this layout is longer, by whatever codec a vehicle packs it."""
+    """Largest size in bytes of a delta of this layout, packed by any of the shipped codecs."""
     return max(decoder(kind, layout).max_body_bytes for kind in available("fleetfl.codecs"))
 
 
@@ -148,7 +150,7 @@ def squeeze(raw: bytes, level: int) -> bytes:
 
 
 def unsqueeze(body: bytes | memoryview, max_bytes: int) -> bytes | memoryview:
-    """Undo `squeeze`; what stands as it is, is not copied.
+    """Bytes that `squeeze` packed; those that stand as they are, are not copied.
 
     Raises CodecError if the body is damaged, declares more than `max_bytes`, or is followed by anything.
     """

@@ -11,12 +11,12 @@ from fleetfl.codecs import CodecError, require_finite
 
 MIN_BLOCK, MAX_BLOCK = 8, 65_536
 MAX_SCALE = np.finfo(np.float32).max / np.float32(128)
-"""So that the lowest int8 times its scale is finite."""
+"""Largest scale of a block: the lowest int8 times it is still finite."""
 MAX_SCALE_BITS = int(MAX_SCALE.view(np.uint32))
 
 
 def max_head_bytes(size: int) -> int:
-    """Block size and scales, with the smallest blocks."""
+    """Largest size in bytes of block size and scales, which the smallest blocks need."""
     return 4 + 4 * -(-size // MIN_BLOCK)
 
 

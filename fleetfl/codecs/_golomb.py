@@ -59,7 +59,7 @@ def decode(
 
 
 def _lower(bits: np.ndarray, counts: Sequence[int], widths: Sequence[int]) -> np.ndarray:
-    """What stands below the unary parts, integers [N]."""
+    """Lower bits of the N gaps as integers [N], from the planes after the unary parts."""
     widest, at = max(widths, default=0), 0
     nothing, parts = np.zeros(max(counts, default=0), np.uint8), []
     for bit in range(widest):

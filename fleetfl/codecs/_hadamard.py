@@ -1,12 +1,12 @@
 """The Hadamard transform and random signs, by elementwise float32 and integer operations alone.
 
-So everyone gets the same bits: no product of matrices and no sum whose order a library chooses.
+Every machine gets the same bits: there is no product of matrices and no sum whose order a library chooses.
 """
 
 import numpy as np
 
 SIGNS = (1.0 - 2.0 * ((np.arange(256)[:, None] >> np.arange(8)) & 1)).astype(np.float32)
-"""Of each byte's bits, lowest first: float32 [256, 8]."""
+"""Signs for each byte's bits, lowest first, +1 for 0 and -1 for 1: float32 [256, 8]."""
 
 
 def transform(values: np.ndarray) -> np.ndarray:

@@ -18,14 +18,14 @@ MAX_LEVEL = 127
 
 @dataclass(frozen=True)
 class Plane:
-    """Of `span` numbers of one level or more, `count` are of the next one."""
+    """Split of `span` numbers of one level or more: `count` of them are of the next level or more."""
 
     count: int
     span: int
 
     @property
     def marks_the_above(self) -> bool:
-        """The places written are those of the `count`; else of the rarer rest."""
+        """Whether the `count` numbers' places are written; else those of the rarer rest are."""
         return 2 * self.count <= self.span
 
     @property
@@ -34,7 +34,7 @@ class Plane:
 
     @property
     def width(self) -> int:
-        """Of the gaps between the places."""
+        """Golomb-Rice width in bits for the gaps between the written places."""
         return _golomb.width(self.num_marked, self.span)
 
 
@@ -93,7 +93,7 @@ def read(data: memoryview, spans: list[int], counts: list[list[int]]) -> np.ndar
 
 
 def _sets(planes: list[Plane], data: memoryview) -> list[np.ndarray]:
-    """Which of each plane's numbers are above, bool [span]. Raises CodecError."""
+    """Mask for each plane, bool [span], of its numbers of the next level. Raises CodecError."""
     marked = [plane.num_marked for plane in planes]
     starts = list(accumulate((plane.span for plane in planes), initial=0))
     gaps = _golomb.decode(data, marked, [plane.width for plane in planes], starts[-1])
@@ -115,7 +115,9 @@ def _sets(planes: list[Plane], data: memoryview) -> list[np.ndarray]:
 
 
 def _level(above: list[np.ndarray]) -> np.ndarray:
-    """uint8 of nested sets: of all, those of level 1 and more; of these, those of 2 and more; ..."""
+    """Levels, uint8, from nested masks: of all numbers those of level 1 or more, of these those of 2 or
+    more, ...
+    """
     *outer, innermost = above
     level = innermost.view(np.uint8)
     for is_above in reversed(outer):

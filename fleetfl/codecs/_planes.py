@@ -17,7 +17,7 @@ def pack(values: np.ndarray, bits: int) -> bytes:
 
 
 def unpack(data: bytes | memoryview, bits: int, count: int) -> np.ndarray:
-    """uint8 [count] of `pack`. Raises CodecError if `data` is not so long."""
+    """Values, uint8 [count], that `pack` wrote. Raises CodecError if `data` is not so long."""
     expected = bits * -(-count // 8)
     if len(data) != expected:
         raise CodecError(f"{len(data)} bytes for {count} values of {bits} bits, not {expected}")
@@ -38,7 +38,7 @@ def varints(numbers: Iterable[int]) -> bytes:
 
 
 def read_varints(data: bytes | memoryview, count: int) -> tuple[list[int], memoryview]:
-    """So many numbers, and the bytes after them. Raises CodecError."""
+    """The next `count` varints of `data`, and the bytes after them. Raises CodecError."""
     numbers, at = [], 0
     for _ in range(count):
         number, at = read_varint(data, at)

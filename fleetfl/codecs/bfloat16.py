@@ -17,9 +17,11 @@ INFINITY = 0x7F80
 
 
 class Config(CodecConfig):
+    """Settings of the codec bfloat16."""
+
     kind: Literal["bfloat16"] = "bfloat16"
     level: int = Field(default=3, ge=0, le=19)
-    """zstd level; 0 leaves zstd out."""
+    """zstd compression level, 0 to 19; higher levels are smaller and slower, and 0 leaves zstd out."""
 
     @property
     def fidelity(self) -> Fidelity:

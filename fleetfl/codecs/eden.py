@@ -34,26 +34,28 @@ POSITIVE_CODES = (
 CODEBOOKS = [
     np.array([-code for code in codes[::-1]] + list(codes), np.float32) for codes in POSITIVE_CODES
 ]
-"""Float32 [2**bits], ascending."""
+"""Lloyd-Max codebooks for 1 to 4 bits, each float32 [2**bits], ascending."""
 ERRORS = {
     "unbiased": (0.5708, 0.1331, 0.03578, 0.00959),
     "least_error": (0.3634, 0.1175, 0.03455, 0.0095),
 }
-"""|x^ - x|^2 / |x|^2 for many values."""
+"""Expected |x^ - x|^2 / |x|^2 for many values, by scale and for 1 to 4 bits."""
 MAX_FACTOR = np.finfo(np.float32).max / np.float32(4 * BLOCK)
-"""So that a sum of BLOCK codes times a block's factor is finite."""
+"""Largest factor of a block: a sum of BLOCK codes times it is still finite."""
 NEGLIGIBLE = 1e-30
-"""A block of this norm, where the vector's largest value is about 1, becomes zeros."""
+"""Norm below which a block becomes zeros, where the vector's largest value is about 1."""
 
 
 class Config(CodecConfig):
+    """Settings of the codec eden."""
+
     kind: Literal["eden"] = "eden"
     bits: int = Field(default=1, ge=1, le=MAX_BITS)
-    """A value's code."""
+    """Number of bits for each value; more bits are more exact and take more bytes."""
     scale: Literal["unbiased", "least_error"] = "unbiased"
-    """What the scale makes of the rounded vector."""
+    """Aim of the scale: `unbiased` suits averages over many vehicles, `least_error` suits error feedback."""
     seed: int | None = Field(default=None, ge=0, lt=2**32)
-    """Of the random signs; None takes the CRC of the vector, another for every update."""
+    """Seed of the random signs; None takes the vector's CRC-32, which differs from update to update."""
 
     @property
     def fidelity(self) -> Fidelity:

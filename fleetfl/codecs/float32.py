@@ -10,9 +10,11 @@ from fleetfl.vectors import Layout
 
 
 class Config(CodecConfig):
+    """Settings of the codec float32."""
+
     kind: Literal["float32"] = "float32"
     level: int = Field(default=3, ge=0, le=19)
-    """zstd level; 0 leaves zstd out."""
+    """zstd compression level, 0 to 19; higher levels are smaller and slower, and 0 leaves zstd out."""
 
     @property
     def fidelity(self) -> Fidelity:
@@ -23,6 +25,8 @@ class Config(CodecConfig):
 
 
 class Float32:
+    """Body: the values as little-endian float32, squeezed."""
+
     def __init__(self, config: Config, layout: Layout) -> None:
         self.level, self.size = config.level, layout.size
         self.max_body_bytes = 1 + 4 * self.size

@@ -10,15 +10,18 @@ from fleetfl.codecs._blocks import MAX_BLOCK, MIN_BLOCK, max_head_bytes, parted,
 from fleetfl.vectors import Layout
 
 OFFSET = 8
-"""Added to each value, so that it is 1 to 15."""
+"""Offset added to each value from -7 to 7, so that it is stored as 1 to 15."""
 
 
 class Config(CodecConfig):
+    """Settings of the codec int4."""
+
     kind: Literal["int4"] = "int4"
     block: int = Field(default=256, ge=MIN_BLOCK, le=MAX_BLOCK)
-    """Values that share a scale (the block's largest magnitude / 7, float32)."""
+    """Number of values that share a scale (their largest magnitude / 7, float32). Larger blocks take fewer
+    bytes and are less exact."""
     level: int = Field(default=3, ge=0, le=19)
-    """zstd level; 0 leaves zstd out."""
+    """zstd compression level, 0 to 19; higher levels are smaller and slower, and 0 leaves zstd out."""
 
     @property
     def fidelity(self) -> Fidelity:

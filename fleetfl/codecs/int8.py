@@ -15,11 +15,14 @@ from fleetfl.vectors import Layout
 
 
 class Config(CodecConfig):
+    """Settings of the codec int8."""
+
     kind: Literal["int8"] = "int8"
     block: int = Field(default=256, ge=MIN_BLOCK, le=MAX_BLOCK)
-    """Values that share a scale (the block's largest magnitude / 127, float32)."""
+    """Number of values that share a scale (their largest magnitude / 127, float32). Larger blocks take fewer
+    bytes and are less exact."""
     level: int = Field(default=3, ge=0, le=19)
-    """zstd level; 0 leaves zstd out."""
+    """zstd compression level, 0 to 19; higher levels are smaller and slower, and 0 leaves zstd out."""
 
     @property
     def fidelity(self) -> Fidelity:

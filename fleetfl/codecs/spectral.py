@@ -38,22 +38,28 @@ RANK_BITS = 4
 MAX_RANK = 2**RANK_BITS - 1
 HUGE = float(np.finfo(np.float32).max) / (MAX_RANK + 1)
 LEAST_RMS = 1e-35
-"""Smaller vectors are written as zeros: their steps would not be normal float32 numbers."""
+"""Root mean square below which a vector is written as zeros: its steps would not be normal float32
+numbers."""
 SHIFTS = 128
-"""To a step: the unit of the two numbers that say where values of level 1, and of more, lie on average."""
+"""Shift units in a step: two shifts say where values of level 1, and of higher levels, lie on average."""
 
 
 class Config(CodecConfig):
+    """Settings of the codec spectral."""
+
     kind: Literal["spectral"] = "spectral"
     bits_per_value: float = Field(default=0.25, gt=0, le=MAX_BITS_PER_VALUE)
-    """What a body may take, all of it; it fills this to a few bytes."""
+    """Size of the whole body in bits for each value of the vector, filled to within a few bytes. More bits
+    keep weaker directions and finer steps."""
     max_bytes: int | None = Field(default=None, ge=64)
-    """Bound in its place, bytes: one packet, whatever the model. At most 8 bits a value, or 1,400 bytes."""
+    """Size of the whole body in bytes, in place of `bits_per_value`: one packet, whatever the model. It is at
+    most 8 bits a value or 1,400 bytes, whichever is more."""
     dead_zone: float = Field(default=0.18, ge=0, lt=0.5)
-    """Part of a step, besides the half that always is, that is rounded towards zero: fewer places to
-    write for little energy."""
+    """Part of a step, besides the half that always is, that is rounded towards zero. A larger part writes
+    fewer places and drops more small coefficients."""
     depth: float = Field(default=0.6, gt=0)
-    """A direction is written if its root mean square is at least so many steps."""
+    """Least root mean square, in steps, of a direction that is written. Larger values keep fewer directions
+    with finer steps."""
 
     @property
     def fidelity(self) -> Fidelity:
@@ -92,7 +98,9 @@ class Place:
 
 
 def places(layout: Layout) -> list[Place]:
-    """Of the tensors that hold values; one of more than two axes keeps its first."""
+    """Place of each tensor that holds values; one with more than two axes keeps the first and flattens
+    the rest.
+    """
     found, start = [], 0
     for _, shape in layout.shapes:
         size = prod(shape)
@@ -106,22 +114,22 @@ def places(layout: Layout) -> list[Place]:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One tensor with its directions, strongest first."""
+    """One tensor as a matrix, with its directions from the strongest on."""
 
     matrix: np.ndarray
-    """float64 [m, n]."""
+    """The tensor, float64 [m, n]."""
     written: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @cached_property
     def directions(self) -> tuple[np.ndarray, np.ndarray]:
-        """Root mean square along each, [n], and they themselves, [n, n]."""
+        """Root mean squares, [n], and the directions as columns, [n, n]; the strongest come first."""
         energy, vectors = np.linalg.eigh(self.matrix.T @ self.matrix)
         rms = np.sqrt(np.maximum(energy[::-1], 0) / len(self.matrix))
         return rms[:MAX_RANK], vectors[:, ::-1]
 
     def above(self, floor: float) -> tuple[np.ndarray, np.ndarray]:
-        """Entries int64 [r, n] of the directions stronger than `floor`, and for the directions
-        that they stand for the least-squares coefficients, float64 [m, r].
+        """Quantized entries, int64 [r, n], of the r directions with a root mean square over `floor`, and the
+        least-squares coefficients for them, float64 [m, r].
         """
         rms, vectors = self.directions
         rank = int((rms > floor).sum())
@@ -173,7 +181,9 @@ class Spectral:
     def _finest(
         self, low: float, high: float, body_at: Callable[[float], bytes]
     ) -> tuple[float, bytes]:
-        """The finest step between, to 1 %, whose body is within the bound; `high` and nothing if none is."""
+        """Finest step from `low` to `high`, to 1 %, whose body is within the bound, and that body; else
+        `high` and b"".
+        """
         found = body_at(low)
         if len(found) <= self.max_bytes:
             return low, found
@@ -245,8 +255,8 @@ class Spectral:
         return vector
 
     def _held(self, ranks: list[int]) -> tuple[list[list[tuple[Place, int]]], list[int]]:
-        """The places that have a first direction, a second, ..., each with where its entries begin;
-        and how many entries each direction has, in the order of the body. Raises CodecError.
+        """Places that have a first direction, a second and so on, each with the offset of its entries; and
+        the number of entries of each direction, in the order of the body. Raises CodecError.
         """
         held: list[list[tuple[Place, int]]] = [[] for _ in range(max(ranks, default=0))]
         sizes, at = [], 0

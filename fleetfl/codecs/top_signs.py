@@ -19,12 +19,14 @@ from fleetfl.vectors import Layout
 
 
 class Config(CodecConfig):
+    """Settings of the codec top_signs."""
+
     kind: Literal["top_signs"] = "top_signs"
     keep: float = Field(default=0.05, gt=0, le=1)
-    """Share of the values that is sent; zeros never are."""
+    """Share of the values that is sent, zeros excepted. A larger share is more exact and takes more bytes."""
     by: Literal["magnitude", "share_of_rms"] = "magnitude"
-    """What is largest: the magnitude over the whole vector, or its ratio to its tensor's root mean
-    square, so that tensors with small values are heard too."""
+    """Measure by which the largest values are chosen: their magnitude, or its ratio to their tensor's root
+    mean square, which lets tensors with small values take part."""
 
     @property
     def fidelity(self) -> Fidelity:
@@ -70,7 +72,7 @@ class TopSigns:
         )
 
     def _largest(self, magnitudes: np.ndarray) -> np.ndarray:
-        """Where they are, ascending. Of equal ones the first are taken."""
+        """Ascending indices of the values to keep, int64; of equal values the first are taken."""
         if self.config.by == "share_of_rms":
             magnitudes = magnitudes / self._rms(magnitudes).repeat(self.sizes)
         count = min(ceil(self.config.keep * self.size), np.count_nonzero(magnitudes))
@@ -83,14 +85,14 @@ class TopSigns:
         return np.flatnonzero(chosen)
 
     def _rms(self, magnitudes: np.ndarray) -> np.ndarray:
-        """Float64 [tensors]; 1 for tensors of zeros."""
+        """Root mean square of each tensor, float64 [tensors]; 1 for tensors of zeros."""
         squares = np.cumsum(np.square(magnitudes, dtype=np.float64))
         ends = np.concatenate([[0.0], squares])[np.append(self.starts, self.size)]
         means = np.diff(ends) / np.maximum(self.sizes, 1)
         return np.sqrt(np.where(means > 0, means, 1.0))
 
     def _widths(self, counts: np.ndarray) -> np.ndarray:
-        """Of the gaps between each tensor's kept values, uint8 [tensors]."""
+        """Golomb-Rice widths in bits for the gaps between each tensor's kept values, uint8 [tensors]."""
         pairs = zip(counts.tolist(), self.sizes.tolist(), strict=True)
         return np.array([_golomb.width(count, size) for count, size in pairs], np.uint8)
 

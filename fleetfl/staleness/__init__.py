@@ -1,5 +1,4 @@
-"""Staleness rules weigh late updates; staleness is in versions, released minus base, as the server sees
-it."""
+"""Staleness rules weigh late updates. Staleness is the number of versions released since the base."""
 
 from typing import Annotated
 
