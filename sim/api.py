@@ -19,38 +19,38 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to. Accuracies are shares of 1."""
+    """Results of a finished fleet run. Accuracies are fractions, 0 to 1."""
 
     name: str
     folder: Path
-    """Where events.jsonl, summary.json and report.html are."""
+    """Folder with the run's events.jsonl, summary.json and report.html."""
     seed: int
     num_vehicles: int
     releases: int
-    """Newest version."""
+    """Number of the newest released model version; the initial model is version 0."""
     updates_accepted: int
     updates_duplicate: int
     updates_refused: dict[str, int]
-    """By reason."""
+    """Number of refused updates by reason."""
     staleness_mean: float
-    """Versions between base and use of accepted updates."""
+    """Mean staleness of the accepted updates, in model versions."""
     staleness_max: int
     accuracy_start: float
-    """Of version 0."""
+    """Accuracy of the initial model (version 0) on the held-out frames."""
     accuracy_end: float
-    """Of the newest version."""
+    """Accuracy of the newest version on the held-out frames."""
     bytes_up: int
     bytes_down: int
     duration_s: float
-    """Seconds on the fleet's clock; on a virtual one, virtual seconds."""
+    """Duration of the run on the fleet's clock, in seconds; virtual seconds in a simulated fleet."""
     incidents: tuple[str, ...]
-    """What a person should know of, in words."""
+    """Sentences about everything unusual that happened, in order of time."""
     content: dict[str, Any]
-    """All of summary.json."""
+    """The whole content of summary.json, with fields that have no attribute here."""
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Summary":
-        """From the content of summary.json."""
+        """Build a summary from the parsed content of summary.json."""
         return cls(
             name=content["name"],
             folder=Path(content["folder"]),
@@ -72,9 +72,9 @@ class Summary:
         )
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """The run's events of these names, or all: a dict each, which `pandas.DataFrame` takes as they are.
+        """The run's events with one of these names, or all events without a name, as dicts.
 
-        docs/events.md says what their fields mean.
+        `pandas.DataFrame` takes the list as it is; docs/events.md describes the fields.
         """
         events = EventReader(self.folder / "events.jsonl").read()
         return [event for event in events if not kinds or event["event"] in kinds]
@@ -83,7 +83,7 @@ class Summary:
 def simulate(
     config: str | Path | Mapping[str, Any], *overrides: str, progress: bool = False
 ) -> Summary:
-    """Run a fleet to its end and give what it came to, as `fleetfl sim run` does.
+    """Run a fleet to its end and return its summary, as `fleetfl sim run` does.
 
     `config` is a file of settings, or their tables as a dict (which may have `extends`); an override is as
     after --set, such as "sim.num_vehicles=50". Results are in RUNS/FLEET: `sim.runs` and `fleet`. Where an
@@ -118,7 +118,7 @@ def _run(tree: dict[str, Any], source: str, progress: bool) -> Summary:
 
 
 def _beside_any_loop(call: Callable[[], T]) -> T:
-    """What `call` gives, in a thread of its own if a loop runs in this one."""
+    """Return `call()`, run in a new thread if this thread already runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

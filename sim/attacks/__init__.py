@@ -1,1 +1,1 @@
-"""What hostile vehicles do to a fleet."""
+"""Attacks by hostile vehicles, to measure how well the server's defences limit the damage."""

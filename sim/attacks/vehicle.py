@@ -1,4 +1,4 @@
-"""A fleet in which one vehicle sends what it likes. It has a key, so what it says is its own."""
+"""A lockstep fleet with one hostile vehicle, whose forged updates carry a valid signature of its own key."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,36 +16,38 @@ from fleetfl.vectors import Layout
 from sim.bench.lockstep import LockstepFleet
 
 MOST_EXAMPLES = 2**53
-"""The most that the wire takes."""
+"""Largest `num_examples` that the wire format accepts."""
 
 
 @dataclass(frozen=True)
 class Forgery:
-    """What a hostile vehicle makes of an honest training."""
+    """Inputs of one attack: the honest training that the hostile vehicle replaces with a forgery."""
 
     layout: Layout
     vector: np.ndarray
-    """float32 [P]: the version it was trained from."""
+    """Parameters of the release that the training started from, float32 [P]."""
     delta: np.ndarray
-    """float32 [P]: what the training came to."""
+    """Honest update: trained minus starting parameters, float32 [P]."""
     dice: np.random.Generator
 
 
 def huge(at: Forgery) -> np.ndarray:
+    """Update [P] of 10,000 in every parameter."""
     return np.full(at.layout.size, 1e4)
 
 
 def limit(at: Forgery) -> np.ndarray:
-    """Finite, and near the largest float32."""
+    """Update [P] of 3e38 in every parameter: finite, and near the largest float32."""
     return np.full(at.layout.size, 3e38)
 
 
 def flipped(at: Forgery) -> np.ndarray:
+    """Honest update [P] times -10."""
     return -10.0 * at.delta
 
 
 def rotated(at: Forgery) -> np.ndarray:
-    """Ten times the way to a head in which each class has the weights of the one before."""
+    """Ten times the difference to a head in which each class has the weights of the class before it, [P]."""
     tensors = dict(at.layout.unflatten(at.vector))
     for name in (closed_form.WEIGHT, closed_form.BIAS):
         tensors[name] = np.roll(tensors[name], 1, axis=0)
@@ -53,11 +55,12 @@ def rotated(at: Forgery) -> np.ndarray:
 
 
 def noise(at: Forgery) -> np.ndarray:
+    """Standard normal random update [P]."""
     return at.dice.normal(size=at.layout.size)
 
 
 def weighty(at: Forgery) -> np.ndarray:
-    """The opposite of what it learned, in the name of as many examples as the wire takes."""
+    """Negated honest update [P]; `forged` claims the largest `num_examples` for it."""
     return -at.delta
 
 
@@ -72,22 +75,24 @@ KINDS: dict[str, Callable[[Forgery], np.ndarray]] = {
 
 
 def forged(kind: str, update: Update, at: Forgery) -> Update:
-    """The update as this kind of vehicle sends it."""
+    """The honest `update` with its body, and for one kind its `num_examples`, replaced by the attack."""
     body = decoder("float32", at.layout).encode(KINDS[kind](at).astype(np.float32))
     claimed = MOST_EXAMPLES if KINDS[kind] is weighty else update.num_examples
     return replace(update, codec="float32", body=body, num_examples=claimed)
 
 
-def forged_statistics(sums: closed_form.SufficientStatistics) -> closed_form.SufficientStatistics:
-    """Those of a million times the frames, each class in the name of the next."""
+def forged_statistics(
+    honest: closed_form.SufficientStatistics,
+) -> closed_form.SufficientStatistics:
+    """Sufficient statistics with 2**20 times the weight, and each class labelled as the next one."""
     times = 2**20
     return closed_form.SufficientStatistics(
-        times * sums.gram, np.roll(times * sums.cross, 1, axis=1)
+        times * honest.gram, np.roll(times * honest.cross, 1, axis=1)
     )
 
 
 class HostileFleet(LockstepFleet):
-    """Of which the last vehicle sends forgeries; without a kind it is as honest as the others."""
+    """Lockstep fleet whose last vehicle sends forged updates of one kind; with kind None it is honest."""
 
     def __init__(
         self, fleet: str, coordinator: Coordinator, *parts: Any, kind: str | None, **about: Any
@@ -97,7 +102,7 @@ class HostileFleet(LockstepFleet):
         self.dice = np.random.default_rng(self.seed)
         self.refused = 0
         self.clipped = 0
-        """Honest updates that were."""
+        """Number of honest updates that the server clipped."""
 
     def _is_hostile(self, vehicle: int) -> bool:
         return self.kind is not None and vehicle == len(self.sensors) - 1

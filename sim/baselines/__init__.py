@@ -1,1 +1,1 @@
-"""What a fleet is compared with: the initial model, and centralized training."""
+"""Baselines for a fleet's accuracy: the initial model, and centralized training on pooled data."""

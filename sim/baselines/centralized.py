@@ -1,4 +1,4 @@
-"""The ceiling: the same adapter trained centrally on all that the vehicles see, pooled."""
+"""Centralized baseline: the same adapter trained in one place on the pooled frames of all vehicles."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def train_central(
     seed: int = 0,
     progress: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """Vector float32 [P] after `image_steps` images from `start`: AdamW, cosine rate, mirrored frames.
+    """Parameters float32 [P] after `image_steps` images from `start`: AdamW, one-cycle rate, mirrored frames.
 
     Each frame of a batch comes from a vehicle drawn by its part of all frames; endless streams have
     equal parts.

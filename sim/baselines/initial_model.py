@@ -1,4 +1,4 @@
-"""The factory model: the backbone with a head trained centrally on clear-weather frames. Release 0."""
+"""The initial model, release 0: the backbone with a head trained centrally on clear-weather frames."""
 
 import math
 from typing import Any
@@ -46,7 +46,9 @@ def fit_head(
 
 
 class _WithoutMkl(TorchFunctionMode):
-    """Inside, dot products and roots are torch's own: MKL's differ between Intel's processors and AMD's."""
+    """Context that computes dot products and roots without MKL, whose results differ between Intel and
+    AMD.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

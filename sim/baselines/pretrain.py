@@ -24,19 +24,23 @@ from fleetfl.models.backbones.fleet_vit import WEIGHTS, architecture
 from sim.world import CLASSES, render
 
 PHOTO_CLASSES = 10
+REPORT_STEPS = 100
+"""Steps between two lines of progress."""
+TEST_STEPS = 1000
+"""Steps between two measurements of the held-out accuracy."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the weights depend on beside the data."""
+    """Hyperparameters of the pretraining; together with the data they determine the weights."""
 
     seed: int = 20261122
     photographs: int = 10_000
-    """First so many of the training images."""
+    """Number of photographs used, from the beginning of the training set."""
     world_frames: int = 20_000
     steps: int = 4_000
     whole_steps: int = 800
-    """The last so many steps see every patch."""
+    """Number of final steps that see every patch; earlier steps drop `patch_drop` of them."""
     batch: int = 128
     photo_share: float = 0.65
     learning_rate: float = 1e-3
@@ -47,6 +51,8 @@ class Recipe:
 
 
 class TwoHeads(nn.Module):
+    """The backbone with one linear head over photograph classes and drone-world classes."""
+
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.trunk = architecture()
@@ -92,40 +98,54 @@ def accuracy(
     return right / len(images)
 
 
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs from a CIFAR-like file, as 64 x 64 pixels: to train on, and held out."""
+
+    images: np.ndarray
+    """Training images, uint8 [N, 64, 64, 3]."""
+    labels: np.ndarray
+    """Classes of the training images, int64 [N]."""
+    test_images: np.ndarray
+    """Held-out images, uint8 [M, 64, 64, 3]."""
+    test_labels: np.ndarray
+    """Classes of the held-out images, int64 [M]."""
+
+    @classmethod
+    def load(cls, path: Path, count: int) -> "Photographs":
+        """The first `count` training images of the npz file, and all of its held-out images."""
+        with np.load(path) as data:
+            return cls(
+                to_64(data["x_train"][:count]),
+                data["y_train"][:count].astype(np.int64),
+                to_64(data["x_test"]),
+                data["y_test"].astype(np.int64),
+            )
+
+
 def pretrain(cifar: Path, recipe: Recipe, out: Path) -> dict[str, float]:
     """Train, write fp16 weights to `out`, give the held-out clear-weather accuracies (fractions)."""
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    with np.load(cifar) as data:
-        photos = to_64(data["x_train"][: recipe.photographs])
-        photo_labels = data["y_train"][: recipe.photographs].astype(np.int64)
-        test_photos, test_photo_labels = to_64(data["x_test"]), data["y_test"].astype(np.int64)
+    photos = Photographs.load(cifar, recipe.photographs)
     world_labels = rng.integers(0, len(CLASSES), recipe.world_frames)
     world = render(world_labels, seed=recipe.seed)
     test_world_labels = rng.integers(0, len(CLASSES), 2_000)
     test_world = render(test_world_labels, seed=recipe.seed + 1)
 
-    images = torch.from_numpy(np.concatenate([photos, world]))
-    labels = torch.from_numpy(np.concatenate([photo_labels, world_labels + PHOTO_CLASSES]))
+    images = torch.from_numpy(np.concatenate([photos.images, world]))
+    labels = torch.from_numpy(np.concatenate([photos.labels, world_labels + PHOTO_CLASSES]))
     model = TwoHeads(recipe)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain}],
-        lr=recipe.learning_rate,
-        weight_decay=0.0,
-    )
+    optimizer = _optimizer(model, recipe)
     num_photos = round(recipe.batch * recipe.photo_share)
-
-    def rate(step: int) -> float:
-        done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-        return step / recipe.warmup if step < recipe.warmup else 0.5 * (1 + np.cos(np.pi * done))
 
     def scores() -> dict[str, float]:
         model.eval()
         result = {
-            "photographs": accuracy(model, test_photos, test_photo_labels, 0, PHOTO_CLASSES),
+            "photographs": accuracy(
+                model, photos.test_images, photos.test_labels, 0, PHOTO_CLASSES
+            ),
             "world": accuracy(model, test_world, test_world_labels, PHOTO_CLASSES, 20),
         }
         model.train()
@@ -137,48 +157,82 @@ def pretrain(cifar: Path, recipe: Recipe, out: Path) -> dict[str, float]:
             model.trunk.patch_drop = nn.Identity()
         chosen = np.concatenate(
             [
-                rng.integers(0, len(photos), num_photos),
-                len(photos) + rng.integers(0, len(world), recipe.batch - num_photos),
+                rng.integers(0, len(photos.images), num_photos),
+                len(photos.images) + rng.integers(0, len(world), recipe.batch - num_photos),
             ]
         )
         logits = model(augmented(images[chosen], generator))
-        # Each image competes among its own data set's classes only.
-        loss = functional.cross_entropy(
-            logits[:num_photos, :PHOTO_CLASSES],
-            labels[chosen[:num_photos]],
-            label_smoothing=recipe.label_smoothing,
-            reduction="sum",
-        ) + functional.cross_entropy(
-            logits[num_photos:, PHOTO_CLASSES:],
-            labels[chosen[num_photos:]] - PHOTO_CLASSES,
-            label_smoothing=recipe.label_smoothing,
-            reduction="sum",
-        )
+        loss = _loss(logits, labels[chosen], num_photos, recipe)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * rate(step)
+            group["lr"] = recipe.learning_rate * _rate(step, recipe)
         optimizer.zero_grad()
         (loss / recipe.batch).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         running += loss.item() / recipe.batch
-        if (step + 1) % 100 == 0:
-            spent = time.monotonic() - began
-            left = spent / (step + 1) * (recipe.steps - step - 1)
-            test = scores() if (step + 1) % 1000 == 0 else ""
-            print(
-                f"step {step + 1}/{recipe.steps}  loss {running / 100:.3f}  "
-                f"{recipe.batch * (step + 1) / spent:.0f} images/s  {left / 60:.1f} min left  {test}",
-                flush=True,
-            )
+        if (step + 1) % REPORT_STEPS == 0:
+            test = scores() if (step + 1) % TEST_STEPS == 0 else ""
+            _report(step + 1, recipe, time.monotonic() - began, running / REPORT_STEPS, test)
             running = 0.0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    weights = {n: w.detach().half().contiguous() for n, w in model.trunk.state_dict().items()}
     result = scores()
-    save_file(weights, out, metadata={"recipe": repr(recipe), "scores": repr(result)})
+    _write(model, out, recipe, result)
     return result
 
 
+def _optimizer(model: TwoHeads, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW that decays matrices only: biases and norms keep their scale."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain}],
+        lr=recipe.learning_rate,
+        weight_decay=0.0,
+    )
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Share of the learning rate at `step`: linear warm-up, then half a cosine down to 0."""
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return step / recipe.warmup if step < recipe.warmup else 0.5 * (1 + np.cos(np.pi * done))
+
+
+def _loss(
+    logits: torch.Tensor, labels: torch.Tensor, num_photos: int, recipe: Recipe
+) -> torch.Tensor:
+    """Summed cross-entropy; each image competes among the classes of its own data set only."""
+    return functional.cross_entropy(
+        logits[:num_photos, :PHOTO_CLASSES],
+        labels[:num_photos],
+        label_smoothing=recipe.label_smoothing,
+        reduction="sum",
+    ) + functional.cross_entropy(
+        logits[num_photos:, PHOTO_CLASSES:],
+        labels[num_photos:] - PHOTO_CLASSES,
+        label_smoothing=recipe.label_smoothing,
+        reduction="sum",
+    )
+
+
+def _report(
+    done: int, recipe: Recipe, spent_s: float, loss: float, test: dict[str, float] | str
+) -> None:
+    left_s = spent_s / done * (recipe.steps - done)
+    print(
+        f"step {done}/{recipe.steps}  loss {loss:.3f}  "
+        f"{recipe.batch * done / spent_s:.0f} images/s  {left_s / 60:.1f} min left  {test}",
+        flush=True,
+    )
+
+
+def _write(model: TwoHeads, out: Path, recipe: Recipe, result: dict[str, float]) -> None:
+    """Write the trunk's weights as float16 safetensors, with recipe and scores in the metadata."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    weights = {n: w.detach().half().contiguous() for n, w in model.trunk.state_dict().items()}
+    save_file(weights, out, metadata={"recipe": repr(recipe), "scores": repr(result)})
+
+
 def main() -> None:
+    """Command line: pretrain on the given photographs and print the held-out accuracies."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

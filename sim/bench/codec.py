@@ -31,7 +31,7 @@ from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
 
 PASSES = 5
-"""Over all vectors; the best one counts."""
+"""Timed passes over all vectors; the fastest pass is reported."""
 BESIDE_DEFAULTS = (
     {"kind": "eden", "bits": 2},
     {"kind": "eden", "bits": 3},
@@ -43,21 +43,22 @@ BESIDE_DEFAULTS = (
 
 class _Codecs(Section):
     codecs: tuple[AnyCodec, ...]
+    """Codecs to measure, each with its settings."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Updates of a fleet."""
+    """Decoded updates of a fleet, and the sizes that encoding them needs."""
 
     layout: Layout
     vectors: list[np.ndarray]
-    """float32 [P] each."""
+    """Updates, one float32 [P] each."""
     topic: str
-    """Where a vehicle of that fleet publishes its updates."""
+    """MQTT topic that a vehicle of this fleet publishes its updates to; its length counts as bytes."""
 
 
 def configs_of(tables: Sequence[str] = ()) -> list[CodecConfig]:
-    """Codecs of YAML tables, `{kind: eden, bits: 2}`; without any, all kinds and a few settings more.
+    """Codecs from YAML tables such as `{kind: eden, bits: 2}`; without tables, every kind and some variants.
 
     Raises ConfigError.
     """
@@ -71,7 +72,7 @@ def configs_of(tables: Sequence[str] = ()) -> list[CodecConfig]:
 def record(
     path: Path, overrides: Sequence[str] = (), *, updates: int, progress: Progress
 ) -> Recording:
-    """Train the file's vehicles in turn; after each round all start from the mean of what they made.
+    """Train the file's vehicles in turn; after each round all of them start from the mean of their updates.
 
     Raises ConfigError, ModelError or SensorError.
     """
@@ -89,7 +90,7 @@ def record(
         part = {"name": "v00", "state": str(folder), "sensor": tables[0]}
         tree["vehicle"] = {**table_of(tree, "vehicle", str(path)), **part}
         vehicle = validate(tree, "vehicle", VehicleConfig, str(path))
-    progress.step("factory: a head for clear weather on the frozen backbone")
+    progress.step("initial model: a head for clear weather on the frozen backbone")
     model = config.model.build(seed=config.seed)
     fit_head(model, *config.dataset.initial_frames(seed=config.seed))
     progress.step(f"{updates} updates of {len(sensors)} vehicles")
@@ -109,10 +110,10 @@ def record(
 def measure(
     vectors: list[np.ndarray], layout: Layout, configs: Sequence[CodecConfig], *, topic: str
 ) -> list[dict[str, Any]]:
-    """A row for each codec; bytes are means over the vectors, float32 [P].
+    """One row for each codec; byte counts are means over the vectors, float32 [P].
 
-    codec, num_values, frame_bytes (signed), mqtt_bytes (with MQTT's header), bits_per_value (of
-    those), encode_values_per_s and decode_values_per_s (of one core's time).
+    Columns: codec, num_values, frame_bytes (signed frame), mqtt_bytes (frame and MQTT header),
+    bits_per_value (from mqtt_bytes), encode_values_per_s and decode_values_per_s (CPU time of one core).
     """
     signer = Signer("bench", Ed25519PrivateKey.generate())
     rows = []
@@ -136,13 +137,13 @@ def measure(
 
 
 def named(config: CodecConfig) -> str:
-    """Its kind, and the settings that are not the default ones."""
+    """The codec's kind followed by each setting that differs from its default, as `name=value`."""
     settings = config.model_dump(exclude_defaults=True, exclude={"kind"})
     return " ".join([config.kind_name, *(f"{name}={value}" for name, value in settings.items())])
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """`measure` for a terminal."""
+    """The rows of `measure` as a table for the terminal."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     shown.add_column("codec", no_wrap=True)
     for name in ("frame", "MQTT", "bits/value", "encode M/s", "decode M/s"):
@@ -160,7 +161,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
-    """As a vehicle would send it, with numbers as large as they become in a long life."""
+    """Signed frame of an update as a vehicle sends it, with counters as large as after long operation."""
     now = int(time.time())
     update = Update(
         vehicle="v00",
@@ -185,7 +186,7 @@ def _frame(codec: str, body: bytes, layout: Layout, signer: Signer) -> bytes:
 def _values_per_s(work: Callable[[Any], object], inputs: Sequence[Any], size: int) -> int:
     seconds = []
     for _ in range(PASSES):
-        # Of this thread: neighbours on the machine do not count.
+        # CPU time of this thread: other work on the machine does not count.
         start = time.thread_time()
         for one in inputs:
             work(one)

@@ -1,4 +1,4 @@
-"""What a codec costs in accuracy: the same fleet, the same arrivals, one codec after the other.
+"""Accuracy lost to each codec, measured on the same fleet with the same arrivals.
 
 Each (codec, seed) is one run in a process of its own and one line of RUNS/FLEET/rate_accuracy.jsonl,
 so a bench that was stopped goes on where it was.
@@ -7,8 +7,9 @@ so a bench that was stopped goes on where it was.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -16,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from actors.config import ServerConfig
-from fleetfl.config import read_with, validate
+from fleetfl.config import Section, read_with, validate
 from fleetfl.config import table as table_of
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
@@ -24,7 +25,7 @@ from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch
 from sim.baselines.initial_model import fit_head
 from sim.bench.config import BenchConfig, CandidateConfig
-from sim.bench.lockstep import LockstepFleet
+from sim.bench.lockstep import LockstepFleet, Traffic
 from sim.datasets import checked, dealt
 from sim.live.config import SimConfig
 from sim.processes.sweep import key_of, measured
@@ -33,16 +34,34 @@ from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
 
+S = TypeVar("S", bound=Section)
+
 Job = tuple[CandidateConfig, int]
-"""A run: the codec, and the seed."""
+"""One run: a candidate and a seed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Inputs of one run, in a form that another process can receive."""
+
+    tree: dict[str, Any]
+    """Settings of the whole file, with overrides applied."""
+    source: str
+    """Name of the settings file, for error messages."""
+    candidate_json: str
+    """The `CandidateConfig` as JSON."""
+    seed: int
+    """Seed of the partitions, vehicle speeds and batches."""
+    initial: Path
+    """File with the initial parameters, float32 [P] as .npy."""
 
 
 def run(
     path: Path, overrides: Sequence[str] = (), *, workers: int | None = None
 ) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
-    """(runs done, runs in all, rows so far) after every run; the last rows are the result.
+    """Yield (runs done, runs in all, rows so far) after every run; the last rows are the result.
 
-    A row: codec, kind, num_values, seeds, mqtt_bytes (mean over the updates, with MQTT's header),
+    Columns: codec, kind, num_values, seeds, mqtt_bytes (mean over the updates, with MQTT's header),
     mqtt_bytes_max, bits_per_value (of the whole packet), body_bytes, release_mqtt_bytes, accuracy_mean
     and accuracy_ci95 (fractions; half the width of the interval), loss_points and loss_ci95 (percentage
     points below the baseline on the same seeds). Raises ConfigError, ModelError or SensorError.
@@ -54,24 +73,24 @@ def run(
     folder = (sim.runs / config.fleet).absolute()
     checked(sim.dataset, sim.model.classes, str(path))
     folder.mkdir(parents=True, exist_ok=True)
-    factory = _factory(tree, sim, folder)
+    initial = _initial_vector(tree, sim, folder)
     log = folder / "rate_accuracy.jsonl"
     jobs = {
         _key(tree, config, candidate, seed): (candidate, seed)
         for candidate in config.codecs
         for seed in config.seeds[: candidate.seeds]
     }
-    cells = {
-        key: (tree, str(path), candidate.model_dump_json(), seed, factory)
+    trials = {
+        key: Trial(tree, str(path), candidate.model_dump_json(), seed, initial)
         for key, (candidate, seed) in jobs.items()
     }
-    for lines in measured(log, cells, _measure, workers=workers):
+    for lines in measured(log, trials, _measure, workers=workers):
         done = {jobs[key]: line for key, line in lines.items()}
         yield len(done), len(jobs), rows(config, done)
 
 
 def _key(tree: dict[str, Any], config: BenchConfig, candidate: CandidateConfig, seed: int) -> str:
-    """Equal for runs that would come out equal."""
+    """Key of a run's settings; runs with equal keys have equal results."""
     settings = {part: tree.get(part) for part in ("seed", "model", "server", "sim")}
     settings["trainer"] = table_of(tree, "vehicle", "settings").get("trainer")
     bench = config.model_dump(mode="json", include={"updates", "sigma", "last_releases"})
@@ -79,9 +98,10 @@ def _key(tree: dict[str, Any], config: BenchConfig, candidate: CandidateConfig, 
     return key_of(settings, bench, mine, seed)
 
 
-def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
-    """The factory's vector, float32 [P] as .npy, made if this model and data have none yet."""
+def _initial_vector(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
+    """File with the initial parameters, float32 [P] as .npy; trained if this model and data have none yet."""
     text = json.dumps([tree.get("seed"), tree["model"], tree["sim"]["dataset"]], default=str)
+    # The former word, so that folders of earlier runs keep their initial models.
     path = folder / f"factory_{hashlib.sha256(text.encode()).hexdigest()[:12]}.npy"
     if not path.exists():
         model = sim.model.build(seed=sim.seed)
@@ -90,27 +110,27 @@ def _factory(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
     return path
 
 
-def _measure(trial: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any]:
-    tree, source, contestant_json, seed, factory = trial
-    candidate = CandidateConfig.model_validate_json(contestant_json)
+def _measure(trial: Trial) -> dict[str, Any]:
+    """Run one candidate on one seed; gives its line of rate_accuracy.jsonl."""
+    tree, source = trial.tree, trial.source
+    candidate = CandidateConfig.model_validate_json(trial.candidate_json)
     bench = validate(tree, "bench", BenchConfig, source)
     sim = validate(tree, "sim", SimConfig, source)
+    weathers = sim.weather_of_each()
     with scratch() as folder:
-        weathers = sim.weather_of_each()
-        tables = dealt(sim.dataset, weathers, folder / "shards", seed=seed, source=source)
+        tables = dealt(sim.dataset, weathers, folder / "shards", seed=trial.seed, source=source)
         sensors = [
             TypeAdapter(AnySensor).validate_python(t).build(sim.model.classes) for t in tables
         ]
-        mine = {"name": "v00", "state": str(folder), "sensor": tables[0]}
-        part = {**table_of(tree, "vehicle", source), **mine}
-        vehicle = validate({**tree, "vehicle": part}, "vehicle", VehicleConfig, source)
-        part = {**table_of(tree, "server", source), "state": str(folder)}
-        server = validate({**tree, "server": part}, "server", ServerConfig, source)
+        own = {"state": str(folder)}
+        server = _section(trial, "server", ServerConfig, own)
+        own |= {"name": "v00", "sensor": tables[0]}
+        vehicle = _section(trial, "vehicle", VehicleConfig, own)
         signer = Signer.from_file(sim.fleet, folder / "key.pem")
     model = sim.model.build(seed=sim.seed, threads=1)
     held_out = sim.dataset.held_out(weathers, seed=sim.seed)
     coordinator = Coordinator(
-        np.load(factory),
+        np.load(trial.initial),
         model.layout,
         server.aggregator.build(model.layout.size),
         server.optimizer.build(model.layout.size),
@@ -127,8 +147,26 @@ def _measure(trial: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any
         codec=candidate.codec,
         error_feedback=candidate.error_feedback,
         signer=signer,
-        seed=seed,
+        seed=trial.seed,
     )
+    last = _last_releases(fleet, coordinator, bench)
+    accuracies = []
+    for vector in last:
+        model.load(vector)
+        accuracies.append(held_out.accuracy(model.probabilities(held_out.images).argmax(1))[0])
+    return _line(candidate, trial.seed, model.layout.size, accuracies, fleet.traffic)
+
+
+def _section(trial: Trial, name: str, section: type[S], own: dict[str, Any]) -> S:
+    """Section `name` of the trial's settings, with the values `own` of this run."""
+    part = {**table_of(trial.tree, name, trial.source), **own}
+    return validate({**trial.tree, name: part}, name, section, trial.source)
+
+
+def _last_releases(
+    fleet: LockstepFleet, coordinator: Coordinator, bench: BenchConfig
+) -> list[np.ndarray]:
+    """Run the fleet to its end; gives the parameters of the last releases, float32 [P] each."""
     last: dict[int, np.ndarray] = {}
 
     def keep(_done: int) -> None:
@@ -136,15 +174,20 @@ def _measure(trial: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any
         last.pop(coordinator.version - bench.last_releases, None)
 
     fleet.run(bench.updates, sigma=bench.sigma, each=keep)
-    accuracies = []
-    for vector in last.values():
-        model.load(vector)
-        accuracies.append(held_out.accuracy(model.probabilities(held_out.images).argmax(1))[0])
-    traffic = fleet.traffic
+    return list(last.values())
+
+
+def _line(
+    candidate: CandidateConfig,
+    seed: int,
+    num_values: int,
+    accuracies: list[float],
+    traffic: Traffic,
+) -> dict[str, Any]:
     return {
         "codec": candidate.name,
         "seed": seed,
-        "num_values": model.layout.size,
+        "num_values": num_values,
         "accuracy": float(np.mean(accuracies)),
         "accuracies": accuracies,
         "body_bytes": float(np.mean(traffic.bodies)),
@@ -156,47 +199,63 @@ def _measure(trial: tuple[dict[str, Any], str, str, int, Path]) -> dict[str, Any
 
 
 def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each contestant with two runs or more, in the settings' order."""
+    """One row for each candidate with two runs or more, in the order of the settings."""
     by_name = {
         c.name: {seed: line for (mine, seed), line in done.items() if mine == c}
         for c in config.codecs
     }
     against = by_name.get(config.baseline, {})
-    found = []
-    for candidate in config.codecs:
-        lines = by_name[candidate.name]
-        if len(lines) < 2:
-            continue
-        every = list(lines.values())
-        mean, interval = mean_ci95([line["accuracy"] for line in every])
-        shared = [seed for seed in lines if seed in against]
-        losses = [100 * (against[s]["accuracy"] - lines[s]["accuracy"]) for s in shared]
-        loss, loss_interval = mean_ci95(losses) if len(losses) > 1 else (None, None)
-        packet = float(np.mean([line["mqtt_bytes"] for line in every]))
-        downs = [line["release_mqtt_bytes"] for line in every if line["release_mqtt_bytes"]]
-        found.append(
-            {
-                "codec": candidate.name,
-                "kind": candidate.codec.kind_name,
-                "release": candidate.release.kind_name,
-                "num_values": every[0]["num_values"],
-                "seeds": len(every),
-                "mqtt_bytes": round(packet, 1),
-                "mqtt_bytes_max": max(line["mqtt_bytes_max"] for line in every),
-                "bits_per_value": round(8 * packet / every[0]["num_values"], 4),
-                "body_bytes": round(float(np.mean([line["body_bytes"] for line in every])), 1),
-                "release_mqtt_bytes": round(float(np.mean(downs)), 1) if downs else None,
-                "accuracy_mean": round(mean, 5),
-                "accuracy_ci95": round(interval, 5),
-                "loss_points": None if loss is None else round(loss, 3),
-                "loss_ci95": None if loss_interval is None else round(loss_interval, 3),
-            }
-        )
-    return found
+    return [
+        _row(candidate, by_name[candidate.name], against)
+        for candidate in config.codecs
+        if len(by_name[candidate.name]) > 1
+    ]
+
+
+def _row(
+    candidate: CandidateConfig, lines: dict[int, dict[str, Any]], against: dict[int, dict[str, Any]]
+) -> dict[str, Any]:
+    """The candidate's row, from its lines and the baseline's by seed."""
+    every = list(lines.values())
+    num_values = every[0]["num_values"]
+    mean, interval = mean_ci95([line["accuracy"] for line in every])
+    loss, loss_interval = _lost_points(lines, against)
+    packet = float(np.mean([line["mqtt_bytes"] for line in every]))
+    downs = [line["release_mqtt_bytes"] for line in every if line["release_mqtt_bytes"]]
+    return {
+        "codec": candidate.name,
+        "kind": candidate.codec.kind_name,
+        "release": candidate.release.kind_name,
+        "num_values": num_values,
+        "seeds": len(every),
+        "mqtt_bytes": round(packet, 1),
+        "mqtt_bytes_max": max(line["mqtt_bytes_max"] for line in every),
+        "bits_per_value": round(8 * packet / num_values, 4),
+        "body_bytes": round(float(np.mean([line["body_bytes"] for line in every])), 1),
+        "release_mqtt_bytes": round(float(np.mean(downs)), 1) if downs else None,
+        "accuracy_mean": round(mean, 5),
+        "accuracy_ci95": round(interval, 5),
+        "loss_points": loss,
+        "loss_ci95": loss_interval,
+    }
+
+
+def _lost_points(
+    lines: dict[int, dict[str, Any]], against: dict[int, dict[str, Any]]
+) -> tuple[float | None, float | None]:
+    """Mean and 95 % interval of the percentage points below the baseline; None with one shared seed or
+    none.
+    """
+    shared = [seed for seed in lines if seed in against]
+    losses = [100 * (against[s]["accuracy"] - lines[s]["accuracy"]) for s in shared]
+    if len(losses) < 2:
+        return None, None
+    loss, interval = mean_ci95(losses)
+    return round(loss, 3), round(interval, 3)
 
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
-    """`rows` for a terminal."""
+    """The result of `rows` as a table for the terminal."""
     drawn = Table(box=SIMPLE_HEAD)
     for heading in (
         "codec",

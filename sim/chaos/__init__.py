@@ -1,1 +1,1 @@
-"""Real runs with faults at random but seeded moments, and the ledger of what became of every update."""
+"""Fault injection: real fleets with faults at seeded random times, and an account of every update."""

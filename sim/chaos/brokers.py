@@ -1,4 +1,4 @@
-"""Which broker a run has, and whether what it had is there again when it comes back."""
+"""Broker settings of a chaos run: the program, and whether its messages survive a restart."""
 
 import shutil
 from contextlib import AbstractContextManager
@@ -11,23 +11,25 @@ from sim.processes.brokers import Broker
 
 
 class BrokerConfig(Section):
+    """One broker that chaos runs use."""
+
     kind: Literal["nats", "mosquitto"]
-    """Which broker is started."""
+    """Broker program: NATS with JetStream, or Mosquitto."""
     persists: bool = True
-    """What it had is there again after a restart."""
+    """Whether the broker's sessions and messages survive a restart."""
 
     @property
     def name(self) -> str:
         return self.kind if self.persists else f"{self.kind} without persistence"
 
     def start(self, store: Path) -> AbstractContextManager[Broker]:
-        """Raises BrokerError."""
+        """Context with the broker running on the folder `store`. Raises BrokerError."""
         if self.kind == "nats":
             return brokers.nats_server(store, redeliver_after_s=2)
         return brokers.mosquitto(store, extra_config="" if self.persists else "persistence false")
 
 
 def empty(store: Path) -> None:
-    """What a broker has on disk; it does not run."""
+    """Delete the sessions and messages that a stopped broker has on disk."""
     shutil.rmtree(store / "jetstream", ignore_errors=True)
     (store / "mosquitto.db").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Many runs, some at a time: results on disk as they come, so that a stopped campaign goes on."""
+"""A campaign of chaos runs in parallel; results are written as they come, so that a stopped one resumes."""
 
 import json
 import queue
@@ -21,13 +21,13 @@ from sim.chaos.run import run
 from sim.chaos.summary import has_failed
 
 RUNS_PER_CLUSTER = 25
-"""Then a new one, as Ray's grow with every job."""
+"""Runs before a Ray cluster is replaced: a cluster's memory grows with every job."""
 
 Result = dict[str, Any]
 
 
 class Campaign:
-    """Runs of the seeds `seed`, `seed + 1`, ... with the settings of one file."""
+    """Chaos runs of the seeds `seed`, `seed + 1`, ... with the settings of one file."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Campaign:
         self.stopping = threading.Event()
 
     def go(self) -> Iterator[Result]:
-        """The results, those of before first; each is on disk when it comes."""
+        """Yield the results, earlier ones first; each is on disk before it is yielded."""
         self._prepare()
-        if self.force:  # only now: what is wrong with the settings has been said
+        if self.force:  # after the settings are checked, so that an error costs no result
             others = [result for result in self._all() if result["seed"] not in self.seeds]
             self.log.write_text("".join(json.dumps(result) + "\n" for result in others))
         before = [result for result in self._all() if result["seed"] in self.seeds]
@@ -90,7 +90,7 @@ class Campaign:
                 self.stopping.set()
 
     def _work(self, number: int, left: "queue.SimpleQueue[int]", results: Any) -> None:
-        """Runs in a thread of its own until none is left. Raises ServerError."""
+        """Worker thread: run seeds from `left` until none remains. Raises ServerError."""
         while not (left.empty() or self.stopping.is_set()):
             with ray_cluster(self.folder / f"ray-{number}.log") as address:
                 for _ in range(RUNS_PER_CLUSTER):
@@ -106,7 +106,7 @@ class Campaign:
     def _run(self, seed: int, address: str) -> Result:
         result = self._once(seed, address)
         if not (result["has_begun"] or self.stopping.is_set()):
-            # It failed before any fault, as on a machine too busy to start a server. That is told.
+            # A run that failed before any fault, as on a machine too busy to start a server, is repeated.
             result = self._once(seed, address) | {"first_try": result["why"]}
         if not has_failed(result):
             shutil.rmtree(self.folder / f"seed-{seed}", ignore_errors=True)
@@ -123,7 +123,7 @@ class Campaign:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def _prepare(self) -> None:
-        """The adapter that all runs begin with, and frames for the evaluator."""
+        """Write the initial adapter that all runs start from, and held-out frames for the evaluator."""
         initial, held_out = self.folder / "initial.safetensors", self.folder / "held_out.npz"
         self.tree["server"] = {
             **table(self.tree, "server", str(self.path)),

@@ -1,6 +1,6 @@
-"""A Ray cluster that many runs share, one after the other: starting one takes longer than a run.
+"""A Ray cluster that many runs share in turn, because starting a cluster takes longer than a run.
 
-Further nodes can join it. They are on this machine too, and like others can be gone at once.
+Further nodes on this machine can join it, and can be killed like remote ones.
 """
 
 import os
@@ -22,16 +22,17 @@ from sim.processes import children
 HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 2**20
 TRIES = 3
+"""Attempts to start a node before ServerError is raised."""
 PATIENCE_S = 120.0
-"""Of each try; Ray itself gives up after half a minute without an answer."""
+"""Seconds that each attempt to start a node may take; Ray itself gives up after 30 s without an answer."""
 
 _one_start = threading.Lock()
 
 
 @contextmanager
 def ray_cluster(log: Path) -> Iterator[str]:
-    """The address of a cluster of its own, until the context is left. Raises ServerError."""
-    # A folder of its own also keeps it from being found by whoever asks for any cluster.
+    """Context with a new Ray cluster; gives its address HOST:PORT. Raises ServerError."""
+    # The separate folder also hides this cluster from programs that connect to any local cluster.
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         process, address = _started(folder, log)
         try:
@@ -42,7 +43,9 @@ def ray_cluster(log: Path) -> Iterator[str]:
 
 @contextmanager
 def ray_node(address: str, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """One more node of that cluster; all of it are descendants of the process. Raises ServerError."""
+    """Context with another node of the cluster at `address`; its processes descend from the one that is
+    given. Raises ServerError.
+    """
     process = _node(log, lambda: {"address": address})
     try:
         yield process
@@ -99,7 +102,7 @@ def _argv(options: dict[str, Any]) -> list[str]:
 
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-"""In the environment of the cluster and of who joins it: made up for this process, and nowhere on disk."""
+"""Environment of the cluster and its clients with an access token, random per process and never on disk."""
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Settings of chaos: the part `chaos` of a fleet's file."""
+"""Settings of chaos runs: the section `chaos` of a settings file."""
 
 from pathlib import Path
 
@@ -10,8 +10,10 @@ from sim.chaos.faults import AnyFault
 
 
 class ChaosConfig(FleetConfig):
+    """Settings of `fleetfl chaos run`: brokers, fleet, faults, and how long recovery may take."""
+
     runs: Path = Path("runs")
-    """Results are in RUNS/FLEET, with the folders of the runs that failed."""
+    """Parent folder: results are written to RUNS/FLEET, with the folders of failed runs."""
     brokers: list[BrokerConfig] = Field(
         default=[
             BrokerConfig(kind="nats"),
@@ -21,22 +23,21 @@ class ChaosConfig(FleetConfig):
         ],
         min_length=1,
     )
-    """Dealt over the seeds, one after the other."""
+    """Brokers, assigned to the seeds in turn."""
     num_vehicles: int = Field(default=3, ge=1)
     """Vehicles in each run, one process each."""
     endpoint_every: int = Field(default=0, ge=0)
-    """One run of so many has endpoint and evaluator too, in a Ray cluster of its own; 0: none has."""
+    """Every how many runs one has endpoint and evaluator too, in its own Ray cluster; 0 means none has."""
     faults: list[AnyFault] = Field(min_length=1)
-    """Those of a run are drawn from these by weight."""
+    """Kinds of faults; each run draws its faults from them, in proportion to their weights."""
     num_faults: tuple[int, int] = (2, 4)
-    """Fewest and most in a run, beside those that are `always` in one."""
+    """Smallest and largest number of drawn faults in a run; faults with `always` come in addition."""
     faults_s: float = Field(default=6.0, gt=0)
-    """Seconds within which they strike."""
+    """Window, in seconds from when the fleet is at work, in which faults begin; longer spreads them out."""
     come_back_s: float = Field(default=120.0, gt=0)
-    """How long the fleet may take, once all is mended, until each vehicle has a receipt for an update
-    made since."""
+    """Time limit, in seconds after the last repair, until each vehicle has a receipt for a new update."""
     drain_s: float = Field(default=60.0, gt=0)
-    """How long it may take from then, producing no more, until all updates have receipts."""
+    """Time limit, in seconds after vehicles stop training, until every update has a receipt."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "ChaosConfig":

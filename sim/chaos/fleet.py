@@ -1,4 +1,4 @@
-"""The vehicles of a chaos run as processes: started, killed and told what to do from outside."""
+"""Vehicles of a chaos run as child processes that can be started, killed and given orders."""
 
 import multiprocessing
 import sqlite3
@@ -14,7 +14,7 @@ from sim.chaos.ledger import Entry
 from sim.chaos.tcp_proxy import Proxy
 from sim.chaos.vehicle import RESTING, Orders, Settings
 
-# Forked from a process that has imported everything once: an agent is there in hundredths of a second.
+# Forked from a process that has imported everything once, so that an agent starts in some 10 ms.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["sim.chaos.vehicle", "paho.mqtt.client"])
 
@@ -23,9 +23,12 @@ HELD = "SELECT version, sha256 FROM held"
 
 
 class VehicleProcess:
+    """One vehicle as a process, its link to the broker, and the files that it leaves."""
+
     def __init__(self, settings: Settings, link: Proxy) -> None:
-        self.settings, self.link = settings, link
-        """`link` leads to the broker, and is this vehicle's alone."""
+        self.settings = settings
+        self.link = link
+        """Proxy between this vehicle alone and the broker."""
         self.name, self.folder = settings.name, settings.folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.orders = Orders()
@@ -54,11 +57,11 @@ class VehicleProcess:
 
     @property
     def is_done(self) -> bool:
-        """It produces no more, and knows how all that it produced ended."""
+        """Whether the vehicle has stopped training and every update of its has a final outcome."""
         return (self.folder / RESTING).exists() and all(e.verdict for e in self.record())
 
     def record(self) -> list[Entry]:
-        """Every update that came into the outbox, in their order."""
+        """Every update that entered the outbox, in order of production."""
         rows = self._rows("SELECT id, boot, sequence, verdict FROM produced ORDER BY id")
         return [
             Entry(number, (self.name, boot, sequence), verdict)
@@ -66,7 +69,9 @@ class VehicleProcess:
         ]
 
     def held(self) -> set[tuple[int, str]]:
-        """The version that the newest update was trained from, and its SHA-256."""
+        """The release in the outbox that the newest update was trained from: (version, SHA-256 in
+        hexadecimal).
+        """
         return {(version, digest.hex()) for version, digest in self._rows(HELD)}
 
     def _rows(self, query: str) -> list[Any]:
@@ -80,6 +85,6 @@ class VehicleProcess:
             return outbox.execute(query).fetchall()
 
     def receipts(self) -> list[dict[str, Any]]:
-        """All that came, in their order, repeats too."""
+        """All receipts that arrived, in order of arrival, with repeated ones."""
         path = self.folder / "receipts.jsonl"
         return EventReader(path).read() if path.exists() else []

@@ -1,4 +1,4 @@
-"""What became of every update, from three sides: its vehicle, the receipts, and the model."""
+"""Account of every update by three records: the vehicle's outbox, the receipts, and the journal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,46 +6,49 @@ from dataclasses import dataclass, field
 from fleetfl.protocol.messages import SIGNATURE
 
 Name = tuple[str, str, int]
-"""Vehicle, boot, sequence."""
+"""Identity of an update: vehicle, boot, sequence number."""
 Verdicts = dict[Name, set[str]]
+"""Verdicts of the receipts for each update."""
 
 COUNTS = {"accepted", "duplicate"}
-"""Verdicts that promise a vehicle that its update is in the model."""
+"""Verdicts by which the server promises that an update is in the model."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a vehicle's own record."""
+    """One update in a vehicle's own record."""
 
     number: int
-    """They are numbered in the order of production."""
+    """Number of the update in order of production."""
     name: Name
     verdict: str | None
-    """How it ended; None while it waits."""
+    """Final outcome by the vehicle's own record; None while the update waits."""
 
 
 @dataclass(frozen=True)
 class Ledger:
+    """Records of one run, and the updates for which they contradict each other."""
+
     outcomes: dict[Name, str | None]
-    """Every update that came into a vehicle's outbox, with its end by the vehicle's own record."""
+    """Final outcome of every update that entered a vehicle's outbox, by the vehicle's own record."""
     receipts: Verdicts
-    """Verdicts of the receipts that reached its vehicle."""
+    """Verdicts of the receipts that reached the update's vehicle."""
     counted: set[Name]
-    """What is in the model: accepted when the journal is counted from its first row."""
+    """Updates in the model: those that a replay of the journal from its first row accepts."""
     accepted_rows: dict[Name, set[int]] = field(default_factory=dict)
-    """Rows of the journal that the server said it counted under this name."""
+    """Journal rows that the server reported as accepted, for each update."""
 
     after_backup: set[Name] = field(default_factory=set)
-    """What a host that was lost had counted behind the backup that was put back."""
+    """Updates that a lost host had accepted after the backup that was restored."""
 
     @property
     def lost(self) -> set[Name]:
-        """Its vehicle was told that it counts, and it does not, though no lost host explains that."""
+        """Updates reported as accepted that are not in the model, and that no lost host explains."""
         return self._missing - self.after_backup
 
     @property
     def lost_with_host(self) -> set[Name]:
-        """Its vehicle was told that it counts, after the backup was begun that was put back."""
+        """Updates reported as accepted after the restored backup was begun, and lost with the host."""
         return self._missing & self.after_backup
 
     @property
@@ -56,9 +59,10 @@ class Ledger:
 
     @property
     def counted_twice(self) -> set[Name]:
-        """In two rows; or in one and, as its vehicle took it for refused, in a later update again.
+        """Updates in two journal rows, or in one although their vehicle believes them refused.
 
-        One that expired may be counted: its vehicle had sent it, and drops it for good.
+        A vehicle trains what was refused into a later update, so such an update would count twice. An
+        expired update may be in the model: its vehicle had sent it, and drops it for good.
         """
         in_two_rows = {name for name, rows in self.accepted_rows.items() if len(rows) > 1}
         refused = {name for name, end in self.outcomes.items() if end == "refused"}
@@ -66,17 +70,17 @@ class Ledger:
 
     @property
     def unresolved(self) -> set[Name]:
-        """Produced, and neither counted, refused for a reason nor expired, as far as its vehicle knows."""
+        """Updates without a final outcome at their vehicle: not accepted, refused or expired."""
         return {name for name, end in self.outcomes.items() if end is None}
 
     @property
     def unheard_of(self) -> set[Name]:
-        """Counted, and no vehicle made it."""
+        """Updates in the model that no vehicle's record contains."""
         return self.counted - set(self.outcomes)
 
 
 def verdicts(receipts: Iterable[dict], vehicle: str) -> Verdicts:
-    """By update, of one vehicle's receipts as it wrote them down."""
+    """Verdicts by update, from the receipts that one vehicle recorded."""
     found: Verdicts = {}
     for receipt in receipts:
         if receipt["reason"] != SIGNATURE:  # after which the vehicle keeps it
@@ -86,7 +90,7 @@ def verdicts(receipts: Iterable[dict], vehicle: str) -> Verdicts:
 
 
 def accepted_rows(events: Iterable[dict]) -> dict[Name, set[int]]:
-    """By update, of the server's events. One row may be told twice, after a crash in between."""
+    """Journal rows by update, from the server's events; after a crash one row may be reported twice."""
     found: dict[Name, set[int]] = {}
     for event in events:
         if event["event"] == "accepted":
@@ -96,14 +100,14 @@ def accepted_rows(events: Iterable[dict]) -> dict[Name, set[int]]:
 
 
 def split_by_host(lost: Iterable[tuple[list[dict], int]]) -> tuple[list[dict], list[dict]]:
-    """Events of hosts that were lost: those that still hold after the restore, and those that do not.
+    """Split the events of lost hosts into those still true after the restore and those undone by it.
 
-    `lost` has each host's events and the last row of the journal in the backup that followed it.
+    `lost` has, for each host, its events and the last journal row in the backup that replaced it.
     """
     valid: list[dict] = []
     gone: list[dict] = []
     for events, newest_row in lost:
-        # A later backup may be of a host that had itself been restored.
+        # A later backup may come from a host that had itself been restored.
         kept = [event for event in [*valid, *events] if _row(event) <= newest_row]
         gone += [event for event in [*valid, *events] if _row(event) > newest_row]
         valid = kept

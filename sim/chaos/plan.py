@@ -1,4 +1,4 @@
-"""What happens in a run, from its seed alone: the broker, and which fault strikes when and for how long."""
+"""Plan of a chaos run, drawn from its seed alone: the broker, and which faults begin and end when."""
 
 import random
 from dataclasses import dataclass
@@ -8,54 +8,69 @@ from sim.chaos.config import ChaosConfig
 from sim.chaos.faults import FaultConfig
 
 SETTLED_S = 1.0
-"""Before the first fault, for the fleet to be at work."""
+"""Seconds of undisturbed work before the first fault may begin."""
 
 
 @dataclass(frozen=True)
-class Strike:
+class PlannedFault:
+    """One fault of a plan, with its times."""
+
     at_s: float
-    """Since the fleet was at work."""
+    """Beginning of the fault, in seconds since the fleet was at work."""
     until_s: float
+    """Time of the repair, in seconds since the fleet was at work."""
     fault: FaultConfig
+    """Kind and settings of the fault."""
 
 
 @dataclass(frozen=True)
 class Plan:
+    """Everything that a seed decides about a run."""
+
     seed: int
     broker: BrokerConfig
     has_endpoint: bool
-    strikes: tuple[Strike, ...]
-    """In the order of their beginnings."""
+    """Whether the run has endpoint and evaluator, in its own Ray cluster."""
+    faults: tuple[PlannedFault, ...]
+    """Faults in order of their beginnings."""
 
 
 def planned(config: ChaosConfig, seed: int) -> Plan:
-    """The same for the same settings and seed, whatever other runs there are."""
+    """Plan for this seed; it depends on settings and seed only, not on other runs."""
     rng = random.Random(seed)
     has_endpoint = bool(config.endpoint_every) and seed % config.endpoint_every == 0
-    # After the division, or each broker would always or never have the endpoint.
+    # Without the division, a broker would have the endpoint either always or never.
     dealt = seed // config.endpoint_every if has_endpoint else seed
     broker = config.brokers[dealt % len(config.brokers)]
-    return Plan(seed, broker, has_endpoint, _strikes(config, rng, has_endpoint))
+    return Plan(seed, broker, has_endpoint, _faults(config, rng, has_endpoint))
 
 
-def _strikes(config: ChaosConfig, rng: random.Random, has_endpoint: bool) -> tuple[Strike, ...]:
+def _faults(
+    config: ChaosConfig, rng: random.Random, has_endpoint: bool
+) -> tuple[PlannedFault, ...]:
     possible = [f for f in config.faults if has_endpoint or not f.needs_endpoint]
     certain = [f for f in possible if f.always]
-    special = [f for f in possible if f.needs_endpoint]
-    chosen: list[Strike] = []
+    chosen: list[PlannedFault] = []
     for number in range(len(certain) + rng.randint(*config.num_faults)):
-        fault = certain[number] if number < len(certain) else None
-        if fault is None:
-            among = special if special and number == len(certain) else possible
-            fault = rng.choices(among, [f.weight for f in among])[0]
+        if number < len(certain):
+            fault = certain[number]
+        else:
+            fault = _drawn(possible, rng, is_first=number == len(certain))
         at = SETTLED_S + rng.uniform(0.0, config.faults_s)
-        inject = Strike(at, at + rng.uniform(*fault.for_s), fault)
-        if not any(_same_victim(inject, other) for other in chosen):
-            chosen.append(inject)
-    return tuple(sorted(chosen, key=lambda inject: inject.at_s))
+        candidate = PlannedFault(at, at + rng.uniform(*fault.for_s), fault)
+        if not any(_same_victim(candidate, other) for other in chosen):
+            chosen.append(candidate)
+    return tuple(sorted(chosen, key=lambda planned: planned.at_s))
 
 
-def _same_victim(one: Strike, other: Strike) -> bool:
-    """The second would strike what is down already, or its cure would be taken for the other's."""
+def _drawn(possible: list[FaultConfig], rng: random.Random, *, is_first: bool) -> FaultConfig:
+    """A fault drawn by weight; the first one affects the endpoint if the run has one."""
+    special = [fault for fault in possible if fault.needs_endpoint]
+    among = special if special and is_first else possible
+    return rng.choices(among, [fault.weight for fault in among])[0]
+
+
+def _same_victim(one: PlannedFault, other: PlannedFault) -> bool:
+    """Whether two faults overlap on one victim, which would make their repairs indistinguishable."""
     apart = one.until_s < other.at_s or other.until_s < one.at_s
     return one.fault.victim == other.fault.victim and not apart

@@ -1,4 +1,4 @@
-"""The journal of a run counted once more without any fault: what has to be in the model, to the bit."""
+"""Replay of a run's journal without faults: its releases must match the run's to the bit."""
 
 from collections.abc import Iterable
 from contextlib import closing
@@ -14,18 +14,24 @@ from fleetfl.storage.journal import Journal
 from sim.chaos.ledger import Name
 
 ALL = 10**9
+"""Row limit that is larger than any journal."""
 
 
 @dataclass(frozen=True)
 class Replay:
+    """Result of a replay."""
+
     counted: set[Name]
+    """Updates that the replay accepted."""
     digests: set[tuple[int, str]]
-    """Each release's version and SHA-256, hexadecimal."""
+    """Releases of the replay: (version, SHA-256 in hexadecimal)."""
 
 
 def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
-    """In one go, as if nothing had ever died. Of what the server told, `events`, only the names of
-    generations are taken, and behind which row each began. Raises JournalError.
+    """Aggregate the journal of `config` again in one pass.
+
+    The server's `events` only give the names of the generations, and the row after which each began. Raises
+    JournalError.
     """
     started = [e["generation"] for e in events if e["event"] == "aggregator_started"]
     begun: dict[int, list[dict[str, Any]]] = {}

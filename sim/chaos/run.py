@@ -1,4 +1,4 @@
-"""One run: the fleet at work, the faults of its plan, time to come back and to drain, and the ledger."""
+"""One chaos run: start the fleet, inject the planned faults, wait for recovery, account for every update."""
 
 import random
 import shutil
@@ -13,14 +13,15 @@ from fleetfl import FleetflError
 from sim.chaos.config import ChaosConfig
 from sim.chaos.fleet import VehicleProcess
 from sim.chaos.ledger import COUNTS, Ledger, Name, accepted_rows, split_by_host, verdicts
-from sim.chaos.plan import Plan, Strike
+from sim.chaos.plan import Plan, PlannedFault
 from sim.chaos.recovery import Injected, recoveries
 from sim.chaos.replay import replay
-from sim.chaos.stage import SERVER_KEY, FaultError, Testbed, TestbedError, testbed
+from sim.chaos.testbed import SERVER_KEY, FaultError, Testbed, TestbedError, running_testbed
 
 START_S = 300.0
-"""A server and a first receipt of each vehicle may take so long before any fault."""
+"""Time limit, in seconds, for the server to start and each vehicle to have a first receipt."""
 POLL_S = 0.1
+"""Seconds between two checks of a condition that is waited for."""
 
 
 def run(
@@ -32,14 +33,14 @@ def run(
     address: str | None,
     stopping: threading.Event,
 ) -> dict[str, Any]:
-    """What came of it, as a line of the results. A run that failed leaves its folder."""
+    """Run one plan; gives its line of results.jsonl. A failed run leaves its folder for inspection."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     began = time.monotonic()
     about = {"seed": plan.seed, "broker": plan.broker.name, "endpoint": plan.has_endpoint}
-    struck: list[Injected] = []
+    injected: list[Injected] = []
     has_begun, why = False, ""
-    with testbed(
+    with running_testbed(
         tree,
         folder,
         choice=plan.broker,
@@ -48,67 +49,67 @@ def run(
         num_vehicles=config.num_vehicles,
         seed=plan.seed,
         stopping=stopping,
-    ) as stage:
+    ) as testbed:
         try:
-            _begin(stage)
+            _begin(testbed)
             has_begun = True
-            _play(config, plan, stage, struck)
+            _play(config, plan, testbed, injected)
         except FleetflError as failed:
             why = str(failed)
-        stage.kill_server()
-        for vehicle in stage.vehicles:
+        testbed.kill_server()
+        for vehicle in testbed.vehicles:
             vehicle.kill()
-        result = about | _accounts(stage, struck) | {"has_begun": has_begun, "why": why}
-    result["faults"] = [asdict(each) for each in struck]
+        result = about | _accounts(testbed, injected) | {"has_begun": has_begun, "why": why}
+    result["faults"] = [asdict(each) for each in injected]
     result["seconds"] = round(time.monotonic() - began, 1)
     return result
 
 
-def _begin(stage: Testbed) -> None:
-    """Return once the fleet is at work. Raises StageError."""
-    _wait(stage, lambda: _is_up(stage), START_S, "the server did not come up")
-    shutil.copyfile(stage.config.state / SERVER_KEY, stage.folder / SERVER_KEY)
-    for vehicle in stage.vehicles:
+def _begin(testbed: Testbed) -> None:
+    """Return once the fleet is at work. Raises TestbedError."""
+    _wait(testbed, lambda: _is_up(testbed), START_S, "the server did not come up")
+    shutil.copyfile(testbed.config.state / SERVER_KEY, testbed.folder / SERVER_KEY)
+    for vehicle in testbed.vehicles:
         vehicle.start()
-    _wait_for_receipts(stage, START_S, "before any fault")
+    _wait_for_receipts(testbed, START_S, "before any fault")
 
 
-def _play(config: ChaosConfig, plan: Plan, stage: Testbed, struck: list[Injected]) -> None:
-    """Raises StageError if something does not come back."""
-    _inflict(plan, stage, struck)
-    _wait_for_receipts(stage, config.come_back_s, "once all was mended")
-    _wait(stage, stage.is_endpoint_ready, config.come_back_s, "the endpoint is not ready")
-    for vehicle in stage.vehicles:
+def _play(config: ChaosConfig, plan: Plan, testbed: Testbed, injected: list[Injected]) -> None:
+    """Inject the faults and wait for recovery. Raises TestbedError if something does not recover."""
+    _inflict(plan, testbed, injected)
+    _wait_for_receipts(testbed, config.come_back_s, "after the last repair")
+    _wait(testbed, testbed.is_endpoint_ready, config.come_back_s, "the endpoint is not ready")
+    for vehicle in testbed.vehicles:
         vehicle.order(rests=True)
     _wait(
-        stage,
-        lambda: all(vehicle.is_done for vehicle in stage.vehicles),
+        testbed,
+        lambda: all(vehicle.is_done for vehicle in testbed.vehicles),
         config.drain_s,
         "updates still wait for receipts",
     )
 
 
-def _inflict(plan: Plan, stage: Testbed, struck: list[Injected]) -> None:
+def _inflict(plan: Plan, testbed: Testbed, injected: list[Injected]) -> None:
     rng = random.Random(plan.seed)
     began = time.monotonic()
     agenda: list[tuple[float, Callable[[], None]]] = []
 
-    def inject(planned: Strike) -> None:
+    def inject(planned: PlannedFault) -> None:
         at = time.time()
         try:
-            hit = planned.fault.inject(stage, rng)
+            active = planned.fault.inject(testbed, rng)
         except FaultError:
             return
 
         def repair() -> None:
-            mended_at = time.time()
-            hit.repair()
-            struck.append(Injected(planned.fault.name, at, mended_at, hit.vehicle))
+            repaired_at = time.time()
+            active.repair()
+            injected.append(Injected(planned.fault.name, at, repaired_at, active.vehicle))
 
         agenda.append((planned.until_s, repair))
         agenda.sort(key=lambda entry: entry[0])
 
-    agenda += [(s.at_s, lambda s=s: inject(s)) for s in plan.strikes]
+    agenda += [(planned.at_s, lambda planned=planned: inject(planned)) for planned in plan.faults]
     while agenda:
         at_s, act = agenda.pop(0)
         while (left_s := at_s - (time.monotonic() - began)) > 0:
@@ -116,20 +117,22 @@ def _inflict(plan: Plan, stage: Testbed, struck: list[Injected]) -> None:
         act()
 
 
-def _is_up(stage: Testbed) -> bool:
-    """The gateway runs, what the vehicles believe the server by is on disk, and the endpoint answers."""
-    kinds = {event["event"] for event in stage.events()}
-    return {"gateway_started", "released"} <= kinds and stage.is_endpoint_ready()
+def _is_up(testbed: Testbed) -> bool:
+    """Whether the gateway runs, a first release (and so the server's key) exists, and the endpoint
+    answers.
+    """
+    kinds = {event["event"] for event in testbed.events()}
+    return {"gateway_started", "released"} <= kinds and testbed.is_endpoint_ready()
 
 
-def _wait_for_receipts(stage: Testbed, patience_s: float, when: str) -> None:
-    """Until each vehicle has one for an update that it makes from now on. Raises StageError."""
-    so_far = {vehicle.name: len(vehicle.record()) for vehicle in stage.vehicles}
+def _wait_for_receipts(testbed: Testbed, patience_s: float, when: str) -> None:
+    """Return once each vehicle has a receipt for an update made from now on. Raises TestbedError."""
+    so_far = {vehicle.name: len(vehicle.record()) for vehicle in testbed.vehicles}
 
     def have_come() -> bool:
-        return all(_has_receipt(vehicle, so_far[vehicle.name]) for vehicle in stage.vehicles)
+        return all(_has_receipt(vehicle, so_far[vehicle.name]) for vehicle in testbed.vehicles)
 
-    _wait(stage, have_come, patience_s, f"no receipt for new updates {when}")
+    _wait(testbed, have_come, patience_s, f"no receipt for new updates {when}")
 
 
 def _has_receipt(vehicle: VehicleProcess, after: int) -> bool:
@@ -137,35 +140,28 @@ def _has_receipt(vehicle: VehicleProcess, after: int) -> bool:
     return bool(recent & set(verdicts(vehicle.receipts(), vehicle.name)))
 
 
-def _wait(stage: Testbed, is_done: Callable[[], bool], patience_s: float, otherwise: str) -> None:
-    """Raises StageError, also if a part of the stage ended by itself."""
+def _wait(testbed: Testbed, is_done: Callable[[], bool], patience_s: float, otherwise: str) -> None:
+    """Return once `is_done()`. Raises TestbedError after `patience_s`, or if a part ended by itself."""
     deadline = time.monotonic() + patience_s
     while not is_done():
-        stage.check()
+        testbed.check()
         if time.monotonic() > deadline:
             raise TestbedError(f"{otherwise} after {patience_s:g} s")
         time.sleep(POLL_S)
 
 
-def _accounts(stage: Testbed, struck: list[Injected]) -> dict[str, Any]:
-    events, receipts = stage.events(), stage.receipts()
-    valid, with_host = split_by_host([(host.events, host.backup.newest_row) for host in stage.lost])
-    valid += events[sum(len(host.events) for host in stage.lost) :]
-    again = replay(stage.config, valid)
-    ledger = Ledger(
-        outcomes={e.name: e.verdict for vehicle in stage.vehicles for e in vehicle.record()},
-        receipts={
-            name: said
-            for vehicle in stage.vehicles
-            for name, said in verdicts(vehicle.receipts(), vehicle.name).items()
-        },
-        counted=again.counted,
-        accepted_rows=accepted_rows(valid),
-        after_backup=set(accepted_rows(with_host)) - _receipted_before_backup(stage, receipts),
+def _accounts(testbed: Testbed, injected: list[Injected]) -> dict[str, Any]:
+    events, receipts = testbed.events(), testbed.receipts()
+    valid, with_host = split_by_host(
+        [(host.events, host.backup.newest_row) for host in testbed.lost]
     )
+    valid += events[sum(len(host.events) for host in testbed.lost) :]
+    again = replay(testbed.config, valid)
+    after_backup = set(accepted_rows(with_host)) - _receipted_before_backup(testbed, receipts)
+    ledger = _ledger(testbed, again.counted, accepted_rows(valid), after_backup)
     released = {(e["version"], e["sha256"]) for e in events if e["event"] == "released"}
-    gone = released - again.digests if stage.lost else set()
-    held = set().union(*(vehicle.held() for vehicle in stage.vehicles))
+    gone = released - again.digests if testbed.lost else set()
+    held = set().union(*(vehicle.held() for vehicle in testbed.vehicles))
     return {
         "produced": len(ledger.outcomes),
         "receipted": len(ledger.receipts),
@@ -178,15 +174,32 @@ def _accounts(stage: Testbed, struck: list[Injected]) -> dict[str, Any]:
         "expired": sum(end == "expired" for end in ledger.outcomes.values()),
         "releases": len(again.digests) - 1,
         "same_bits": released - gone == again.digests and held <= again.digests | gone,
-        "recoveries": [asdict(each) for each in recoveries(struck, events, receipts)],
+        "recoveries": [asdict(each) for each in recoveries(injected, events, receipts)],
     }
 
 
-def _receipted_before_backup(stage: Testbed, receipts: list[dict[str, Any]]) -> set[Name]:
-    """What a backup promises: its vehicle had the receipt when the backup was begun."""
-    if not stage.lost:
+def _ledger(
+    testbed: Testbed, counted: set[Name], rows: dict[Name, set[int]], after_backup: set[Name]
+) -> Ledger:
+    """Ledger of these updates of the journal, with what the vehicles recorded about them."""
+    return Ledger(
+        outcomes={e.name: e.verdict for vehicle in testbed.vehicles for e in vehicle.record()},
+        receipts={
+            name: said
+            for vehicle in testbed.vehicles
+            for name, said in verdicts(vehicle.receipts(), vehicle.name).items()
+        },
+        counted=counted,
+        accepted_rows=rows,
+        after_backup=after_backup,
+    )
+
+
+def _receipted_before_backup(testbed: Testbed, receipts: list[dict[str, Any]]) -> set[Name]:
+    """Updates that a backup must contain: their vehicles had the receipt before it was begun."""
+    if not testbed.lost:
         return set()
-    made = stage.lost[-1].backup.made
+    made = testbed.lost[-1].backup.made
     return {
         (receipt["vehicle"], receipt["boot"], receipt["sequence"])
         for receipt in receipts

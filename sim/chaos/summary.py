@@ -1,4 +1,4 @@
-"""What many runs came to, in numbers and for a person. Knows only the lines of results."""
+"""Summary of many chaos runs, as figures and as a table. It reads nothing but the lines of results."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -7,14 +7,16 @@ from typing import Any
 from rich.table import Table
 
 SETS = ("lost", "counted_twice", "unresolved", "unheard_of")
+"""Keys of a result that list wrongly treated updates; any entry fails the run."""
 
 
 def has_failed(result: dict[str, Any]) -> bool:
+    """Whether the run did not recover, ended with other bits than its replay, or mistreated an update."""
     return bool(result["why"]) or not result["same_bits"] or any(result[key] for key in SETS)
 
 
 def described(result: dict[str, Any]) -> str:
-    """One run in one line."""
+    """The result of one run as one line of text."""
     faults = "; ".join(fault["name"] for fault in result["faults"])
     wrong = [f"{len(result[key])} {key.replace('_', ' ')}" for key in SETS if result[key]]
     if not result["same_bits"]:
@@ -43,36 +45,51 @@ BUILT_AGAIN = ("kill gateway", "kill aggregator")
 
 
 def told(summary: dict[str, Any]) -> dict[str, Any]:
-    """The part that `--json` prints."""
+    """The figures of the summary that `--json` prints."""
     spreads = {key: {k: summary[key][k] for k in ("median", "worst")} for key in SPREADS}
     return {key: summary[key] for key in TOLD} | spreads
 
 
 def summarized(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`recovery_s` is from when Ray has built a killed gateway or aggregator again (`ray_restart_s`) until a
-    vehicle has a receipt; `recovery_s_by_fault` has the other faults, from when they are mended.
+    """Figures over all results.
+
+    `recovery_s` is the time from Ray's restart of a killed gateway or aggregator, which takes
+    `ray_restart_s`, until a vehicle has a receipt. `recovery_s_by_fault` has all faults by name, other ones
+    from their repair.
     """
-    recoveries = [each for result in results for each in result["recoveries"]]
-    built_again = [each for each in recoveries if each["fault"] in BUILT_AGAIN]
     return {
         "runs": len(results),
-        **{
-            key: sum(r[key] for r in results)
-            for key in ("produced", "receipted", "counted", "expired")
-        },
+        **_totals(results),
+        **_recovery(results),
+        "brokers": _counts([result["broker"] for result in results]),
+        "with_endpoint": sum(bool(r["endpoint"]) for r in results),
+        "faults": _counts([fault["name"] for result in results for fault in result["faults"]]),
+        "failed_seeds": [result["seed"] for result in results if has_failed(result)],
+    }
+
+
+def _totals(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Numbers of updates, releases and unsuccessful runs."""
+    added = ("produced", "receipted", "counted", "expired")
+    return {
+        **{key: sum(r[key] for r in results) for key in added},
         **{key: sum(len(r[key]) for r in results) for key in SETS},
         "lost_with_host": sum(len(r.get("lost_with_host", ())) for r in results),
         "not_recovered": sum(bool(r["why"]) for r in results),
         "other_bits": sum(not r["same_bits"] for r in results),
         "begun_again": sum("first_try" in r for r in results),
         "releases": sum(r["releases"] for r in results),
+    }
+
+
+def _recovery(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Recovery times, seconds, over the runs."""
+    recoveries = [each for result in results for each in result["recoveries"]]
+    built_again = [each for each in recoveries if each["fault"] in BUILT_AGAIN]
+    return {
         "recovery_s": _spread([each["ours_s"] for each in built_again]),
         "ray_restart_s": _spread([each["ray_s"] for each in built_again]),
         "recovery_s_by_fault": _by(recoveries),
-        "brokers": _counts([result["broker"] for result in results]),
-        "with_endpoint": sum(bool(r["endpoint"]) for r in results),
-        "faults": _counts([fault["name"] for result in results for fault in result["faults"]]),
-        "failed_seeds": [result["seed"] for result in results if has_failed(result)],
     }
 
 
@@ -102,6 +119,7 @@ def _counts(names: Sequence[str]) -> dict[str, int]:
 
 
 def table(summary: dict[str, Any]) -> Table:
+    """Number of injections and recovery times of each fault, as a table for the terminal."""
     made = Table(title=f"{summary['runs']} chaos runs", title_justify="left")
     for title in ("fault", "times", "back after", "worst", "Ray's restart", "worst"):
         made.add_column(title, justify="left" if title == "fault" else "right")
@@ -118,6 +136,7 @@ def _with_hosts(number: int) -> str:
 
 
 def headline(summary: dict[str, Any]) -> str:
+    """Totals over all runs as one sentence."""
     return (
         f"{summary['produced']:,} updates produced, {summary['receipted']:,} with a receipt, "
         f"{summary['counted']:,} counted: {summary['lost']} lost, "

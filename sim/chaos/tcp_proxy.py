@@ -1,7 +1,7 @@
-"""A bad network as a TCP proxy: slow, late, cut, refusing, half-open, at the turn of a switch.
+"""A TCP proxy that makes a network bad on request: slow, late, cut, refusing or half-open.
 
-It knows nothing of what it carries. No byte is lost, changed or moved before another unless a fault
-asked for does so.
+It does not interpret the bytes that it forwards, and loses, changes or reorders none of them unless a
+requested fault does so.
 """
 
 import asyncio
@@ -18,59 +18,61 @@ from typing import Any, Literal
 from fleetfl.task_group import together
 
 Direction = Literal["up", "down"]
-"""From who connects to the target, and back."""
+"""Direction of bytes: up from the client to the target, down from the target to the client."""
 
 SEGMENT_BYTES = 4096
-"""Read and written at a time; less on links that need long for it."""
+"""Bytes read and written at a time; fewer on slow links."""
 IN_TRANSIT_BYTES = 2**20
-"""Each way and connection, while `delay_s` holds them; then the sender has to wait."""
+"""Bytes that each direction of a connection holds during `delay_s`; beyond them the sender waits."""
 SOCKET_BUFFER_BYTES = 16 * 1024
-"""Small, so that a throttled link throttles the sender and does not take everything at once."""
+"""Size of socket buffers; small, so that a throttled link throttles the sender."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the network is like, for all connections together."""
+    """Network conditions, shared by all connections of a proxy."""
 
     up_bytes_per_s: float = math.inf
-    """0 holds everything back, without losing it, until that changes: a tunnel."""
+    """Rate of the upward direction; 0 holds all bytes back without losing them, as in a tunnel."""
     down_bytes_per_s: float = math.inf
+    """Rate of the downward direction; 0 holds all bytes back without losing them."""
     delay_s: float = 0.0
-    """Each way."""
+    """Latency added to each direction, in seconds."""
     refuses: bool = False
-    """New connections are reset at once; those that are there stay."""
+    """Whether new connections are reset at once; existing ones stay."""
     half_open: bool = False
-    """Everything vanishes, and nobody is told. A connection that met this stays so for good, as one
-    does that a router has forgotten."""
+    """Whether bytes vanish without an error. A connection affected by this stays so for good, like one that a
+    router has forgotten.
+    """
 
     def rate_per_s(self, direction: Direction) -> float:
         return self.up_bytes_per_s if direction == "up" else self.down_bytes_per_s
 
 
 class Proxy:
-    """Lives in a thread of its own. `set`, `heal` and `cut` may be called from any other one."""
+    """Proxy in front of one server. It runs in its own thread; `set`, `heal` and `cut` are thread-safe."""
 
     def __init__(self, host: str, port: int) -> None:
         self.target = (host, port)
-        """The server behind; need not be there."""
+        """(host, port) of the server behind the proxy, which may be down."""
         self.host, self.port = "127.0.0.1", 0
         self.conditions = Conditions()
         self.connections: set[_Connection] = set()
         self.loop = asyncio.new_event_loop()
         self.change = asyncio.Event()
         self.free_at: dict[Direction, float] = {"up": 0.0, "down": 0.0}
-        """When the link has carried what it was given, in the loop's time."""
+        """Time at which the link has carried all admitted bytes, on the event loop's clock."""
 
     def set(self, **conditions: Any) -> None:
-        """Change these fields of `Conditions`; it is so on return."""
+        """Change these fields of `Conditions`; they are in force when this returns."""
         self._in_thread(self._set, conditions)
 
     def heal(self) -> None:
-        """As at the beginning; connections that were forgotten are not remembered."""
+        """Return to perfect conditions; half-open connections stay broken."""
         self.set(**vars(Conditions()))
 
     def cut(self) -> None:
-        """Reset all connections; what is on its way is lost."""
+        """Reset all connections; bytes in transit are lost."""
         self._in_thread(self._cut)
 
     def _in_thread(self, method: Callable[..., None], *arguments: Any) -> None:
@@ -93,16 +95,16 @@ class Proxy:
             connection.reset()
 
     def listen(self) -> socket.socket:
-        """A socket on a free port, which `port` is from now on."""
+        """Socket bound to a free port, whose number is then in `port`."""
         listening = socket.socket()
-        # Before there are connections: the window is agreed upon in the handshake.
+        # Set before any connection: the window is agreed upon in the handshake.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
         listening.bind((self.host, 0))
         self.port = listening.getsockname()[1]
         return listening
 
     async def run(self, listening: socket.socket) -> None:
-        """Until cancelled."""
+        """Accept and forward connections until cancelled."""
         carrying: set[asyncio.Task[None]] = set()
 
         def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,22 +133,22 @@ class Proxy:
             connection.reset()
 
     async def pause(self, seconds: float | None) -> None:
-        """So long (None: for ever), or until the conditions change."""
+        """Wait for `seconds` (None: for ever), or until the conditions change."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.change.wait(), seconds)
 
     async def delay(self, sent_at: float) -> None:
-        """Return when what was sent then has been on its way for long enough."""
+        """Return when bytes sent at `sent_at` (loop time) have been in transit for `delay_s`."""
         while (left_s := sent_at + self.conditions.delay_s - self.loop.time()) > 0:
             await self.pause(left_s)
 
     async def admit(self, at_most: int, direction: Direction) -> int:
-        """Return once so many bytes may pass."""
+        """Wait until the rate lets bytes pass; gives how many, up to `at_most`."""
         while (rate := self.conditions.rate_per_s(direction)) == 0:
             await self.pause(None)
         if math.isinf(rate):
             return at_most
-        # A tenth of a second's worth, so that a change of the rate is soon felt.
+        # At most 0.1 s worth of bytes, so that a change of the rate soon takes effect.
         admitted = min(at_most, max(1, int(rate / 10)))
         now = self.loop.time()
         self.free_at[direction] = max(now, self.free_at[direction]) + admitted / rate
@@ -155,7 +157,7 @@ class Proxy:
 
 
 class _Connection:
-    """One client's, with the one that we make to the target for it."""
+    """A client's connection, with the connection to the target that was opened for it."""
 
     def __init__(self, proxy: Proxy, writer: asyncio.StreamWriter) -> None:
         self.proxy, self.writers = proxy, [writer]
@@ -172,7 +174,7 @@ class _Connection:
             writer.transport.abort()
 
     async def carry(self, near: asyncio.StreamReader) -> None:
-        """Until both sides have ended, one has failed, or it was reset."""
+        """Forward until both sides have ended, one has failed, or the connection is reset."""
         both = asyncio.create_task(self._both_ways(near), name="proxy.both_ways")
         over = asyncio.create_task(self.over.wait(), name="proxy.over")
         try:
@@ -185,7 +187,7 @@ class _Connection:
             await asyncio.gather(both, over, return_exceptions=True)
 
     async def _both_ways(self, near: asyncio.StreamReader) -> None:
-        """Raises OSError."""
+        """Connect to the target and forward both directions. Raises OSError."""
         far, writer = await asyncio.open_connection(*self.proxy.target, limit=SOCKET_BUFFER_BYTES)
         self.writers.append(writer)
         up, down = _Way(self, "up"), _Way(self, "down")
@@ -211,7 +213,7 @@ class _Way:
         )
 
     async def take(self, reader: asyncio.StreamReader) -> None:
-        """Until the sender has ended."""
+        """Read from the sender into the queue until the sender has ended."""
         while True:
             segment = await reader.read(SEGMENT_BYTES)
             if not self.connection.is_forgotten:
@@ -220,7 +222,7 @@ class _Way:
                 return
 
     async def give(self, writer: asyncio.StreamWriter) -> None:
-        """Until the receiver has all, and that the sender has ended."""
+        """Write from the queue until the receiver has every byte and the end of the stream."""
         while True:
             sent_at, segment = await self.transit.get()
             await self.proxy.delay(sent_at)
@@ -238,7 +240,7 @@ class _Way:
 
 @contextmanager
 def proxy(host: str, port: int) -> Iterator[Proxy]:
-    """A proxy in front of this server, until the context is left; then all connections are reset."""
+    """Context with a proxy in front of HOST:PORT; on leaving it all connections are reset."""
     made = Proxy(host, port)
     listening = made.listen()
     listening.listen()

@@ -1,5 +1,7 @@
-"""A vehicle of a chaos run: the real agent, outbox and transport in a process of its own; only what it
-trains on and how is made up, so that it needs no torch. What it did is on disk for the ledger.
+"""A vehicle of a chaos run: the real agent, outbox and transport in a separate process.
+
+Only sensor and trainer are fakes, so that it needs no torch. Its outbox and receipts stay on disk for the
+ledger.
 """
 
 import asyncio
@@ -35,18 +37,18 @@ from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
 LATE_S = 1.5
-"""A repeated packet comes up to so much after the first."""
+"""Longest delay of a repeated packet, in seconds."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What the run tells a vehicle, in a file that the vehicle looks at now and then."""
+    """Orders to a vehicle process, passed in a file that it reads again and again."""
 
     rests: bool = False
-    """Produce no more; deliver what is there."""
+    """Whether the vehicle stops training and only delivers the updates in its outbox."""
     repeats: float = 0.0
-    """Share of the packets that is sent again."""
+    """Fraction of packets that are sent twice, 0 to 1."""
     clock_s: float = 0.0
-    """How far its clock is off."""
+    """Error of the vehicle's clock, in seconds; positive is ahead."""
 
     def write(self, folder: Path) -> None:
         partial = folder / "orders.partial"
@@ -59,21 +61,30 @@ class Orders(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All that the process is given; crosses to it pickled, from our own process."""
+    """Inputs of a vehicle process, pickled to it."""
 
     fleet: str
+    """Name of the fleet."""
     name: str
+    """Name of the vehicle."""
     seed: int
+    """Seed of the vehicle's agent."""
     folder: Path
+    """Folder of the vehicle's outbox, receipts, orders and log."""
     transport: dict[str, Any]
+    """Settings of the transport to the vehicle's proxy, as `transport`."""
     agent: dict[str, Any]
+    """Settings of the agent, as `vehicle.agent`."""
     codec: dict[str, Any]
+    """Settings of the update codec, as `vehicle.codec`."""
     initial: Path
+    """Adapter file of the initial model."""
     server_key: Path
+    """File of the server's public key."""
 
 
 def run(settings: Settings) -> None:
-    """The process, until it is killed or its parent is."""
+    """Main function of the vehicle process; it runs until the process or its parent is killed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     log = os.open(settings.folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, sys.stdout.fileno())
@@ -126,11 +137,11 @@ async def _live(settings: Settings) -> None:
 
 
 RESTING = "resting"
-"""A file in a vehicle's folder: it has seen the order to rest, and no update is under way any more."""
+"""Name of a file in a vehicle's folder that says that it rests and no update is being trained."""
 
 
 class Nothing:
-    """A sensor without pictures, that waits while the vehicle is to rest."""
+    """Sensor that gives black 1 x 1 frames, and blocks while the vehicle is ordered to rest."""
 
     num_frames = None
 
@@ -150,7 +161,7 @@ class Nothing:
 
 
 class Noise:
-    """A trainer that learns nothing, always the same for a seed."""
+    """Trainer that gives random updates of standard deviation 0.001, determined by the seed."""
 
     def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
         delta = np.random.default_rng(seed).normal(size=start.size) * 1e-3
@@ -158,7 +169,7 @@ class Noise:
 
 
 class Witness:
-    """A Transport that writes receipts down as they come, and repeats packets when ordered to."""
+    """Transport that records receipts as they arrive, and repeats packets when ordered to."""
 
     def __init__(self, link: Transport, topic: str, receipts: EventLog, folder: Path) -> None:
         self.link, self.topic, self.receipts, self.folder = link, topic, receipts, folder

@@ -27,7 +27,7 @@ def bench_codec(
     updates: Annotated[int, typer.Option(min=1, help="Updates to record.")] = 4,
     as_json: AsJson = False,
 ) -> None:
-    """Train vehicles for a few updates and say what each codec makes of them: bytes and speed."""
+    """Train vehicles for a few updates and measure each codec on them: bytes and speed."""
     import json
 
     from sim.bench.codec import configs_of, measure, record, table
@@ -56,7 +56,7 @@ def bench_rate_accuracy(
 ) -> None:
     """Run the same fleet, arrivals and seeds with one codec after the other: bytes and accuracy.
 
-    Runs for an hour or more; stopped, it goes on where it was.
+    Takes an hour or more; a stopped benchmark resumes where it was.
     """
     import json
 

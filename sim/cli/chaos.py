@@ -1,13 +1,16 @@
-"""`fleetfl chaos`: fleets in which everything breaks."""
+"""`fleetfl chaos`: fault injection into real fleets on this machine."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from fleetfl.cli.options import AsJson, ConfigFile, Overrides
 
-chaos_app = typer.Typer(help="Fleets in which everything breaks.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from sim.chaos.campaign import Campaign
+
+chaos_app = typer.Typer(help="Inject faults into real fleets.", no_args_is_help=True)
 
 
 @chaos_app.command("run")
@@ -26,16 +29,15 @@ def chaos_run(
     anew: Annotated[bool, typer.Option("--anew", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Break a real fleet at random but seeded moments; then say what became of every update.
+    """Inject seeded crashes, cuts, latency and duplicates into a real fleet; then account for every update.
 
-    RUNS/FLEET has a line for each run (results.jsonl) and all figures (summary.json). Stopped, it goes on
-    where it was. Status 1 if a run failed; its folder is kept.
+    RUNS/FLEET has a line for each run (results.jsonl) and all figures (summary.json). A stopped campaign
+    resumes where it was. Status 1 if a run failed; its folder is kept.
     """
     import json
 
     from sim.chaos.campaign import Campaign
-    from sim.chaos.summary import described, has_failed, headline, summarized, table, told
-    from sim.report.progress import Progress
+    from sim.chaos.summary import headline, summarized, table, told
 
     if anew:
         typer.echo(
@@ -44,18 +46,7 @@ def chaos_run(
     campaign = Campaign(
         config, overrides or [], runs=runs, seed=seed, workers=workers, force=force or anew
     )
-    results = []
-    with Progress(Console(stderr=True)) as progress:
-        progress.step(f"{runs} runs from seed {seed} on")
-        for result in campaign.go():
-            results.append(result)
-            progress.say(described(result))
-            if has_failed(result):
-                progress.say(
-                    f"again: fleetfl chaos run {config} --runs 1 --seed {result['seed']} --force"
-                )
-            progress.fleet(len(results) / runs, f"{len(results)} of {runs} runs")
-    summary = summarized(results)
+    summary = summarized(_shown(campaign))
     (campaign.folder / "summary.json").write_text(json.dumps(summary, indent=2))
     if as_json:
         typer.echo(json.dumps(told(summary), indent=2))
@@ -64,3 +55,23 @@ def chaos_run(
         Console().print(headline(summary))
     if summary["failed_seeds"]:
         raise typer.Exit(1)
+
+
+def _shown(campaign: "Campaign") -> "list[dict[str, Any]]":
+    """Run the campaign with progress and a line for each run; gives the results."""
+    from sim.chaos.summary import described, has_failed
+    from sim.report.progress import Progress
+
+    results, runs = [], len(campaign.seeds)
+    with Progress(Console(stderr=True)) as progress:
+        progress.step(f"{runs} runs from seed {campaign.seeds.start} on")
+        for result in campaign.go():
+            results.append(result)
+            progress.say(described(result))
+            if has_failed(result):
+                progress.say(
+                    f"to repeat it: fleetfl chaos run {campaign.path} --runs 1 "
+                    f"--seed {result['seed']} --force"
+                )
+            progress.fleet(len(results) / runs, f"{len(results)} of {runs} runs")
+    return results

@@ -1,4 +1,4 @@
-"""`fleetfl sim`: fleets on this machine."""
+"""`fleetfl sim`: run and compare fleets on this machine."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def sim_compare(
 ) -> None:
     """Run algorithms against each other on the same fleets and seeds, each tuned on the same budget.
 
-    Writes RUNS/FLEET/compare.html. Stopped, it goes on where it was.
+    Writes RUNS/FLEET/compare.html. A stopped comparison resumes where it was.
     """
     import json
     import time
@@ -66,7 +66,7 @@ def sim_compare(
 
 
 def run_fleet(config: Path, overrides: list[str]) -> None:
-    """On the clock that the settings name, with progress and a table at the end."""
+    """Run the fleet in real or virtual time, as `sim.clock` says; shows progress and a table of results."""
     from fleetfl.config import read_with, table
     from sim.report.progress import Progress
     from sim.report.table import result_table

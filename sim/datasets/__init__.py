@@ -1,4 +1,4 @@
-"""What a simulated fleet sees: clear frames for the factory, each vehicle's sensor, held-out frames."""
+"""Data sets of simulated fleets: frames for the initial model, for each vehicle's sensor, and held out."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ Condition = Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blu
 
 
 class Weather(Section):
-    """One condition at one severity."""
+    """One weather or light condition at one severity."""
 
     condition: Condition
     """Weather or light that the frames are rendered in."""
@@ -26,36 +26,38 @@ class Weather(Section):
 
 
 class DatasetConfig(PluginConfig):
-    """Settings of one data set. All that it gives follows from them and the seed."""
+    """Settings of one data set; settings and seed determine every frame."""
 
     def check(self, classes: tuple[str, ...]) -> None:
-        """Raises ValueError or SensorError if a model of these classes cannot learn from it."""
+        """Raises ValueError or SensorError if a model with these classes cannot learn from the data set."""
         raise NotImplementedError
 
     def initial_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Clear-weather frames for the factory's head: uint8 [N, H, W, 3], int64 [N]."""
+        """Clear frames that the initial model is fitted on: uint8 [N, H, W, 3], labels int64 [N]."""
         raise NotImplementedError
 
     def fleet_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """What a comparison's vehicles hold together, before the weather: uint8 [N, H, W, 3], int64 [N]."""
+        """Clear frames of all vehicles of a comparison: uint8 [N, H, W, 3], labels int64 [N]."""
         raise NotImplementedError
 
     def test_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out frames before the weather: uint8 [N, H, W, 3], int64 [N]."""
+        """Clear held-out frames: uint8 [N, H, W, 3], labels int64 [N]."""
         raise NotImplementedError
 
     def sensors(self, weathers: list[Weather], folder: Path, *, seed: int) -> list[dict[str, Any]]:
-        """For each vehicle, one a weather, the `sensor` table of its file; big parts go to `folder`."""
+        """Section `sensor` of each vehicle's settings, one vehicle per weather; large data go to `folder`."""
         raise NotImplementedError
 
     def held_out(self, weathers: list[Weather], *, seed: int) -> HeldOut:
-        """Frames nobody trains on, every vehicle's weather equally often."""
+        """Held-out frames, with every vehicle's weather equally often."""
         images, labels = self.test_frames(seed=seed)
         return weathered(images, labels, weathers, seed=seed)
 
 
 def checked(dataset: DatasetConfig, classes: tuple[str, ...], source: str) -> None:
-    """Raises ConfigError or SensorError if a model of these classes cannot learn from it."""
+    """Check that a model with these classes can learn from the data set. Raises ConfigError or
+    SensorError.
+    """
     try:
         dataset.check(classes)
     except ValueError as unfit:
@@ -65,7 +67,9 @@ def checked(dataset: DatasetConfig, classes: tuple[str, ...], source: str) -> No
 def dealt(
     dataset: DatasetConfig, weathers: list[Weather], folder: Path, *, seed: int, source: str
 ) -> list[dict[str, Any]]:
-    """The data set's `sensors`. Raises ConfigError if there is no dealing it to so many, and SensorError."""
+    """Section `sensor` of each vehicle's settings. Raises ConfigError if the data cannot be partitioned over
+    that many vehicles, and SensorError.
+    """
     try:
         return dataset.sensors(weathers, folder, seed=seed)
     except ValueError as unfit:
@@ -73,7 +77,7 @@ def dealt(
 
 
 def _as_settings(unfit: ValueError, source: str) -> FleetflError:
-    if isinstance(unfit, SensorError):  # it names its file
+    if isinstance(unfit, SensorError):  # its message already names the file
         return unfit
     return ConfigError(f"{source}: sim.dataset: {unfit}")
 
@@ -84,7 +88,7 @@ AnyDataset = Annotated[SerializeAsAny[DatasetConfig], chosen_from("sim.datasets"
 def weathered(
     images: np.ndarray, labels: np.ndarray, weathers: list[Weather], *, seed: int
 ) -> HeldOut:
-    """Clear frames dealt to the weathers in turn: frame i meets weather i mod len(weathers)."""
+    """Put clear frames under the weathers in turn: frame i gets weather i mod len(weathers)."""
     images, turn = images.copy(), np.arange(len(images)) % len(weathers)
     for number, weather in enumerate(weathers):
         mine = turn == number

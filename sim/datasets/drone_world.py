@@ -1,4 +1,4 @@
-"""The synthetic drone world: every vehicle's camera renders fresh frames, classes by Dirichlet shares."""
+"""Data set of the synthetic drone world: every vehicle's camera renders new frames."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,21 +13,24 @@ from sim.partitions.dirichlet import Config as Dirichlet
 
 
 class Config(DatasetConfig):
+    """Settings of the synthetic drone world."""
+
     former_names: ClassVar = {"num_factory": "num_initial", "shares": "partition"}
+    """Former names of settings, which are still accepted."""
 
     kind: Literal["drone_world"] = "drone_world"
     alpha: float = Field(default=0.3, gt=0)
-    """Dirichlet concentration of each vehicle's classes."""
+    """Dirichlet concentration of each vehicle's classes; smaller values are more skewed."""
     partition: AnyPartition | None = None
-    """Who meets which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
+    """Partition of the classes over the vehicles; None uses Dirichlet shares with `alpha`."""
     num_initial: int = Field(default=3000, ge=10)
     """Clear frames that the initial model is fitted on."""
     num_held_out: int = Field(default=600, ge=10)
     """Held-out frames that each release is scored on."""
     num_fleet: int = Field(default=10_000, ge=100)
-    """Frames that the vehicles of a comparison share; elsewhere a camera never shows the same one twice."""
+    """Frames that the vehicles of a comparison share; in other runs a camera never shows a frame twice."""
     size: int = Field(default=64, ge=16, le=512)
-    """Pixels."""
+    """Height and width of a frame, pixels."""
 
     def check(self, classes: tuple[str, ...]) -> None:
         if classes != world.CLASSES:

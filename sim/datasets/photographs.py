@@ -1,4 +1,4 @@
-"""Real labelled photographs from an .npz, such as CIFAR-10, dealt to vehicles and put under weather."""
+"""Data set of labelled photographs from an .npz, such as CIFAR-10, partitioned and put under weather."""
 
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,19 +13,22 @@ from vehicle_agent.sensors.labelled_npz import read_archive
 
 
 class Config(DatasetConfig):
+    """Settings of a data set of photographs."""
+
     former_names: ClassVar = {"factory_rows": "initial_rows", "shares": "partition"}
+    """Former names of settings, which are still accepted."""
 
     kind: Literal["photographs"] = "photographs"
     path: Path
-    """Archive with x_train, x_test: uint8 [N, H, W, 3] and y_train, y_test: integers [N]."""
+    """NumPy archive with x_train, x_test: uint8 [N, H, W, 3], and y_train, y_test: integers [N]."""
     initial_rows: tuple[int, int] = (0, 10_000)
-    """Training images of the factory, first and one past the last."""
+    """Training images that the initial model is fitted on: first row, and one past the last."""
     fleet_rows: tuple[int, int] = (10_000, 20_000)
-    """Training images that the vehicles hold."""
+    """Training images that the vehicles share: first row, and one past the last."""
     alpha: float = Field(default=0.3, gt=0)
-    """Dirichlet concentration of the labels over the vehicles."""
+    """Dirichlet concentration of the labels over the vehicles; smaller values are more skewed."""
     partition: AnyPartition | None = None
-    """Who holds which classes, if not by `alpha`: `classes`, `places`, `dirichlet`."""
+    """Partition of the classes over the vehicles; None uses Dirichlet shares with `alpha`."""
 
     def check(self, classes: tuple[str, ...]) -> None:
         parts = [self._train(rows)[1] for rows in (self.initial_rows, self.fleet_rows)]
@@ -51,7 +54,7 @@ class Config(DatasetConfig):
         _, labels = self.fleet_frames(seed=seed)
         folder.mkdir(parents=True, exist_ok=True)
         tables = []
-        shards = self._dealt(labels, len(weathers), seed=seed)
+        shards = self._partitioned(labels, len(weathers), seed=seed)
         for number, (weather, rows) in enumerate(zip(weathers, shards, strict=True)):
             file = folder / f"rows_{number:03d}.npy"
             np.save(file, rows + self.fleet_rows[0])
@@ -74,7 +77,7 @@ class Config(DatasetConfig):
             )
         return tables
 
-    def _dealt(self, labels: np.ndarray, num_vehicles: int, *, seed: int) -> list[np.ndarray]:
+    def _partitioned(self, labels: np.ndarray, num_vehicles: int, *, seed: int) -> list[np.ndarray]:
         if self.partition is None:
             return dirichlet_rows(labels, num_vehicles, self.alpha, seed=seed)
         shares = self.partition.shares(num_vehicles, int(labels.max()) + 1, seed=seed)

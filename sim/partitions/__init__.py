@@ -1,4 +1,4 @@
-"""How often each vehicle meets each class: by label skew, by class, by place. They know no images."""
+"""Partitions: the frequency of each class at each vehicle. They know nothing of images."""
 
 from typing import Annotated
 
@@ -9,8 +9,12 @@ from fleetfl.plugins import PluginConfig, chosen_from
 
 
 class PartitionConfig(PluginConfig):
+    """Settings of one kind of partition."""
+
     def shares(self, num_vehicles: int, num_classes: int, *, seed: int) -> np.ndarray:
-        """float64 [V, C], rows summing to 1. Raises ValueError for more classes than there are."""
+        """Class shares of each vehicle, float64 [V, C], rows summing to 1. Raises ValueError if the settings
+        need more classes than there are.
+        """
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""By class: each vehicle meets a few classes equally often and no other (arXiv:1602.05629, two a client)."""
+"""Partition by class: each vehicle meets a few classes equally often, as in arXiv:1602.05629 with two."""
 
 from typing import Literal
 
@@ -9,9 +9,13 @@ from sim.partitions import PartitionConfig
 
 
 class Config(PartitionConfig):
+    """Give each vehicle the same number of classes, in equal shares."""
+
     kind: Literal["classes"] = "classes"
     each: int = Field(default=2, ge=1)
-    """Classes that a vehicle meets. Over the fleet all are met by as many vehicles, to one."""
+    """Number of classes that each vehicle meets; fewer is more skew. Classes differ by at most one in the
+    number of vehicles that meet them.
+    """
 
     def shares(self, num_vehicles: int, num_classes: int, *, seed: int) -> np.ndarray:
         if self.each > num_classes:

@@ -1,4 +1,4 @@
-"""By place: all vehicles of a place meet the same, as drawn for the place; neighbours by number share one."""
+"""Partition by place: vehicles with neighbouring numbers share a place, and with it its class shares."""
 
 from typing import Literal
 
@@ -10,11 +10,13 @@ from sim.partitions._label_skew import dirichlet_shares
 
 
 class Config(PartitionConfig):
+    """Draw the class shares of each place, and give them to all of its vehicles."""
+
     kind: Literal["places"] = "places"
     places: int = Field(default=10, ge=1)
-    """As many vehicles in each. With the weather of kind `places` they are the same ones."""
+    """Number of places, each with equally many vehicles; the weather of kind `places` has the same ones."""
     alpha: float = Field(default=0.3, gt=0)
-    """Dirichlet concentration of a place's classes: boats at the coast, pylons inland."""
+    """Dirichlet concentration of a place's classes; small values make places differ more."""
 
     def shares(self, num_vehicles: int, num_classes: int, *, seed: int) -> np.ndarray:
         drawn = dirichlet_shares(self.places, num_classes, self.alpha, seed=seed)

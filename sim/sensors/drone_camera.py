@@ -1,4 +1,4 @@
-"""A camera over the synthetic world: an endless stream of fresh frames under one weather."""
+"""Sensor of the synthetic world: an endless stream of newly rendered frames under one condition."""
 
 import time
 from typing import Literal
@@ -11,14 +11,19 @@ from vehicle_agent.sensors import Frames, SensorConfig, SensorError
 
 
 class Config(SensorConfig):
+    """Settings of a simulated drone camera."""
+
     kind: Literal["sim.sensors.drone_camera"] = "sim.sensors.drone_camera"
     seed: int = Field(default=0, ge=0)
+    """Seed of the rendered frames; equal seeds give the same stream."""
     shares: tuple[float, ...] = ()
-    """How often it meets each class, in the order of the model's classes; empty for all alike."""
+    """Relative frequency of each class, in the order of the model's classes; empty for equal ones."""
     condition: Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blur"] = "clear"
+    """Weather or light that the frames are rendered in."""
     severity: float = Field(default=0.6, ge=0, le=1)
+    """Strength of the condition: 0 leaves a frame clear, 1 is the worst."""
     size: int = Field(default=64, ge=16, le=512)
-    """Pixels."""
+    """Height and width of a frame, pixels."""
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "Config":
@@ -33,6 +38,8 @@ class Config(SensorConfig):
 
 
 class DroneCamera:
+    """Sensor that renders each frame when it is read; frames are uint8 [N, size, size, 3]."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         shares = np.array(config.shares or [1.0] * len(world.CLASSES))

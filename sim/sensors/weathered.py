@@ -1,4 +1,4 @@
-"""Another source's frames put under one weather, such as real photographs in fog."""
+"""Sensor that puts another sensor's frames under one condition, such as real photographs in fog."""
 
 from typing import Literal
 
@@ -9,18 +9,24 @@ from vehicle_agent.sensors import AnySensor, Frames, SensorConfig, SensorSource,
 
 
 class Config(SensorConfig):
+    """Settings of a weathered sensor."""
+
     kind: Literal["sim.sensors.weathered"] = "sim.sensors.weathered"
     source: AnySensor
+    """Sensor that the clear frames come from."""
     condition: Literal["clear", "fog", "rain", "night", "snow", "dust", "motion_blur"]
+    """Weather or light that the frames are put under."""
     severity: float = Field(default=0.6, ge=0, le=1)
+    """Strength of the condition: 0 leaves a frame clear, 1 is the worst."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the weather's random draws."""
 
     def build(self, classes: tuple[str, ...]) -> "Weathered":
         return Weathered(self, self.source.build(classes))
 
 
 class Weathered:
-    """A frame read twice meets different rain: weather is drawn anew at each read."""
+    """Sensor that draws new weather at each read: a frame read twice meets different rain."""
 
     def __init__(self, config: Config, source: SensorSource) -> None:
         self.config, self.source = config, source
@@ -32,7 +38,7 @@ class Weathered:
 
     @property
     def note(self) -> str:
-        """What its source passed over."""
+        """Report of the source about files that it could not read; empty if there are none."""
         return passed_over(self.source)
 
     def skip(self, count: int) -> None:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from fleetfl.events.event_log import EventReader
-from sim.chaos.stage import ENDPOINT_PARTS, is_titled
+from sim.chaos.testbed import ENDPOINT_PARTS, is_titled
 from tests.cluster.conftest import HELD_OUT, asking, running_server
 from tests.cluster.test_recovery import GOAL, RUN, Vehicle, frames
 

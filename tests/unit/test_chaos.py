@@ -55,9 +55,9 @@ def test_what_a_lost_host_told_holds_up_to_the_last_row_of_its_backup():
 def test_a_fault_of_every_run_is_in_every_run():
     drill = load(CONFIG.with_name("chaos-restore.yaml"), "chaos", ChaosConfig)
     plans = [planned(drill, seed) for seed in range(40)]
-    assert all(any(s.fault.kind_name == "host" for s in plan.strikes) for plan in plans)
-    assert len({plan.strikes for plan in plans}) == 40
-    assert {len(plan.strikes) for plan in plans} == {1, 2}
+    assert all(any(s.fault.kind_name == "host" for s in plan.faults) for plan in plans)
+    assert len({plan.faults for plan in plans}) == 40
+    assert {len(plan.faults) for plan in plans} == {1, 2}
 
 
 def test_a_receipt_whose_vehicle_died_before_it_noted_it_is_a_promise_all_the_same():
@@ -98,12 +98,12 @@ def test_a_receipt_after_which_the_vehicle_keeps_the_update_is_none():
 
 def test_the_same_seed_gives_the_same_faults_and_another_seed_others(config):
     assert planned(config, 7) == planned(config, 7)
-    assert len({planned(config, seed).strikes for seed in range(20)}) == 20
+    assert len({planned(config, seed).faults for seed in range(20)}) == 20
 
 
 def test_two_hundred_runs_have_every_fault_on_every_broker_and_some_an_endpoint(config):
     plans = [planned(config, seed) for seed in range(1, 201)]
-    names = {inject.fault.name for plan in plans for inject in plan.strikes}
+    names = {inject.fault.name for plan in plans for inject in plan.faults}
     assert names == {fault.name for fault in config.faults}
     each = Counter(plan.broker.name for plan in plans)
     assert len(each) == 4
@@ -115,15 +115,15 @@ def test_two_hundred_runs_have_every_fault_on_every_broker_and_some_an_endpoint(
 
 def test_no_fault_strikes_what_another_one_holds_down(config):
     for plan in (planned(config, seed) for seed in range(200)):
-        for number, one in enumerate(plan.strikes):
-            for other in plan.strikes[number + 1 :]:
+        for number, one in enumerate(plan.faults):
+            for other in plan.faults[number + 1 :]:
                 if one.fault.victim == other.fault.victim:
                     assert other.at_s >= one.until_s
 
 
 def test_faults_of_the_endpoint_strike_only_where_there_is_one(config):
     for plan in (planned(config, seed) for seed in range(200)):
-        assert plan.has_endpoint or not any(s.fault.needs_endpoint for s in plan.strikes)
+        assert plan.has_endpoint or not any(s.fault.needs_endpoint for s in plan.faults)
 
 
 @pytest.mark.parametrize(
@@ -149,21 +149,21 @@ def receipt(time, vehicle="v0"):
 def test_recovery_is_from_when_ray_built_the_actor_again_until_the_next_receipt():
     """Killed at 10, up at 13.5 after 1.5 s of replay: Ray took 2 s; receipt at 14.25: we 2.25 s."""
     started = {"event": "aggregator_started", "time": 13.5, "seconds": 1.5}
-    struck = [Injected("kill aggregator", 10.0, 10.0)]
-    assert recoveries(struck, [started], [receipt(10.5), receipt(14.25)]) == [
+    injected = [Injected("kill aggregator", 10.0, 10.0)]
+    assert recoveries(injected, [started], [receipt(10.5), receipt(14.25)]) == [
         Recovery("kill aggregator", ray_s=2.0, ours_s=2.25)
     ]
 
 
 def test_recovery_of_a_vehicle_is_by_its_own_receipts_from_when_it_was_mended():
-    struck = [Injected("vehicle", 10.0, 11.0, "v1")]
+    injected = [Injected("vehicle", 10.0, 11.0, "v1")]
     receipts = [receipt(11.5), receipt(10.9, "v1"), receipt(12.0, "v1")]
-    assert recoveries(struck, [], receipts) == [Recovery("vehicle", ray_s=0.0, ours_s=1.0)]
+    assert recoveries(injected, [], receipts) == [Recovery("vehicle", ray_s=0.0, ours_s=1.0)]
 
 
 def test_what_two_faults_did_together_is_neither_s():
-    struck = [Injected("broker killed", 10.0, 11.0), Injected("server", 10.5, 11.5)]
-    assert recoveries(struck, [], [receipt(13.0)]) == []
+    injected = [Injected("broker killed", 10.0, 11.0), Injected("server", 10.5, 11.5)]
+    assert recoveries(injected, [], [receipt(13.0)]) == []
 
 
 def test_a_fault_that_was_over_before_ray_had_built_the_actor_again_is_not_in_the_way():

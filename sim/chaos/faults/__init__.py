@@ -1,4 +1,4 @@
-"""What can go wrong, as data. Each kind is a file here that defines `Config`; dropping one in adds it."""
+"""Kinds of faults as settings. Each kind is a module here that defines `Config`; a new file adds a kind."""
 
 import random
 from collections.abc import Callable
@@ -10,32 +10,32 @@ from pydantic import Field, SerializeAsAny, model_validator
 from fleetfl.plugins import PluginConfig, chosen_from
 
 if TYPE_CHECKING:
-    from sim.chaos.stage import Testbed
+    from sim.chaos.testbed import Testbed
 
 
 def _nothing() -> None:
-    """It mends itself."""
+    """Repair of a fault that repairs itself."""
 
 
 @dataclass(frozen=True)
 class ActiveFault:
-    """A fault that struck."""
+    """A fault that has been injected and is not repaired yet."""
 
     repair: Callable[[], None] = _nothing
-    """Ends it."""
+    """Ends the fault."""
     vehicle: str = ""
-    """The one that it struck; empty if it was not one of them."""
+    """Name of the affected vehicle; empty if the fault affects no single vehicle."""
 
 
 class FaultConfig(PluginConfig):
     """One kind of fault and how long it lasts."""
 
     weight: float = Field(default=1.0, gt=0)
-    """How often it is chosen, against the others."""
+    """Relative frequency of this fault among the drawn ones; 2 is drawn twice as often as 1."""
     always: bool = False
-    """It strikes in every run, beside those that are drawn."""
+    """Whether every run has this fault, in addition to the drawn ones."""
     for_s: tuple[float, float] = (0.5, 2.0)
-    """Shortest and longest time until it is mended, seconds."""
+    """Shortest and longest time until the fault is repaired, in seconds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "FaultConfig":
@@ -45,21 +45,21 @@ class FaultConfig(PluginConfig):
 
     @property
     def needs_endpoint(self) -> bool:
-        """It strikes a part that is only there when the endpoint is."""
+        """Whether the fault affects a part that only runs with an endpoint have."""
         return False
 
     @property
     def name(self) -> str:
-        """In words, for the results."""
+        """The fault in words, for results and tables."""
         return self.kind_name
 
     @property
     def victim(self) -> str:
-        """Of the faults with the same one, there is one at a time."""
+        """Name of the affected part; two faults with the same victim never overlap."""
         return self.kind_name
 
-    def inject(self, stage: "Testbed", rng: random.Random) -> ActiveFault:
-        """Do it. Raises FaultError if it cannot be done here."""
+    def inject(self, testbed: "Testbed", rng: random.Random) -> ActiveFault:
+        """Inject the fault into the testbed. Raises FaultError if that is impossible."""
         raise NotImplementedError
 
 

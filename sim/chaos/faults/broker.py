@@ -1,28 +1,30 @@
-"""The broker killed or stopped, and started again: with what it had on disk, or with nothing."""
+"""Fault of the broker: killed or stopped, then restarted with its stored messages or without."""
 
 import random
 from typing import Literal
 
 from sim.chaos.faults import ActiveFault, FaultConfig
-from sim.chaos.stage import Testbed
+from sim.chaos.testbed import Testbed
 
 
 class Config(FaultConfig):
+    """Kill or stop the broker, and restart it at the repair."""
+
     kind: Literal["broker"] = "broker"
     forgets: bool = False
-    """It comes back on an empty disk. One that does not persist forgets anyway."""
+    """Whether the broker restarts without its stored messages; one that does not persist always does."""
     orderly: bool = False
-    """SIGTERM instead of SIGKILL."""
+    """Whether the broker gets SIGTERM instead of SIGKILL."""
 
     @property
     def name(self) -> str:
         return f"broker {'stopped' if self.orderly else 'killed'}{' and emptied' * self.forgets}"
 
-    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
+    def inject(self, testbed: Testbed, rng: random.Random) -> ActiveFault:
         if self.orderly:
-            stage.broker.stop()
+            testbed.broker.stop()
         else:
-            stage.broker.kill()
-        if self.forgets or not stage.broker_persists:
-            stage.empty_broker()
-        return ActiveFault(stage.broker.start)
+            testbed.broker.kill()
+        if self.forgets or not testbed.broker_persists:
+            testbed.empty_broker()
+        return ActiveFault(testbed.broker.start)

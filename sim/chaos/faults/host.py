@@ -1,18 +1,20 @@
-"""The server's host lost for good, with its state, and its newest backup put back on another one."""
+"""Fault of the server's host: lost with its state, and replaced from its newest backup."""
 
 import random
 from typing import Literal
 
 from sim.chaos.faults import ActiveFault, FaultConfig
-from sim.chaos.stage import Testbed
+from sim.chaos.testbed import Testbed
 
 
 class Config(FaultConfig):
+    """Back up the server, then lose its host and restore the backup elsewhere."""
+
     kind: Literal["host"] = "host"
     for_s: tuple[float, float] = (0.5, 4.0)
-    """Shortest and longest time from the backup until the host is lost, seconds."""
+    """Shortest and longest time from the backup until the host is lost, in seconds."""
     with_broker: bool = False
-    """The broker was on that host too: what it had is gone, and it is there again empty."""
+    """Whether the broker is lost with the host and restarts without its messages."""
 
     @property
     def name(self) -> str:
@@ -22,15 +24,15 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return "server"
 
-    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
-        stage.back_up()
+    def inject(self, testbed: Testbed, rng: random.Random) -> ActiveFault:
+        testbed.back_up()
 
         def lose() -> None:
-            stage.lose_host()
+            testbed.lose_host()
             if self.with_broker:
-                stage.broker.kill()
-                stage.empty_broker()
-                stage.broker.start()
-            stage.start_server()
+                testbed.broker.kill()
+                testbed.empty_broker()
+                testbed.broker.start()
+            testbed.start_server()
 
         return ActiveFault(lose)

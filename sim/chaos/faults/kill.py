@@ -1,18 +1,20 @@
-"""SIGKILL to one part of the server, which is built again by itself."""
+"""Fault of one part of the server: SIGKILL, after which Ray restarts it."""
 
 import random
 from typing import Literal
 
 from sim.chaos.faults import ActiveFault, FaultConfig
-from sim.chaos.stage import ENDPOINT_PARTS, Testbed
+from sim.chaos.testbed import ENDPOINT_PARTS, Testbed
 
 
 class Config(FaultConfig):
+    """Kill one actor, or one part of the endpoint."""
+
     kind: Literal["kill"] = "kill"
     who: Literal["gateway", "aggregator", "evaluator", "replica", "proxy"]
-    """The part of the server that gets SIGKILL."""
+    """Part of the server that gets SIGKILL."""
     for_s: tuple[float, float] = (0.0, 0.0)
-    """Fewest and most seconds that the fault lasts; a kill is over at once."""
+    """Shortest and longest duration in seconds; a kill is over at once."""
 
     @property
     def needs_endpoint(self) -> bool:
@@ -26,6 +28,6 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return self.who
 
-    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
-        stage.kill(self.who)
+    def inject(self, testbed: Testbed, rng: random.Random) -> ActiveFault:
+        testbed.kill(self.who)
         return ActiveFault()

@@ -1,4 +1,4 @@
-"""A link that is cut, refused, half-open, slow or late: a vehicle's, the fleet's, or the server's."""
+"""Fault of a link to the broker: cut, refused, half-open, slow or late."""
 
 import math
 import random
@@ -7,24 +7,26 @@ from typing import Literal
 from pydantic import Field
 
 from sim.chaos.faults import ActiveFault, FaultConfig
-from sim.chaos.stage import Testbed
 from sim.chaos.tcp_proxy import Proxy
+from sim.chaos.testbed import Testbed
 
 
 class Config(FaultConfig):
+    """Make one vehicle's, all vehicles' or the server's link to the broker bad."""
+
     kind: Literal["link"] = "link"
     whose: Literal["vehicle", "fleet", "server"] = "vehicle"
-    """One vehicle's, all vehicles', or the server's to the broker."""
+    """Affected links: one vehicle's, all vehicles', or the server's."""
     cut: bool = False
-    """Reset the connections at its beginning."""
+    """Whether existing connections are reset when the fault begins."""
     refuses: bool = False
-    """New connections."""
+    """Whether new connections are reset at once."""
     half_open: bool = False
-    """Connections stay open and carry nothing, as behind a router that forgot them."""
+    """Whether connections stay open and carry nothing, as behind a router that forgot them."""
     bytes_per_s: float = Field(default=math.inf, ge=0, allow_inf_nan=True)
-    """Each way; 0 holds everything back."""
+    """Rate of each direction in bytes per second; 0 holds all bytes back."""
     delay_s: float = Field(default=0.0, ge=0)
-    """Each way."""
+    """Latency added to each direction, in seconds."""
 
     @property
     def name(self) -> str:
@@ -41,12 +43,12 @@ class Config(FaultConfig):
     def victim(self) -> str:
         return "link of server" if self.whose == "server" else "link of vehicles"
 
-    def inject(self, stage: Testbed, rng: random.Random) -> ActiveFault:
-        one = rng.choice(stage.vehicles)
+    def inject(self, testbed: Testbed, rng: random.Random) -> ActiveFault:
+        one = rng.choice(testbed.vehicles)
         links: list[Proxy] = {
             "vehicle": [one.link],
-            "fleet": [vehicle.link for vehicle in stage.vehicles],
-            "server": [stage.server_link],
+            "fleet": [vehicle.link for vehicle in testbed.vehicles],
+            "server": [testbed.server_link],
         }[self.whose]
         for link in links:
             link.set(

@@ -1,4 +1,4 @@
-"""All parts of one run, and what can be done to them: broker, links, server, vehicles."""
+"""Testbed of one chaos run: broker, links, server and vehicles, with ways to break and restart each."""
 
 import contextlib
 import os
@@ -36,35 +36,40 @@ from sim.processes import children
 from sim.processes.brokers import Broker
 
 MARK = "FLEETFL_CHAOS_RUN"
-"""In the environment of a run's server and of all that it starts."""
-QUIET_LOOKS, LOOK_S = 5, 0.2
-"""Looks in a row without a process of the server until it is taken for gone, and seconds between two."""
+"""Environment variable that marks the processes of a run's server; its value is the run's folder."""
+QUIET_LOOKS = 5
+"""Consecutive checks that find no process of the server before it counts as gone."""
+LOOK_S = 0.2
+"""Seconds between two of these checks."""
 SERVER_KEY = "server.pub"
-"""The vehicles' copy of it."""
+"""File name of the server's public key, and of the vehicles' copy of it."""
 ENDPOINT_PARTS = {
     "evaluator": "ray::Evaluator",
     "replica": "ray::ServeReplica",
     "proxy": "haproxy",
 }
+"""Parts of the endpoint that can be killed, with the title of their processes."""
 
 
 class FaultError(FleetflError, RuntimeError):
-    """A fault that cannot be done, for want of a victim or of rights."""
+    """Raised when a fault cannot be injected because there is no victim or no permission."""
 
 
 class TestbedError(FleetflError, RuntimeError):
-    """A part that does not come up, or ended by itself; says which."""
+    """Raised when a part of the testbed does not start, or ends by itself; the message names the part."""
 
 
 @dataclass(frozen=True)
 class LostHost:
-    """What a host said before it was lost, and the backup that was put back elsewhere."""
+    """Events of a host before it was lost, and the backup that was restored on another host."""
 
     events: list[dict[str, Any]]
     backup: Manifest
 
 
 class Testbed:
+    """Running parts of one chaos run: broker, server, vehicles, and the proxies between them."""
+
     def __init__(
         self,
         folder: Path,
@@ -84,8 +89,9 @@ class Testbed:
         self.vehicles: list[VehicleProcess] = []
         self.server: subprocess.Popen[bytes] | None = None
         self.backup: Manifest | None = None
-        """The newest one, in the folder `backup`."""
+        """Manifest of the newest backup, which is in the folder `backup`; None before the first."""
         self.lost: list[LostHost] = []
+        """Hosts lost so far, oldest first."""
         self._write_settings()
 
     def _write_settings(self) -> None:
@@ -93,7 +99,7 @@ class Testbed:
         (self.folder / "server.yaml").write_text(yaml.safe_dump(self.tree, sort_keys=False))
 
     def back_up(self) -> None:
-        """Raises FaultError."""
+        """Replace the backup by a new one of the server's state. Raises FaultError."""
         shutil.rmtree(self.folder / "backup", ignore_errors=True)
         try:
             self.backup = backup.make(self.config.state, self.folder / "backup")
@@ -101,7 +107,7 @@ class Testbed:
             raise FaultError(str(failed)) from failed
 
     def lose_host(self) -> None:
-        """The server and its state are gone; another state folder has the newest backup."""
+        """Kill the server, delete its state, and restore the newest backup into a new state folder."""
         assert self.backup is not None, "a backup was made before"
         self._kill_until_gone()
         self.lost.append(LostHost(self._own_events(), self.backup))
@@ -118,7 +124,7 @@ class Testbed:
         self.server = children.start(argv, log=self.folder / "server.log", env=env)
 
     def kill_server(self) -> None:
-        """With all that it started: as when the machine goes."""
+        """Kill the server with all its processes, as when its machine fails."""
         if self.server is not None:
             children.kill(self.server)
             self.server = None
@@ -127,7 +133,7 @@ class Testbed:
                 process.kill()
 
     def _kill_until_gone(self, patience_s: float = 30.0) -> None:
-        """A cluster that goes on without this host may build an actor again before it misses the server."""
+        """Kill until no process comes back: the cluster may restart an actor before it notices the loss."""
         deadline = time.monotonic() + patience_s
         num_quiet = 0
         while num_quiet < QUIET_LOOKS:
@@ -138,7 +144,7 @@ class Testbed:
             num_quiet = 0 if any(True for _ in self._server_processes()) else num_quiet + 1
 
     def kill_server_alone(self) -> None:
-        """What it started is left, to end by itself or not."""
+        """Kill only the server's main process, and leave the processes that it started."""
         if self.server is not None:
             self.server.kill()
             self.server.wait()
@@ -151,12 +157,14 @@ class Testbed:
                     yield process
 
     def is_endpoint_ready(self) -> bool:
-        """Also if there is to be none."""
+        """Whether the endpoint is ready to answer; True also for runs without an endpoint."""
         http = self.config.http
         return http is None or is_ready(url_of(http.host, http.port))
 
     def check(self) -> None:
-        """Raises StageError if the server or a vehicle ended by itself, or all is to be stopped."""
+        """Raises TestbedError if the server or a vehicle ended by itself, or the campaign is being
+        stopped.
+        """
         if self.stopping.is_set():
             raise TestbedError("stopped")
         if self.server is not None and self.server.poll() is not None:
@@ -166,7 +174,7 @@ class Testbed:
                 raise TestbedError(f"{vehicle.name} ended with status {vehicle.process.exitcode}")
 
     def events(self) -> list[dict[str, Any]]:
-        """Of the hosts that were lost and of the one that is there, in their order."""
+        """Server events of the lost hosts and of the present one, in order."""
         return [event for host in self.lost for event in host.events] + self._own_events()
 
     def _own_events(self) -> list[dict[str, Any]]:
@@ -174,12 +182,12 @@ class Testbed:
         return EventReader(path).read() if path.exists() else []
 
     def receipts(self) -> list[dict[str, Any]]:
-        """Of all vehicles, in their order."""
+        """Receipts of all vehicles in order of time, with the key `vehicle` added."""
         found = [{**r, "vehicle": v.name} for v in self.vehicles for r in v.receipts()]
         return sorted(found, key=lambda receipt: receipt["time"])
 
     def kill(self, who: str) -> None:
-        """SIGKILL to an actor, or a part of the endpoint. Raises FaultError if it is not up."""
+        """Send SIGKILL to an actor or a part of the endpoint. Raises FaultError if it is not running."""
         if who in ENDPOINT_PARTS:
             self._kill_titled(ENDPOINT_PARTS[who], who)
             return
@@ -198,19 +206,19 @@ class Testbed:
                 process.kill()
 
     def empty_broker(self) -> None:
-        """What it has on disk; it does not run."""
+        """Delete the sessions and messages that the stopped broker has on disk."""
         brokers.empty(self.folder / "broker")
 
 
 def is_titled(process: psutil.Process, title: str) -> bool:
-    """A Ray actor by the title that Ray gives it, another program by its name."""
+    """Whether the process is a Ray actor with this title, or a program with this name."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return process.name() == title or " ".join(process.cmdline()).startswith(title)
     return False
 
 
 @contextmanager
-def testbed(
+def running_testbed(
     tree: dict[str, Any],
     folder: Path,
     *,
@@ -221,12 +229,12 @@ def testbed(
     seed: int,
     stopping: threading.Event,
 ) -> Iterator[Testbed]:
-    """Everything started, not yet up. Raises BrokerError."""
+    """Context with a testbed whose parts are started but not yet ready. Raises BrokerError."""
     with ExitStack() as stack:
         running = stack.enter_context(choice.start(folder / "broker"))
         server_link = stack.enter_context(proxy(running.host, running.port))
         transport = {**tree["transport"], "host": server_link.host, "port": server_link.port}
-        # The same ports after a restart: whoever is left of the server before must not keep them.
+        # Fixed over restarts, so that a process left over from the previous server shows as a conflict.
         endpoint_port, monitor_port = free_ports(2)
         ours: dict[str, Any] = {"state": str(folder / "state"), "monitor": {"port": monitor_port}}
         if has_endpoint:
@@ -234,7 +242,7 @@ def testbed(
         else:
             ours |= {"http": None, "held_out": None, "ray": {"address": address}}
         server = {**tree, "transport": transport, "server": {**tree.get("server", {}), **ours}}
-        stage = Testbed(
+        testbed = Testbed(
             folder,
             server,
             running=running,
@@ -243,14 +251,14 @@ def testbed(
             has_endpoint=has_endpoint,
             stopping=stopping,
         )
-        stack.callback(stage.kill_server)
-        stage.start_server()
+        stack.callback(testbed.kill_server)
+        testbed.start_server()
         for number in range(num_vehicles):
             link = stack.enter_context(proxy(running.host, running.port))
             vehicle = VehicleProcess(_settings(tree, folder, link, number, seed), link)
-            stage.vehicles.append(vehicle)
+            testbed.vehicles.append(vehicle)
             stack.callback(vehicle.kill)
-        yield stage
+        yield testbed
 
 
 def _settings(tree: dict[str, Any], folder: Path, link: Proxy, number: int, seed: int) -> Settings:
