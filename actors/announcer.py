@@ -1,7 +1,7 @@
-"""Has every release retained at the broker, and retained again where the broker lost it. Knows no update.
+"""Publishes every release as a retained message, and again where the broker lost it. Knows no update.
 
-Before its first word it reads what the broker has from before: a server that was restored, or lost a part of
-its state, must not speak below a version that its own key has signed, as no vehicle would follow.
+Before its first publication it reads what the broker retains: a server that was restored, or lost a part of
+its state, must not announce below a version that its own key has signed, as no vehicle would follow.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from fleetfl.transport import Transport, TransportError
 log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 1.0
-"""Before its first word a server waits so long for what it said before. Retained packets come at once, if
-they are there; what is missed all the same, vehicles prove (`topics.proof`)."""
+"""Seconds that a starting server waits for its own retained messages. The broker sends them at once if it
+has them; vehicles prove a release that is missed all the same (`topics.proof`)."""
 
 Announcement = Callable[[Order], Awaitable[tuple[Snapshot, list[Release]]]]
-"""The newest version once it stands behind this place, with the releases behind it, newest last."""
+"""Returns the newest version once it stands behind the given place, with the releases since, newest last."""
 
 
 def place_to_pass(news: Release | Snapshot, newest: Snapshot) -> Order | None:
-    """Behind which place a version has to stand to be taken by who holds `news`; None if `newest` does.
+    """The place that a version must pass to be taken by holders of `news`; None if `newest` does.
 
-    Both have our signature. Two generations of one number, or one version of two bits, cannot be told apart
-    by their order, so that the next has to pass the whole generation.
+    Both messages carry this server's signature. Two generations of one number, or one version of two bits,
+    cannot be told apart by their order, so that the next has to pass the whole generation.
     """
     said, now = order_of(news), order_of(newest)
     is_same = (news.generation, news.sha256) == (newest.generation, newest.sha256)
@@ -46,8 +46,9 @@ def place_to_pass(news: Release | Snapshot, newest: Snapshot) -> Order | None:
 
 
 class Announcer:
-    """With `signer` it signs what it says, and knows again what it said. It looks every `look_s` whether all
-    is still there.
+    """Announces releases, and republishes retained ones that the broker lost.
+
+    With `signer` it signs its messages and recognises its own; it checks the broker every `look_s` seconds.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Announcer:
         self.publishing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Announce new releases and check the retained ones, until cancelled."""
         await together(news=self._announce(), look=self._look_after())
 
     async def _announce(self) -> None:
@@ -103,7 +104,7 @@ class Announcer:
                 await asyncio.sleep(self.retry_s)
 
     async def _said(self) -> list[Release | Snapshot]:
-        """What the broker has with our signature. Raises TransportError."""
+        """Releases and snapshots at the broker with this server's signature. Raises TransportError."""
         found = await asyncio.gather(
             self.retained.first(topics.release(self.fleet), self.ours, FIRST_LOOK_S),
             self.retained.first(topics.snapshot_chunks(self.fleet), self.ours, FIRST_LOOK_S),
@@ -122,7 +123,7 @@ class Announcer:
         return message if isinstance(message, Release | Snapshot) else None
 
     def _tell_of_another(self, news: Release | Snapshot) -> None:
-        """What is later than ours came there since we spoke: only a copy of us has this key."""
+        """Report a later version with this server's signature: only a copy of the server has its key."""
         log.error(
             "ANOTHER SERVER with this server's key announces in fleet %s (version %d of %s), such as one "
             "restored from a backup: stop one of the two. Until then each refuses what vehicles train "
@@ -134,9 +135,9 @@ class Announcer:
         self.events.write("another_server", version=news.version, generation=news.generation)
 
     async def outrank(self, news: Release | Snapshot) -> bool:
-        """Have a new generation if vehicles that hold `news` would not take what is the newest here.
+        """Begin a new generation if vehicles that hold `news` would not take the newest version.
 
-        Gives whether that was so.
+        Gives whether that was necessary.
         """
         newest, _ = await self.announcement(BEFORE_ALL)
         beyond = place_to_pass(news, newest)
@@ -160,12 +161,12 @@ class Announcer:
             await asyncio.sleep(self.look_s)
             try:
                 async with self.publishing:
-                    await self._mend()
+                    await self._repair()
             except Exception as broken:  # as above
                 log.warning("what is retained was not looked at: %s", broken)
 
-    async def _mend(self) -> None:
-        """Raises TransportError."""
+    async def _repair(self) -> None:
+        """Republish retained messages that the broker lost. Raises TransportError."""
         lost = await self.retained.lost()
         if self.signer is not None and topics.release(self.fleet) in lost:
             # It may have been exchanged for a later one of ours.
@@ -179,7 +180,7 @@ class Announcer:
             self.events.write("retained_lost", topics=lost, version=snapshot.version)
 
     async def _publish(self, snapshot: Snapshot, releases: list[Release]) -> dict[str, int]:
-        """Gives what the newest release and the snapshot weigh. Raises TransportError."""
+        """Gives the bytes of the newest release and of the snapshot. Raises TransportError."""
         # The news come last: whoever hears of a version finds all that leads there.
         whole = wire.encode(snapshot, self.signer)
         await self.retained.put_watched(functools.partial(topics.snapshot, self.fleet), whole)

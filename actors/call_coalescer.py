@@ -1,4 +1,4 @@
-"""Many questions in one call. Knows neither Ray nor what is asked about."""
+"""Coalesces concurrent calls into one call with many numbers. Knows neither Ray nor what is asked about."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,16 +8,16 @@ Answer = TypeVar("Answer")
 
 
 class CallCoalescer(Generic[Answer]):
-    """What is asked while a call is under way shares the next one: at any time there is one call."""
+    """Keeps one call under way at a time; numbers asked for meanwhile share the next call."""
 
     def __init__(self, answers: Callable[[list[int]], Awaitable[list[Answer | Exception]]]) -> None:
-        """`answers` gives one for each number, in their order; an exception is for that one alone."""
+        """`answers` gives one answer for each number, in order; an exception is for that number alone."""
         self.answers = answers
         self.waiting: list[tuple[int, asyncio.Future[Answer]]] = []
         self.asking: asyncio.Task[None] | None = None
 
     async def answer(self, number: int) -> Answer:
-        """Raises what `answers` has for this number, or raised for all of them."""
+        """The answer for this number. Raises the exception that `answers` gave for it, or raised for all."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((number, answer))
         if self.asking is None or self.asking.done():

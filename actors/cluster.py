@@ -1,11 +1,8 @@
-"""Composition root: the one place that makes classes remote and wires them. Ray and Serve start here."""
+"""Composition root: makes classes remote, and wires actors, endpoint and monitor. Decides nothing itself."""
 
 import contextlib
 import logging
-import os
 import secrets
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +16,7 @@ from actors.errors import ServerError
 from actors.evaluator import Evaluator
 from actors.gateway_actor import NAMESPACE, Calls, GatewayActor
 from actors.monitoring.monitor import Monitor
-from actors.ports import free_ports
+from actors.ray_cluster import ray_cluster
 from actors.roster import VehicleStatus
 from actors.startup import (
     initial_beside,
@@ -30,10 +27,10 @@ from actors.startup import (
     with_session,
 )
 from fleetfl import FleetflError
-from fleetfl.protocol.addresses import unproxied, url_of
+from fleetfl.protocol.addresses import url_of
 from fleetfl.protocol.messages import Snapshot
 from fleetfl.releases.generations import BEFORE_ALL
-from fleetfl.storage.scratch import remove, scratch
+from fleetfl.storage.scratch import scratch
 from fleetfl.storage.state_lock import only_for_owner, state_lock
 
 log = logging.getLogger(__name__)
@@ -41,18 +38,19 @@ log = logging.getLogger(__name__)
 APP = "fleetfl"
 
 LASTING = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-"""A killed actor is built again, and asked again what it was asked: also `run`, which never ends."""
+"""Ray options that restart a killed actor and repeat its pending calls, also `run`, which never ends."""
 
 
 BUILD_AGAIN_S = 1.0
+"""Seconds between two tries to build an actor that Ray restarted."""
 LAST_CHECKPOINT_S = 20.0
-"""How long a server that stops waits for it."""
+"""Seconds that a stopping server waits for the last checkpoint."""
 ANSWER_S = 3.0
-"""How long the monitor waits for a part."""
+"""Seconds that the monitor waits for a part's answer."""
 
 
 class Server:
-    """A running server. `check` raises once a part of it has ended that is not built again."""
+    """A running server; `check` raises once a part has ended that Ray does not build again."""
 
     def __init__(
         self, config: ServerConfig, actors: dict[str, Any], running: dict[str, Any], endpoint: Any
@@ -60,7 +58,7 @@ class Server:
         self.config, self.actors, self.running, self.endpoint = config, actors, running, endpoint
         http = config.http
         self.url = None if http is None else url_of(http.host, http.port)
-        """Of the endpoint, if there is one."""
+        """URL of the endpoint; None without one."""
 
     def check(self) -> None:
         """Raises ServerError naming the actor that ended, and why."""
@@ -78,7 +76,7 @@ class Server:
                 raise ServerError(f"{name} ended without an error")
 
     def stop(self) -> None:
-        """End what runs, which takes leave of the broker; what does not end in time is killed later."""
+        """Cancel the running actors so that they disconnect cleanly; those that are late are killed later."""
         import ray
         from ray.exceptions import RayError
 
@@ -97,7 +95,7 @@ class Server:
         return ray.get(self.actors["aggregator"].wait_for_version.remote(BEFORE_ALL), timeout=30)
 
     def measured(self) -> dict[str, list[Metric] | None]:
-        """What each part measures, None for one that does not answer."""
+        """Metrics by part of the server; None for a part that does not answer."""
         parts: dict[str, list[Metric] | None] = dict.fromkeys(self.actors)
         parts |= self._asked(self.actors, "measured")
         if self.config.http is not None:
@@ -114,7 +112,7 @@ class Server:
         return {f"replica {number}": answer for number, answer in enumerate(answers)}
 
     def fleet(self) -> dict[str, VehicleStatus]:
-        """The vehicles by name, as far as their gateways answer."""
+        """Status of the vehicles by name, as far as their gateways answer."""
         gateways = {n: actor for n, actor in self.actors.items() if n.startswith("gateway")}
         found: dict[str, VehicleStatus] = {}
         for sightings in self._asked(gateways, "sightings").values():
@@ -122,7 +120,7 @@ class Server:
         return found
 
     def _asked(self, actors: dict[str, Any], method: str) -> dict[str, Any]:
-        """The answers of those that answer in time."""
+        """The answers by name of the actors that answer in time."""
         import ray
         from ray.exceptions import RayError
 
@@ -141,12 +139,12 @@ class Server:
 
 
 def _silent(step: str) -> None:
-    """Nobody hears what is being done."""
+    """Report no step."""
 
 
 @contextlib.contextmanager
 def serving(config: ServerConfig, *, tell: Callable[[str], None] = _silent) -> Iterator[Server]:
-    """A server, answering until the context is left; `tell` hears what is started, as it is.
+    """Run a server inside the context; `tell` is called with a sentence for each step of the start.
 
     Raises ServerError if a port is taken or the endpoint does not come up, TenancyError if the state
     folder is another server's, ModelError or AdapterFileError for an unfit checkpoint, IdentityError for
@@ -165,7 +163,7 @@ def _serving(config: ServerConfig, folder: Path, tell: Callable[[str], None]) ->
         tell("broker: looking whether it answers")
         require_broker(config.transport, config.fleet)
         with_session(config)
-        with _cluster(config, folder, tell):
+        with ray_cluster(config, folder, tell):
             tell("release 0: the model that the fleet begins with")
             config = initial()
             if not config.resume:  # last of all: nothing is moved for a server that cannot start
@@ -190,69 +188,6 @@ def _wired(config: ServerConfig, tell: Callable[[str], None]) -> Iterator[Server
             yield server
         finally:
             server.stop()
-
-
-RAY_TRIES = 3
-LONGEST_RAY_FOLDER = 40
-"""Characters. Sockets are some 65 deeper in it, and the kernel allows 107."""
-
-
-@contextlib.contextmanager
-def _cluster(config: ServerConfig, folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Inside, Ray is there: one of our own, or the one that the settings name."""
-    os.environ.update(ray_environment(config, folder))  # Ray reads it when it is imported
-    import ray
-
-    # "local": without an address Ray joins whatever cluster was started on this machine.
-    options: dict[str, Any] = {"address": config.ray.address or "local"}
-    if config.ray.address is None:
-        options |= {
-            "include_dashboard": False,
-            "object_store_memory": config.ray.object_store_bytes,
-        }
-    for number in range(1, RAY_TRIES + 1):
-        # A folder for each try: what a try that failed leaves running is known by it.
-        mine = folder / f"ray{number}"
-        if config.ray.address is None and len(str(mine)) <= LONGEST_RAY_FOLDER:
-            options["_temp_dir"] = str(mine)
-        tell("Ray: starting the processes that the parts run in" + _again(number))
-        try:
-            with kept_sigterm():
-                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-            break
-        except Exception as failed:  # that is what Ray raises
-            reason = " ".join(str(failed).split()) or type(failed).__name__
-            ray.shutdown()
-            remove(mine)
-            if number == RAY_TRIES or config.ray.address is not None:
-                raise ServerError(f"Ray did not start, tried {number} times: {reason}") from failed
-            tell(f"Ray did not start: {reason:.300}")
-    try:
-        yield
-    finally:
-        # A cluster of our own ends whole; asked to end first, Serve's controller fills the terminal.
-        if config.ray.address is not None and config.http is not None:
-            from ray import serve
-
-            serve.shutdown()
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def kept_sigterm() -> Iterator[None]:
-    """Whatever is done within, SIGTERM means what it meant: Ray takes it to print a stack and abort."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    meaning = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, meaning)
-
-
-def _again(number: int) -> str:
-    return f" (try {number} of {RAY_TRIES})" if number > 1 else ""
 
 
 def start_actors(
@@ -284,12 +219,14 @@ def start_actors(
 
 
 def lasting(kind: type) -> type:
-    """The class for actors that stay: built again after a crash it waits for what it needs, such as a disk.
+    """A subclass for restartable actors: rebuilt after a crash it waits for what it needs, such as a disk.
 
     Ray gives up an actor whose constructor raises. At the server's start it does raise.
     """
 
     class Lasting(kind):
+        """Waits in its constructor while it cannot be rebuilt after a crash."""
+
         def __init__(self, *arguments: Any) -> None:
             import ray
 
@@ -309,7 +246,7 @@ def lasting(kind: type) -> type:
 
 
 def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
-    """The handle of the endpoint, which answers. Raises ServerError if it does not come up."""
+    """Deploy the endpoint; gives its handle once it answers. Raises ServerError if it does not come up."""
     from ray import serve  # a second and a half, and not every server has an endpoint
     from ray.exceptions import RayError
 
@@ -340,42 +277,6 @@ def deploy(config: ServerConfig, http: HttpConfig, calls: Calls) -> Any:
         raise ServerError(f"the endpoint did not come up: {failed}") from failed
 
 
-def ray_environment(config: ServerConfig, scratch: Path) -> dict[str, str]:
-    """What Ray and Serve take from the environment, with files in `scratch`."""
-    environment = {
-        # Ray, gRPC and Serve talk over this machine's own addresses, and a proxy does not know those.
-        **unproxied(os.environ, [config.ray.address or "", config.monitor.host]),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "1",
-        # On a small busy machine a proxy needs longer than Serve's five seconds to come up.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        # Three looks in a row that fail: a HAProxy that died would be missed for half a minute.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # Ray starts its workers at niceness 15: the endpoint would wait for whatever else is busy here.
-        "RAY_worker_niceness": "0",
-        # What builds a model says how many threads it may have.
-        "OMP_NUM_THREADS": "1",
-    }
-    if config.http is not None and config.http.proxy == "haproxy":
-        # Fixed paths and ports by default: two servers on one machine would share them.
-        # HAProxy listens on all interfaces there, so the ports have to be free on all. The proxy that
-        # answers until a replica is there would take its port even beside another server's, and the
-        # kernel would give each of them some of both servers' requests.
-        stats, metrics, fallback = free_ports(3, host="")
-        environment |= {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
-            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
-            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
-        }
-    return environment
-
-
 def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
     """Raises ServerError, with what its constructor raised, if the actor does not come up."""
     import ray
@@ -389,7 +290,7 @@ def require_up(actor: Any, name: str, patience_s: float = 120.0) -> None:
 
 
 def run_until_stopped(server: Server, *, every_s: float = 1.0) -> None:
-    """Return only by an exception: ServerError, or KeyboardInterrupt."""
+    """Check the server every `every_s` seconds; ends only by ServerError or KeyboardInterrupt."""
     while True:
         server.check()
         time.sleep(every_s)

@@ -26,7 +26,7 @@ from fleetfl.storage.journal import path_in
 
 
 class HttpConfig(Section):
-    """The endpoint that perception engineers query."""
+    """Settings of the HTTP endpoint that classifies pictures."""
 
     host: Host = "127.0.0.1"
     """Address that the endpoint listens on; `0.0.0.0` is every IPv4 interface."""
@@ -60,7 +60,7 @@ class HttpConfig(Section):
 
 
 class MonitorConfig(Section):
-    """`/metrics` and `/fleet`: how the server is, for whoever runs it. Not for the public."""
+    """Settings of the monitor, which serves `/metrics` and `/fleet` to operators; not for the public."""
 
     host: Host = "127.0.0.1"
     """Address that the monitor listens on; it has no login, so keep it off public networks."""
@@ -69,13 +69,13 @@ class MonitorConfig(Section):
 
 
 class RayConfig(Section):
-    """Where the actors run."""
+    """Settings of the Ray cluster in which the server's actors run."""
 
     address: str | None = None
     """A Ray cluster, made with `ray start`, of which this machine is a node: gateways, aggregator and
     evaluator run here, replicas of the endpoint on any node. None starts one for this server alone."""
     object_store_bytes: int = Field(default=256 * 2**20, ge=80 * 2**20)
-    """Shared memory of a cluster of our own."""
+    """Bytes of shared memory for a cluster that the server starts itself."""
 
 
 AROUND = {
@@ -97,10 +97,12 @@ AROUND = {
     "events",
     "ray",
 }
-"""Settings that no bit of a release follows from."""
+"""Settings that do not influence any bit of a release."""
 
 
 class ServerConfig(FleetConfig):
+    """Settings of the server: how it aggregates updates, and where it listens and keeps its state."""
+
     state: Path
     """Folder for events.jsonl and what the server keeps: updates (`journal`), the model (`checkpoints`), its
     releases (`registry`), the keys of its vehicles (`keys`), its own (`key.pem`), and that one's public half
@@ -108,13 +110,13 @@ class ServerConfig(FleetConfig):
     resume: bool = True
     """Go on from what `state` holds; false sets that aside and begins with release 0."""
     journal: JournalConfig = JournalConfig()
-    """How long updates are kept that were counted."""
+    """Retention of counted updates in the journal."""
     checkpoint_s: float = Field(default=2.0, ge=0)
     """Seconds between checkpoints while updates come; what came since is counted again after a crash."""
     registry: RetentionConfig = RetentionConfig()
-    """Which releases stay on disk."""
+    """Retention of releases in the registry on disk."""
     keys: KeysConfig = KeysConfig()
-    """Whose updates are taken."""
+    """Public keys of the vehicles whose updates are accepted."""
     initial: Path | None = None
     """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
     from the backbone with an adapter that does nothing."""
@@ -123,10 +125,10 @@ class ServerConfig(FleetConfig):
     optimizer: AnyServerOptimizer = SGD()
     """The server's step on what the aggregator gives."""
     release: AnyCodec = Spectral(bits_per_value=0.37)
-    """How the difference between two versions is packed; what it drops goes out with later ones."""
+    """Codec of the difference between two versions; values that it drops go out with later versions."""
     closed_form: ClosedFormConfig | None = None
-    """Begin with a head solved from sums over the vehicles' features (`vehicle.agent.sums_of_frames`); None
-    takes no sums."""
+    """Solves the first head from sufficient statistics of the vehicles' features
+    (`vehicle.agent.sums_of_frames`); None accepts no such statistics."""
     clip: ClipConfig | None = ClipConfig()
     """Bounds what one vehicle's update may change; null counts updates of any length that makes sense."""
     max_staleness: int = Field(default=50, ge=0)
@@ -134,18 +136,18 @@ class ServerConfig(FleetConfig):
     max_in_flight: int = Field(default=128, ge=1)
     """Updates a gateway has under judgement at a time; more of them wait in the broker."""
     max_in_flight_bytes: int = Field(default=64 * 2**20, ge=2**20)
-    """Of their frames; one is taken whatever it weighs, as far as the model's layout allows it at all."""
+    """Bytes of frames that a gateway has under judgement at a time; one frame alone always fits."""
     limits: LimitsConfig = LimitsConfig()
-    """How much a gateway reads of what vehicles send."""
+    """Rate limits on the packets that a gateway reads from vehicles."""
     held_out: Path | None = None
     """Labelled frames (.npz: images uint8 [N, H, W, 3], labels [N], conditions str [N]) on which
     every release is evaluated; None evaluates none."""
     http: HttpConfig | None = HttpConfig()
-    """null: no endpoint, only gateways and aggregator."""
+    """The HTTP endpoint that classifies pictures; null runs gateways and aggregator alone."""
     monitor: MonitorConfig = MonitorConfig()
-    """Where the server says how it is: `/metrics` for Prometheus and `/fleet`."""
+    """The HTTP monitor of the server: `/metrics` for Prometheus and `/fleet`."""
     events: EventsConfig = EventsConfig()
-    """How much of events.jsonl stays."""
+    """Retention of events.jsonl."""
     ray: RayConfig = RayConfig()
     """The Ray cluster that the server's actors run in."""
 
@@ -158,7 +160,7 @@ class ServerConfig(FleetConfig):
 
     @property
     def monitor_url(self) -> str:
-        """Where a server of these settings says how it is."""
+        """URL of the monitor of a server with these settings."""
         return url_of(self.monitor.host, self.monitor_port)
 
     @property
@@ -171,17 +173,17 @@ class ServerConfig(FleetConfig):
 
     @property
     def told_path(self) -> Path:
-        """Which row of the journal the events have told up to."""
+        """File with the number of the last journal row whose events were written."""
         return self.state / "last_told_row"
 
     @property
     def generation_path(self) -> Path:
-        """The highest number of a generation that was begun here."""
+        """File with the highest number of a generation that was begun here."""
         return self.state / "generation"
 
     @property
     def restored_path(self) -> Path:
-        """There after a restore from a backup, until a new generation has begun."""
+        """Marker file that exists after a restore from a backup, until a new generation has begun."""
         return self.state / "restored"
 
     @property
@@ -189,5 +191,5 @@ class ServerConfig(FleetConfig):
         return Registry.of_server(self.state)
 
     def recipe(self) -> dict[str, Any]:
-        """What releases are made with, in plain values. No password is among them."""
+        """The settings that releases follow from, as plain values without any password."""
         return self.model_dump(mode="json", exclude=AROUND)

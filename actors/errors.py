@@ -1,4 +1,4 @@
-"""What a server cannot start or go on with."""
+"""Errors that keep a server from starting or going on."""
 
 from fleetfl import FleetflError
 

@@ -35,17 +35,26 @@ class Evaluator:
             config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
         )
         self.version, self.accuracy = -1, math.nan
-        self.metrics.gauge("fleetfl_evaluated_version", "The last.", lambda: self.version)
-        self.metrics.gauge("fleetfl_accuracy_ratio", "Of it, held out.", lambda: self.accuracy)
+        self.metrics.gauge(
+            "fleetfl_evaluated_version",
+            "The last version that was evaluated.",
+            lambda: self.version,
+        )
+        self.metrics.gauge(
+            "fleetfl_accuracy_ratio",
+            "Accuracy of the last evaluated version on held-out frames, 0 to 1.",
+            lambda: self.accuracy,
+        )
 
     async def ping(self) -> None:
         """The actor is up."""
 
     async def measured(self) -> list[Metric]:
-        """What it counts and measures."""
+        """The evaluator's metrics at this moment, in Prometheus' types."""
         return self.metrics.collected()
 
     async def run(self) -> None:
+        """Evaluate each newest version until cancelled."""
         order = BEFORE_ALL
         while True:
             try:

@@ -1,6 +1,6 @@
-"""The gateway as a Ray actor, and how it and others ask the aggregator.
+"""The gateway as a Ray actor, and the calls by which actors reach the aggregator.
 
-Imports neither torch nor the aggregator: a gateway that was killed is back sooner.
+Imports neither torch nor the aggregator, so that a killed gateway restarts sooner.
 """
 
 import functools
@@ -28,7 +28,7 @@ from fleetfl.storage import client_ids
 from fleetfl.storage.journal import Journal, JournalError
 
 NAMESPACE = "fleetfl"
-"""Of the actors' names in Ray."""
+"""Ray namespace in which the server's actors are named."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Calls:
 
     @functools.cached_property
     def aggregator(self) -> Any:
-        """Looked up where it is used.
+        """The aggregator's handle, looked up where it is used.
 
         A handle among an actor's arguments would lie in the object store, and without the node of that
         store the actor could not be built again.
@@ -65,7 +65,7 @@ class Calls:
 
 
 class GatewayActor:
-    """A Gateway with a broker session of its own: what it did not acknowledge comes again."""
+    """Runs a Gateway with its own broker session, which repeats every packet that was not acknowledged."""
 
     def __init__(self, config: ServerConfig, partition: int, calls: Calls) -> None:
         """Raises IdentityError for keys that cannot be used, AdapterFileError for the initial adapter."""
@@ -85,18 +85,18 @@ class GatewayActor:
         """The actor is up."""
 
     async def measured(self) -> list[Metric]:
-        """What it counts and measures."""
+        """The gateway's metrics at this moment, in Prometheus' types."""
         return self.metrics.collected()
 
     async def sightings(self) -> dict[str, VehicleStatus]:
-        """Its vehicles, and what else came in the name of one."""
+        """Status of the partition's vehicles, with refused and never heard ones, by name."""
         listed = [] if self.keys is None else self.keys.names()
         count = self.config.num_partitions
         mine = (name for name in listed if topics.partition(name, count) == self.partition)
         return self.roster.shown(mine)
 
     def client_id(self) -> str:
-        """The same at every start, so that the broker keeps what comes meanwhile. Raises JournalError."""
+        """The MQTT client id, equal at every start so that the broker queues packets. Raises JournalError."""
         try:
             server = client_ids.server_of(self.config.state)
         except OSError as failed:
@@ -104,7 +104,7 @@ class GatewayActor:
         return client_ids.gateway(self.config.fleet, self.partition, server)
 
     async def run(self) -> None:
-        """Until killed. Raises TransportError if the broker does not answer at the server's start."""
+        """Serve the partition until killed. Raises TransportError for a silent broker at the first start."""
         import ray
 
         client_id = self.client_id()

@@ -1,4 +1,4 @@
-"""Free TCP ports for servers that are started a moment later. Knows nothing of those servers.
+"""Finds free TCP ports for servers that are started a moment later. Knows nothing of those servers.
 
 A port that the kernel hands out for 0 lies in the range from which it serves outgoing connections too, so
 until the server listens there, any connection on this machine may take it. These lie below that range, and
@@ -13,11 +13,11 @@ from fleetfl.protocol.addresses import authority, family
 
 FIRST, LAST = 20_000, 29_999
 TRIES = 100
-"""For each."""
+"""Random ports that are tried for each port asked for."""
 
 
 def free_ports(count: int, *, host: str = "127.0.0.1") -> list[int]:
-    """So many different ports that nothing listens at on `host`. Raises OSError if there are not as many."""
+    """`count` different ports on `host` that nothing listens on. Raises OSError if fewer are found."""
     chance = random.SystemRandom()  # runs with a seed on one machine must not meet
     with contextlib.ExitStack() as held:
         found = [held.enter_context(_listening(host, chance)) for _ in range(count)]

@@ -1,6 +1,6 @@
-"""What the server has the broker retain, in chunks if need be. Knows nothing of what it means.
+"""Publishes retained messages, in chunks if needed, and finds those that the broker lost. Knows no release.
 
-A broker that was killed before it saved forgets it without a word. So one looks now and then.
+A broker that is killed before it saved forgets retained messages silently, so callers check now and then.
 """
 
 import asyncio
@@ -13,19 +13,21 @@ from fleetfl.transport import Transport
 
 _T = TypeVar("_T")
 PATIENCE_S = 5.0
-"""A retained packet comes at once, if it is there."""
+"""Seconds to wait for a retained packet; the broker sends one at once if it has it."""
 
 
 class RetainedPublisher:
+    """Publishes retained frames and remembers which ones the broker should have."""
+
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.num_chunks: dict[str, int] = {}
-        """By the topic of the first."""
+        """Number of published chunks, by the topic of the first one."""
         self.watched: dict[str, bytes] = {}
-        """What should be there, by topic."""
+        """Payloads that the broker should have, by topic."""
 
     async def put(self, topic: Callable[[int], str], frame: bytes) -> None:
-        """On `topic(0)` and on; chunks that a longer one left there are cleared. Raises TransportError."""
+        """Publish in chunks on `topic(0)`, `topic(1)`..., and clear further ones. Raises TransportError."""
         chunks = split(frame, self.transport.max_payload_bytes)
         for index, chunk in enumerate(chunks):
             await self.transport.publish(topic(index), chunk, retain=True)
@@ -34,17 +36,17 @@ class RetainedPublisher:
         self.num_chunks[topic(0)] = len(chunks)
 
     async def put_whole(self, topic: str, payload: bytes) -> None:
-        """In one packet; `lost` looks for it. Raises TransportError."""
+        """Publish in one packet that `lost` checks for. Raises TransportError."""
         await self.transport.publish(topic, payload, retain=True)
         self.watched[topic] = payload
 
     async def put_watched(self, topic: Callable[[int], str], frame: bytes) -> None:
-        """As `put`; `lost` looks for its first chunk. Raises TransportError."""
+        """Publish in chunks, of which `lost` checks for the first. Raises TransportError."""
         await self.put(topic, frame)
         self.watched[topic(0)] = split(frame, self.transport.max_payload_bytes)[0]
 
     async def lost(self) -> list[str]:
-        """Topics of what is watched and not there, or something else. Raises TransportError."""
+        """Topics of watched payloads that the broker lost or replaced. Raises TransportError."""
         return [
             topic for topic, payload in self.watched.items() if await self._at(topic) != payload
         ]
@@ -52,9 +54,9 @@ class RetainedPublisher:
     async def first(
         self, topic_filter: str, wanted: Callable[[bytes], _T | None], patience_s: float
     ) -> _T | None:
-        """What `wanted` makes of the first whole frame there that is one; None if none comes in that time.
+        """The first result of `wanted` on a retained frame that is not None; None after `patience_s`.
 
-        Others may have put theirs beside it. Raises TransportError.
+        Others may have published frames beside it. Raises TransportError.
         """
         assembler, clock = Assembler(max_open_per_sender=16), asyncio.get_running_loop().time
 

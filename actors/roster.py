@@ -1,4 +1,4 @@
-"""What the vehicles of a fleet last said of themselves. Knows no clock and no broker."""
+"""The last known status of each vehicle of a fleet. Knows no clock and no broker."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,11 +10,11 @@ from fleetfl.protocol.messages import MAX_NOTE, Status
 MOST = 100_000
 """Vehicles known at a time; beyond, the one that was silent longest is forgotten."""
 MOST_BYTES = 128 * 2**20
-"""Of what they said, all together; beyond, as above."""
+"""Bytes of all statuses together; above it the vehicle that was silent longest is forgotten."""
 BYTES_A_KIND = 72
-"""Of a kind of end beside its name: its number, and their place."""
+"""Bytes of memory for one kind of outcome of a vehicle, beside the kind's name."""
 MOST_REFUSED = 1_000
-"""Names known that are not believed; beyond, the first of them is forgotten. Strangers choose these."""
+"""Names with refused messages that are remembered; strangers choose these, so the oldest are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class VehicleStatus:
 
     status: Status
     heard_at: float | None = None
-    """UTC seconds; None if all that is known was kept by the broker from before."""
+    """UTC seconds; None if only a status retained by the broker is known."""
     refused: str = ""
-    """Why the last that came in its name was not believed; empty if it was."""
+    """Why the last message in the vehicle's name failed verification; empty if it did not."""
 
     @property
     def state(self) -> str:
@@ -44,15 +44,15 @@ VERSION_S = 30.0
 
 
 class StatusDiary:
-    """Which statuses are worth a line: those that say something new, and of the others one now and then."""
+    """Decides which statuses are logged: those that report something new, and a repeat now and then."""
 
     def __init__(self, every_s: float) -> None:
         self.every_s = every_s
         self.written: dict[str, tuple[tuple[str, str, str], int, float]] = {}
-        """By vehicle: what its last line said, with which version, and when; the longest silent first."""
+        """Content, version and time of each vehicle's last line; the longest silent vehicle is first."""
 
     def is_due(self, status: Status, *, at: float) -> bool:
-        """Whether to write this one; it then counts as written. `at` is in seconds, and may jump."""
+        """Whether to log this status, which then counts as logged. `at` is in UTC seconds, and may jump."""
         about = (status.boot, status.state, status.note)
         said, version, since = self.written.pop(status.vehicle, (None, -1, 0.0))
         patience_s = self.every_s if status.version == version else min(VERSION_S, self.every_s)
@@ -66,33 +66,33 @@ class StatusDiary:
 
 @dataclass
 class VehicleDirectory:
-    """The newest sighting of each vehicle, the longest silent first."""
+    """The newest status of each vehicle, the longest silent one first."""
 
     sightings: dict[str, VehicleStatus] = field(default_factory=dict)
     num_bytes: int = 0
-    """Of what they said."""
+    """Bytes of all statuses together."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Why what came in a name was not believed, by name."""
+    """Reasons why messages failed verification, by the vehicle name that they carried."""
 
     def refuse(self, vehicle: str, why: str) -> None:
-        """What came in this name is not believed."""
+        """Note that a message in this vehicle's name failed verification."""
         if vehicle not in self.refused and len(self.refused) >= MOST_REFUSED:
             del self.refused[next(iter(self.refused))]
         self.refused[vehicle] = why[:MAX_NOTE]
 
     def believe(self, vehicle: str) -> None:
-        """What came in this name is believed."""
+        """Note that a message in this vehicle's name was verified."""
         self.refused.pop(vehicle, None)
 
     def shown(self, listed: Iterable[str] = ()) -> dict[str, VehicleStatus]:
-        """All that is known by name: the vehicles, those that are refused, and those only `listed`."""
+        """Statuses by name of all vehicles: those heard, those refused, and those only `listed`."""
         found = dict(self.sightings)
         for name in (*listed, *self.refused):
             found.setdefault(name, VehicleStatus(_unheard(name)))
         return found | {n: replace(found[n], refused=why) for n, why in self.refused.items()}
 
     def note(self, status: Status, *, at: float, retained: bool = False) -> None:
-        """A status that came at `at`; `retained` if the broker only kept it."""
+        """Take a status that came at `at` (UTC seconds); `retained` if the broker had kept it."""
         known = self.sightings.get(status.vehicle)
         if known is not None and status.state == "offline":
             if known.status.boot != status.boot and known.status.state == "online":
@@ -104,7 +104,7 @@ class VehicleDirectory:
         self._put(VehicleStatus(status, before if retained else at))
 
     def hear(self, vehicle: str, *, at: float) -> None:
-        """Any other sign of life, such as an update."""
+        """Note any other sign of life, such as an update, at `at` (UTC seconds)."""
         known = self.sightings.get(vehicle)
         if known is not None:
             self._put(replace(known, heard_at=at))
@@ -123,5 +123,5 @@ class VehicleDirectory:
 
 
 def _said_bytes(status: Status) -> int:
-    """Of what is as long as its vehicle wants."""
+    """Memory of the parts of a status whose length the vehicle chooses."""
     return len(status.note) + sum(BYTES_A_KIND + len(kind) for kind in status.outcomes)

@@ -1,4 +1,4 @@
-"""What is settled before any actor starts: release 0 and the keys on disk, ports that are free."""
+"""Prepares a server before any actor starts: writes release 0 and keys, finds free ports. Starts no Ray."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def set_aside(config: ServerConfig) -> None:
-    """Move what a server would go on from out of its way, for a person to keep or delete."""
+    """Move the state that a server would resume from into a folder `before-<time>`, to keep or delete."""
     aside = config.state / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     # The events too: they tell which rows of that journal were told.
     for path in (
@@ -60,7 +60,7 @@ def with_initial(config: ServerConfig) -> ServerConfig:
 
 
 def _meant(path: Path, layout: Layout, config: ServerConfig, *, must_fit: bool) -> Path:
-    """The adapter file, or one with the same values that says what they mean: an older version's does not.
+    """The adapter file, or a copy that states what its values mean if an older version wrote it.
 
     Raises ServerError if it is of another model, unless it need not fit.
     """
@@ -84,7 +84,7 @@ def _meant(path: Path, layout: Layout, config: ServerConfig, *, must_fit: bool) 
 
 @contextlib.contextmanager
 def initial_beside(config: ServerConfig) -> Iterator[Callable[[], ServerConfig]]:
-    """Have `with_initial` done in a process of its own; what is given waits for it, and raises as it does.
+    """Run `with_initial` in its own process; the function given waits for the result, and raises as it does.
 
     So Ray starts meanwhile, and torch with its 300 MB is not in the server's main process.
     """
@@ -159,7 +159,7 @@ def require_broker(transport: TransportConfig, fleet: str) -> None:
 
 
 def with_session(config: ServerConfig) -> None:
-    """Draw what the gateways' client ids are known by, at the first start.
+    """Draw the server's part of the gateways' client ids, at the first start.
 
     The broker then forgets the sessions of the ids that earlier code had. Raises ServerError.
     """

@@ -41,9 +41,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
-from actors.cluster import ray_environment, start_actors
+from actors.cluster import start_actors
 from actors.config import ServerConfig
 from actors.ports import free_ports
+from actors.ray_cluster import ray_environment
 from actors.startup import with_keys
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.codecs.spectral import Config as Spectral

@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Checkpointer:
-    """First the releases up to a row of the journal, then the state after it, then the journal is trimmed.
+    """Writes the releases up to a row of the journal, then the state after it, then trims the journal.
 
-    In that order, because a replay that starts at a checkpoint does not make the releases before it again.
+    The order matters, as a replay from a checkpoint does not make the releases before it again.
     """
 
     def __init__(
@@ -31,22 +31,22 @@ class Checkpointer:
         self.config, self.journal, self.registrar, self.events = config, journal, registrar, events
         self.checkpoints = Checkpoints(config.checkpoint_folder)
         self.row = 0
-        """The last one that a checkpoint has, or is about to have."""
+        """Row of the newest checkpoint that is written or under way; -1 after a failure."""
         self.began_at = self.durable_at = time.monotonic()
-        """When the last one was begun, and when the last one was on disk."""
+        """Monotonic seconds at which a checkpoint was last begun, and was last on disk."""
         self.is_damage_seen = False
         """Trimming found the journal's file damaged."""
         self.one_at_a_time = threading.Lock()
         self.task: asyncio.Task[None] | None = None
 
     def keep(self, row: int, state: dict[str, Any]) -> None:
-        """Returns once both are on disk. Raises RegistryError or CheckpointError."""
+        """Returns once releases and checkpoint are on disk. Raises RegistryError or CheckpointError."""
         with self.one_at_a_time:
             self.registrar.flush()
             self.checkpoints.write(row, state)
 
     def if_due(self, row: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Begin one in a thread, unless one is under way, was begun just now, or there is nothing new."""
+        """Begin a checkpoint in a thread, unless one is under way, began just now, or nothing is new."""
         if self.task is not None and not self.task.done():
             return
         if not self.is_behind(row):
@@ -62,7 +62,7 @@ class Checkpointer:
         return row != self.row or bool(self.registrar.waiting)
 
     def try_keep(self, row: int, state: dict[str, Any]) -> None:
-        """As `keep`, for the last time: a failure is logged, and a replay makes up for it."""
+        """Write the last checkpoint before the end; a failure is logged, as a replay makes up for it."""
         try:
             self.keep(row, state)
             self.row = row
@@ -70,7 +70,7 @@ class Checkpointer:
             log.error("no checkpoint at row %d, the last one: %s", row, failed)
 
     async def ended(self) -> None:
-        """The one under way is."""
+        """Wait until the checkpoint under way is written or has failed."""
         if self.task is not None:
             await self.task
 

@@ -1,4 +1,4 @@
-"""Which name the server's next generation has: higher than whatever this state folder knows of."""
+"""Names new generations, each with a number above all that the state folder knows. Knows no Coordinator."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from fleetfl.storage.high_water import HighWater
 
 
 class GenerationNames:
-    """Numbers of generations outlive journal, checkpoints and registry, which may be set aside or lost."""
+    """Draws generation names; the highest number outlives a lost journal, registry or checkpoint."""
 
     def __init__(self, config: ServerConfig) -> None:
         self.registry = config.releases
@@ -17,7 +17,7 @@ class GenerationNames:
     def next(self, known: Iterable[str], *, past: int = 0) -> str:
         """A name that was never given, with a number higher than those of all `known` ones and `past`.
 
-        It is on disk that the number is taken before this returns. Raises OSError, or
+        The number is on disk as taken before this returns. Raises OSError, or
         GenerationError if there is no higher one.
         """
         past = max(past, self.highest.number)

@@ -1,1 +1,1 @@
-"""How a running server and its fleet are: metrics, the monitor's pages, `fleetfl status`."""
+"""Metrics of a running server and its fleet, the monitor's HTTP pages, and the table of `fleetfl status`."""

@@ -1,7 +1,7 @@
-"""What a process of the server counts and measures, as Prometheus has it. Knows neither Ray nor HTTP.
+"""Prometheus metrics of one process of the server. Knows neither Ray nor HTTP.
 
-What happens is told once, to the event log; the counters hear of it there. What *is* (a version, a queue's
-length) is read when somebody asks.
+Counters follow the event log, so each occurrence is reported once. Gauges (a version, a queue's length) are
+read when somebody asks.
 """
 
 import functools
@@ -17,18 +17,20 @@ JUDGED = ("accepted", "duplicate", "refused")
 
 
 class Metrics:
-    """Those of one process; `heard` is an EventLog's watch."""
+    """The metrics of one process; pass `heard` to an EventLog as its watch."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.events = self.counter("fleetfl_events", "What happened, by the event's name.", "event")
+        self.events = self.counter("fleetfl_events", "Events written, by name.", "event")
         self.updates = self.counter(
             "fleetfl_updates", "Updates that were judged.", "verdict", "reason"
         )
-        self.update_bytes = self.counter("fleetfl_update_bytes", "Frames of judged updates.")
+        self.update_bytes = self.counter(
+            "fleetfl_update_bytes", "Bytes of the frames of judged updates."
+        )
 
-    # Those below are there from their first use on: not every process has a use for them.
+    # These metrics exist from their first use on: not every process needs them.
 
     @functools.cached_property
     def staleness(self) -> Histogram:
@@ -43,14 +45,17 @@ class Metrics:
 
     @functools.cached_property
     def kept(self) -> Counter:
-        return self.counter("fleetfl_kept_updates", "Given to the journal, also repeats.")
+        return self.counter(
+            "fleetfl_kept_updates", "Updates appended to the journal, repeats included."
+        )
 
     @functools.cached_property
     def commits(self) -> Histogram:
-        about = "A commit of the journal, of one or of many updates."
+        about = "Seconds for one commit of the journal, of one or many updates."
         return self.histogram("fleetfl_journal_commit_seconds", about)
 
     def heard(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Count an event that was written."""
         self.events.labels(event).inc()
         if event in JUDGED:
             self.updates.labels(event, fields.get("reason", "")).inc()
@@ -61,7 +66,7 @@ class Metrics:
                 self.clipped.inc()
 
     def committed(self, updates: int, seconds: float) -> None:
-        """As the journal tells it."""
+        """Count a commit of the journal."""
         self.commits.observe(seconds)
         self.kept.inc(updates)
 
@@ -72,16 +77,16 @@ class Metrics:
         return Histogram(name, about, buckets=tuple(buckets), registry=self.registry)
 
     def gauge(self, name: str, about: str, value: Callable[[], float]) -> None:
-        """`value` is called whenever somebody asks."""
+        """Add a gauge; `value` is called at each collection."""
         Gauge(name, about, registry=self.registry).set_function(value)
 
     def collected(self) -> list[Metric]:
-        """All of them as they are now; they may be sent to another process."""
+        """The metrics with their present values; they may be sent to another process."""
         return list(self.registry.collect())
 
 
 def merged(parts: Mapping[str, Iterable[Metric]]) -> list[Metric]:
-    """The metrics of all parts, each sample labelled with its part; one of each name."""
+    """The metrics of all parts, one family for each name, each sample labelled with its part."""
     families: dict[str, Metric] = {}
     for part, metrics in parts.items():
         for metric in metrics:
@@ -89,7 +94,7 @@ def merged(parts: Mapping[str, Iterable[Metric]]) -> list[Metric]:
                 metric.name, Metric(metric.name, metric.documentation, metric.type)
             )
             for sample in metric.samples:
-                # When a counter was made is told by its process, once.
+                # A counter's creation time is that of its process, which is a metric already.
                 if not sample.name.endswith("_created"):
                     labels = {**sample.labels, "part": part}
                     family.samples.append(sample._replace(labels=labels))

@@ -1,6 +1,6 @@
-"""How the server is, over HTTP: `/metrics` for Prometheus, `/fleet` for the vehicles. Knows no Ray.
+"""The monitor serves `/metrics` for Prometheus and `/fleet`, a list of vehicles, over HTTP. Knows no Ray.
 
-It runs in the server's own process and asks the parts when it is asked, so it answers while they do not.
+It runs in the server's own process and queries the parts at each request, so it answers while they do not.
 """
 
 import json
@@ -25,11 +25,11 @@ from fleetfl.protocol.addresses import authority, family, opener
 log = logging.getLogger(__name__)
 
 Parts = Mapping[str, "list[Metric] | None"]
-"""What each part measures; None for one that did not answer."""
+"""Metrics by part of the server; None for a part that did not answer."""
 
 
 class Monitor:
-    """Asks `parts` and `fleet` for what it shows, and the endpoint at `url`, if any, as a client would."""
+    """Shows what `parts` and `fleet` return, and probes the endpoint at `url`, if any, as a client would."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Monitor:
         return generate_latest(_Collected([*own, *merged(there)]))
 
     def vehicles(self) -> bytes:
-        """A JSON array: a vehicle's status and when it was heard."""
+        """A JSON array of the vehicles' statuses, each with the seconds since the vehicle was last heard."""
         now = time.time()
         shown = []
         for sighting in self.fleet().values():
@@ -71,17 +71,21 @@ class Monitor:
 
     @contextmanager
     def answering(self, host: str, port: int) -> Iterator[None]:
-        """Over HTTP, from threads, until the context is left. Raises ServerError if the port is taken."""
+        """Answer HTTP requests in threads inside the context. Raises ServerError if the port is taken."""
         pages = {
             "/metrics": (self.metrics, CONTENT_TYPE_LATEST),
             "/fleet": (self.vehicles, "application/json"),
         }
 
         class Handler(_Handler):
+            """Answers requests for this monitor's pages."""
+
             def do_GET(self) -> None:
                 self.answer(pages)
 
         class Listener(ThreadingHTTPServer):
+            """Listens on an IPv4 or IPv6 address."""
+
             address_family = family(host)
 
         try:
@@ -116,7 +120,7 @@ class Monitor:
         return up
 
     def _restarted(self) -> Metric:
-        about = "Times that the part was another process than at the look before."
+        about = "Restarts of the part seen by the monitor."
         family = CounterMetricFamily("fleetfl_restarts", about, labels=["part"])
         for part in self.births:
             family.add_metric([part], self.restarts.get(part, 0))
@@ -129,7 +133,7 @@ class Monitor:
 
 
 def is_ready(url: str, timeout_s: float = 2.0) -> bool:
-    """The endpoint there has a release loaded and follows newer ones."""
+    """Whether the endpoint has a release loaded and follows newer ones."""
     try:
         with opener(url).open(f"{url}/readyz", timeout=timeout_s) as answer:
             return answer.status == 200
@@ -152,28 +156,30 @@ def first(metrics: list[Metric], name: str) -> float | None:
 
 
 def vehicle_metrics(fleet: Mapping[str, VehicleStatus], answers: Parts) -> Iterator[Metric]:
-    """Sums over the fleet: a series for each vehicle would be too many; `/fleet` has those."""
+    """Metrics summed over the fleet; `/fleet` has each vehicle, as a series each would be too many."""
     statuses = [sighting.status for sighting in fleet.values()]
-    states = GaugeMetricFamily("fleetfl_vehicles", "By their last word.", labels=["state"])
+    states = GaugeMetricFamily(
+        "fleetfl_vehicles", "Vehicles by the state that they last reported.", labels=["state"]
+    )
     for state in ("online", "offline", "refused", "unheard"):
         states.add_metric([state], sum(each.state == state for each in fleet.values()))
     yield states
     online = [each.status for each in fleet.values() if each.state == "online"]
     yield GaugeMetricFamily(
         "fleetfl_vehicles_hindered",
-        "Online, with something that hinders them.",
+        "Online vehicles that report a problem.",
         sum(bool(status.note) for status in online),
     )
     yield GaugeMetricFamily(
         "fleetfl_vehicle_updates_waiting",
-        "Updates without a receipt in the outboxes of all.",
+        "Updates without a receipt in the outboxes of all vehicles.",
         sum(status.waiting for status in statuses),
     )
     newest = first(answers.get("aggregator") or [], "fleetfl_version")
     lags = [newest - status.version for status in online if status.version >= 0] if newest else []
     yield GaugeMetricFamily(
         "fleetfl_vehicle_lag_versions_max",
-        "How far the online vehicle that is furthest behind is behind the newest version.",
+        "Versions that the slowest online vehicle is behind the newest one.",
         max(lags, default=0),
     )
 
@@ -197,4 +203,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Not each look is news."""
+        """Log nothing: each scrape would be a line."""

@@ -1,4 +1,4 @@
-"""`fleetfl status`: how a server and its fleet are, as a table. Knows only the monitor's two pages."""
+"""Reads a server's monitor and summarises its health for `fleetfl status`. Knows only the two HTTP pages."""
 
 import json
 import math
@@ -20,7 +20,7 @@ class StatusError(FleetflError, RuntimeError):
 
 @dataclass(frozen=True)
 class Look:
-    """What the monitor at `url` said at `at` (monotonic seconds)."""
+    """A monitor's metrics and vehicles, read at `at` (monotonic seconds)."""
 
     at: float
     metrics: dict[str, Metric]
@@ -32,7 +32,7 @@ class Look:
         return sum(found) if found else math.nan
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """The same for each value of `label` that is not empty."""
+        """Sums of the samples of this name and these labels, by each value of `label` that is not empty."""
         sums: dict[str, float] = {}
         for have, value in self.samples(name):
             if labels.items() <= have.items() and have.get(label):
@@ -49,7 +49,7 @@ class Look:
         ]
 
     def quantiles(self, name: str, part: str) -> dict[str, float]:
-        """Count, and the buckets' bounds that half and 99 % of all are within."""
+        """Number of observations, with the bucket bounds that 50 % and 99 % of them are within."""
         buckets = sorted(
             (float(have["le"]), value)
             for have, value in self.samples(f"{name}_bucket")
@@ -66,7 +66,7 @@ class Look:
 
 
 def look(url: str, timeout_s: float = 15.0) -> Look:
-    """Raises StatusError."""
+    """Read the monitor at `url`. Raises StatusError if none answers there."""
     page, fleet = _fetched(f"{url}/metrics", timeout_s), _fetched(f"{url}/fleet", timeout_s)
     try:
         metrics = {m.name: m for m in text_string_to_metric_families(page.decode())}
@@ -89,7 +89,7 @@ def _fetched(url: str, timeout_s: float) -> bytes:
 
 
 def troubles(about: Mapping[str, Any]) -> list[str]:
-    """What keeps a server of this summary from doing its work, each by its name."""
+    """The problems that keep a server of this summary from its work, one sentence each."""
     parts = [about["aggregator"], *about["gateways"], about["evaluator"]]
     endpoint = about["endpoint"]
     parts += [] if endpoint is None else endpoint["replicas"]
@@ -105,7 +105,7 @@ def troubles(about: Mapping[str, Any]) -> list[str]:
 
 
 def summary(now: Look, before: Look | None = None) -> dict[str, Any]:
-    """What the table shows, as plain values; NaN where nothing is known. Rates need a look before."""
+    """Plain values for the status table, NaN where unknown; rates need an earlier look `before`."""
     parts = now.by("part", "fleetfl_up")
     return {
         "vehicles": [_vehicle(about, now) for about in now.vehicles],
@@ -142,7 +142,7 @@ def _rate(name: str, part: str, now: Look, before: Look | None) -> float:
     if before is None or now.at <= before.at:
         return math.nan
     grown = now.value(name, part=part) - before.value(name, part=part)
-    # A counter that shrank began anew with its process.
+    # A counter that shrank was reset with its process.
     return math.nan if grown < 0 else grown / (now.at - before.at)
 
 

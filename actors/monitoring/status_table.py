@@ -1,4 +1,4 @@
-"""The summary of `status.py` for people: what is wrong stands out, what is unknown is a dash."""
+"""Renders the summary of `status.py` as a terminal table: problems in red, unknown values as dashes."""
 
 import math
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ STATES = {
 
 
 def rendered(about: Mapping[str, Any]) -> RenderableType:
+    """The server's parts and the vehicles as two tables; `about` is a `status.summary`."""
     return Group(_server(about), "", _vehicles(about["vehicles"]))
 
 
@@ -106,7 +107,7 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
 
 
 def _dropped(outcomes: Mapping[str, int]) -> str:
-    """What did not end as accepted or repeated, by reason."""
+    """Counts of updates that were neither accepted nor duplicates, by outcome, as text."""
     return ", ".join(
         f"{end} {n}" for end, n in outcomes.items() if n and end not in ("accepted", "duplicate")
     )

@@ -1,4 +1,4 @@
-"""The endpoint: pictures in, labels out, always from the newest release. Knows FastAPI, not Ray.
+"""The HTTP endpoint classifies pictures with the newest release. Knows FastAPI, not Ray.
 
 A request goes through three stages: its body comes in (uploads.py), the picture is unpacked and scaled aside
 (decoding.py), and the model's one thread answers. That thread also loads releases, so a request meets one
@@ -37,7 +37,7 @@ from fleetfl.releases.generations import BEFORE_ALL, order_of
 log = logging.getLogger(__name__)
 
 MODEL_WAITING = 1024
-"""Scaled pictures, a few kilobytes each, that wait for the model."""
+"""Scaled pictures, a few kilobytes each, that may wait for the model."""
 LOAD_TIMEOUT_S = 300.0
 """A large model on a slow machine may take so long to load and try a release."""
 
@@ -45,7 +45,7 @@ LOAD_TIMEOUT_S = 300.0
 class Classification(BaseModel):
     """Answer to one picture."""
 
-    label: str
+    label: str = Field(description="The most probable class.")
     probabilities: dict[str, float] = Field(description="One for each class; they sum to 1.")
     model_version: int = Field(description="The release that answered.")
 
@@ -53,21 +53,21 @@ class Classification(BaseModel):
 class Refusal(BaseModel):
     """A release that is not served."""
 
-    model_version: int
-    reason: str
+    model_version: int = Field(description="The release that is refused.")
+    reason: str = Field(description="Why it is refused.")
 
 
 class ModelCard(BaseModel):
-    """What is being served."""
+    """The model that is being served."""
 
-    model_version: int
-    sha256: str = Field(description="Of the adapter's float32 vector, as in the release.")
-    classes: list[str]
-    backbone: str
-    adapter: str
+    model_version: int = Field(description="The release that is loaded.")
+    sha256: str = Field(description="SHA-256 of the adapter's float32 vector, as in the release.")
+    classes: list[str] = Field(description="Class names, in the order of the head's outputs.")
+    backbone: str = Field(description="Kind of the frozen backbone.")
+    adapter: str = Field(description="Kind of the trained adapter.")
     image_size: int = Field(description="Pixels; pictures are scaled to it.")
-    num_values: int = Field(description="Adapter and head.")
-    loaded_at: float = Field(description="UTC seconds.")
+    num_values: int = Field(description="Trained values of adapter and head.")
+    loaded_at: float = Field(description="Time at which the release was loaded, in UTC seconds.")
     refused: Refusal | None = Field(
         default=None, description="The newest release, if it was refused and this one is served on."
     )
@@ -108,13 +108,17 @@ class ServedModel:
         self.metrics = Metrics()
         self.requests = self.metrics.counter("fleetfl_requests", "Answers by status code.", "code")
         self.seconds = self.metrics.histogram(
-            "fleetfl_request_seconds", "From a request's first byte to its answer."
+            "fleetfl_request_seconds", "Seconds from a request's first byte to its answer."
         )
         self.refusals = self.metrics.counter(
             "fleetfl_releases_refused",
             "Releases that the endpoint did not take, such as diverged ones.",
         )
-        self.metrics.gauge("fleetfl_served_version", "Loaded; -1 before the first.", self._version)
+        self.metrics.gauge(
+            "fleetfl_served_version",
+            "Version of the loaded release; -1 before the first.",
+            self._version,
+        )
         self.events = EventLog(
             config.state / "events.jsonl", bounds=config.events, watch=self.metrics.heard
         )
@@ -128,7 +132,7 @@ class ServedModel:
         return -1 if self.card is None else self.card.model_version
 
     async def measured(self) -> list[Metric]:
-        """What it counts and measures."""
+        """The replica's metrics at this moment, in Prometheus' types."""
         return self.metrics.collected()
 
     async def follow(self) -> None:
@@ -146,7 +150,7 @@ class ServedModel:
                 await asyncio.sleep(1.0)
 
     def _load(self, snapshot: Snapshot) -> str:
-        """Swap the release in, if its answers are numbers. Else the old one stays; gives the reason."""
+        """Load the release if its answers are finite; else keep the old one and give the reason."""
         before = self.model.vector()
         try:
             vector = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
@@ -170,10 +174,10 @@ class ServedModel:
         return ""
 
     def _try(self) -> None:
-        """Raises ReleaseError unless every answer to a black, a white and two noisy pictures is a number."""
+        """Raises ReleaseError unless the answers to a black, a white and two random pictures are finite."""
         side = self.model.image_size
-        noise = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
-        probe = np.concatenate([np.zeros_like(noise[:1]), np.full_like(noise[:1], 255), noise])
+        random = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+        probe = np.concatenate([np.zeros_like(random[:1]), np.full_like(random[:1], 255), random])
         answers = self.model.probabilities(probe)
         if not np.isfinite(answers).all():
             raise ReleaseError(
@@ -191,7 +195,7 @@ class ServedModel:
         self.events.write("release_refused", version=version, reason=reason)
 
     async def classify(self, body: bytes) -> Classification:
-        """Raises PictureError, Busy, or ReleaseError if there is no number to answer with."""
+        """Classify an encoded picture. Raises PictureError, Busy, or ReleaseError for a bad answer."""
         pixels = await self.decoding.run(body, self._scaled)
         return await self.model_lane.run(self._answer, pixels)
 
@@ -203,7 +207,7 @@ class ServedModel:
             raise PictureError(f"cannot be scaled: {type(failed).__name__}") from failed
 
     def _answer(self, pixels: torch.Tensor) -> Classification:
-        """In the model's thread: the card is that of the weights."""
+        """Classify scaled pixels, in the model's thread, so that card and weights match."""
         assert self.card is not None
         chances = self.model.answers(pixels)[0]
         if not np.isfinite(chances).all():
@@ -292,17 +296,17 @@ def build_app(served: ServedModel) -> FastAPI:
 
     @app.get("/v1/model")
     async def model() -> ModelCard:
-        """What is being served."""
+        """Describe the model that is being served."""
         return ready()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The process is alive."""
+        """Answer that the process is alive."""
         return {"status": "alive"}
 
     @app.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """A release is loaded and newer ones are being followed; 503 until then."""
+        """Answer 200 once a release is loaded and newer ones are being followed; 503 until then."""
         if why := served.hindrance():
             raise unavailable(why)
         about = {"status": "ready", "model_version": ready().model_version}
@@ -320,6 +324,7 @@ REFUSALS = {
 
 
 def unavailable(why: str) -> HTTPException:
+    """The 503 answer that asks clients to try again after a second."""
     return HTTPException(503, why, {"Retry-After": "1"})
 
 

@@ -1,15 +1,15 @@
-"""Bodies that hold a picture in something else: what the sender is told to send instead."""
+"""Recognises bodies that wrap a picture in something else, and says what to send instead. Decodes nothing."""
 
 import re
 
 PLAIN = "send the picture's bytes alone as the body: curl --data-binary @picture.jpg URL"
 FORM = re.compile(rb"[\w.%-]{1,64}=|%89PNG")
 BASE64 = (b"iVBORw0KGgo", b"/9j/", b"_9j_", b"UklGR")
-"""Such a PNG, JPEG or WebP begins with."""
+"""Beginnings of a PNG, JPEG or WebP in base64."""
 
 
 def instead(body: bytes, content_type: str, content_encoding: str) -> str:
-    """What the body seems to be and what to send, in words; empty if nothing is known about it."""
+    """A sentence on what the body seems to be and what to send; empty if nothing is recognised."""
     kind = content_type.split(";", maxsplit=1)[0].strip().lower()
     start = body[:4096].lstrip()
     signs = {

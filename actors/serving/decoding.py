@@ -1,4 +1,4 @@
-"""Pictures unpacked aside from the model's thread, in two lanes. Knows neither HTTP nor a model.
+"""Decodes pictures outside the model's thread, in two lanes. Knows neither HTTP nor a model.
 
 A small picture takes milliseconds and a large one up to a second, so each kind waits in a lane of its own,
 one thread a lane: large ones, honest or hostile, hold up nobody but each other, and one at most is in memory.
@@ -16,7 +16,7 @@ import numpy as np
 from fleetfl.pictures import Bounds, Header, decoded, look
 
 SMALL_WORK = 2_000_000
-"""Pixels to go over. A picture that takes more is a large one."""
+"""Pixels of work to decode; a picture that takes more is a large one."""
 SMALL_BYTES = 2 * 2**20
 LARGE_WAITING = 16
 FINER = 16
@@ -26,11 +26,11 @@ _T = TypeVar("_T")
 
 
 class Busy(Exception):
-    """There are too many requests for now; says of what."""
+    """Too many requests wait in a lane; the message names the lane."""
 
 
 class Lane:
-    """One thread, and a bounded queue in front of it. `prepare` is called in it first of all."""
+    """One thread with a bounded queue; `prepare` is called in the thread before anything else."""
 
     def __init__(
         self, name: str, *, max_waiting: int, timeout_s: float, prepare: Callable[[], object]
@@ -43,7 +43,7 @@ class Lane:
 
     @property
     def busy_s(self) -> float:
-        """For how long the thread has been at one call."""
+        """Seconds that the thread has been at its present call; 0 if idle."""
         began = self.began
         return 0.0 if began is None else time.monotonic() - began
 
@@ -59,7 +59,7 @@ class Lane:
             self.began = None
 
     async def run(self, call: Callable[..., _T], *args: Any, timeout_s: float | None = None) -> _T:
-        """What the call gives or raises. Raises Busy if that does not come in time.
+        """Run the call in the lane's thread; gives its result. Raises Busy if that does not come in time.
 
         A call that nobody waits for any more keeps its place while it runs: a thread cannot be stopped.
         """
@@ -77,7 +77,7 @@ class Lane:
 
 
 class Decoding:
-    """Bodies in, pictures out, each handed to `then` in the thread that unpacked it."""
+    """Decodes bodies to pictures and hands each to `then` in the thread that decoded it."""
 
     def __init__(
         self,
@@ -94,14 +94,14 @@ class Decoding:
         self.large = Lane("large pictures", max_waiting=LARGE_WAITING, **more)
 
     async def run(self, body: bytes, then: Callable[[np.ndarray], _T]) -> _T:
-        """`then` of the picture, uint8 [H, W, 3]. Raises PictureError or Busy."""
+        """The result of `then` on the picture, uint8 [H, W, 3]. Raises PictureError or Busy."""
         about, done = await self.small.run(self._looked_at, body, then)
         return done[0] if done else await self.large.run(self._unpacked, about, then)
 
     def _looked_at(
         self, body: bytes, then: Callable[[np.ndarray], _T]
     ) -> tuple[Header, tuple[_T, ...]]:
-        """A small picture is unpacked at once."""
+        """The picture's header, and the result if the picture is small enough to decode at once."""
         about = look(body, self.bounds)
         if about.work > SMALL_WORK or len(body) > SMALL_BYTES:
             return about, ()

@@ -1,4 +1,4 @@
-"""What every request to the endpoint goes through: it is counted, timed, and HEAD is GET without a body."""
+"""ASGI middleware that counts and times requests, and answers HEAD as GET without a body. Knows no model."""
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,11 +10,11 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Callable[[], Awaitable[Message]], Send], Awaitable[None]]
 HUNG_UP = 499
-"""nginx's word for a client that left before its answer."""
+"""Status code, by nginx's convention, for a client that left before its answer."""
 
 
 class Edge:
-    """An ASGI application around another one."""
+    """Wraps an ASGI application with request metrics and HEAD support."""
 
     def __init__(self, app: App, *, requests: Counter, seconds: Histogram) -> None:
         self.app, self.requests, self.seconds = app, requests, seconds

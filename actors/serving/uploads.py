@@ -1,7 +1,7 @@
-"""Request bodies on their way in: bounded each in bytes and time, and all together. Knows ASGI, no model.
+"""Receives request bodies, each bounded in bytes and time, and all together. Knows ASGI, no model.
 
-Who uploads holds no place in any queue. When all bodies together outgrow their bound, the one that has been
-uploading for longest is let go of: senders that stall make room for those that do not.
+An upload holds no place in any queue. When all bodies together outgrow their bound, the longest-running
+upload is dropped, so that stalled senders make room for the others.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ TOTAL_BODIES = 16
 
 
 class UploadError(Exception):
-    """A body that is not taken; `status` is HTTP's word for why."""
+    """A refused request body; `status` is the HTTP status code."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -30,20 +30,22 @@ class Hangup(Exception):
 @dataclass(eq=False)
 class _Upload:
     over: asyncio.Future[None]
-    """Done when it has to make room."""
+    """A future that is done when this upload has to make room for others."""
     body: bytearray = field(default_factory=bytearray)
 
 
 class Uploads:
+    """The uploads of one replica, bounded together to `TOTAL_BODIES` bodies of the largest size."""
+
     def __init__(self, *, max_body_bytes: int, timeout_s: float) -> None:
         self.max_body_bytes, self.timeout_s = max_body_bytes, timeout_s
         self.max_bytes = TOTAL_BODIES * max_body_bytes
         self.under_way: dict[_Upload, None] = {}
-        """In the order they began."""
+        """Uploads in progress, in the order that they began."""
 
     @property
     def num_bytes(self) -> int:
-        """Held by all that are under way."""
+        """Bytes held by all uploads in progress."""
         return sum(len(upload.body) for upload in self.under_way)
 
     async def body(self, receive: Receive, declared: str | None = None) -> bytes:

@@ -177,13 +177,13 @@ def test_a_second_server_with_the_same_key_is_told_of(tmp_path):
         async with broker.connect("gateway") as link:
             announcer = announcer_at(link, announcement, tmp_path)
             await announcer._publish(*await announcement(BEFORE_ALL))
-            await announcer._mend()
+            await announcer._repair()
             assert heard(tmp_path, "another_server") == []
             clone = said_before("3-b", 0)[0]
             name = (clone.generation, clone.version, -1, clone.layout, clone.sha256)
             frame = wire.encode(Release(*name, codec="", body=b""), SIGNER)
             await link.publish(topics.release("f"), frame, retain=True)
-            await announcer._mend()
+            await announcer._repair()
         (told,) = heard(tmp_path, "another_server")
         assert told["generation"] == "3-b"
         assert newest["now"].generation == "4-a"

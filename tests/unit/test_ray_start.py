@@ -6,8 +6,9 @@ from unittest.mock import patch
 import pytest
 import ray
 
-from actors.cluster import RAY_TRIES, ServerError, _cluster
 from actors.config import ServerConfig
+from actors.errors import ServerError
+from actors.ray_cluster import RAY_TRIES, ray_cluster
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +28,7 @@ def started(tmp_path, monkeypatch, num_failing, **settings):
     config = ServerConfig.model_validate({**about, "state": tmp_path, **settings})
     with patch.dict(os.environ):  # Ray's settings go there
         try:
-            with _cluster(config, tmp_path, said.append):
+            with ray_cluster(config, tmp_path, said.append):
                 pass
         except ServerError as failed:
             said.append(str(failed))
