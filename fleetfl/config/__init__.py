@@ -1,8 +1,8 @@
-"""Reading settings. What the settings are is said where they are used.
+"""Reads and validates settings; the settings themselves are declared where they are used.
 
-One YAML file describes a deployment. Its top holds what all share (fleet, model, transport), and each of
-`server`, `vehicle`, `sim`, `bench`, `compare` and `chaos` what is theirs. A process validates the shared
-settings and its own part, with a schema from its own package, and does not look at the others:
+One YAML file describes a deployment. Its top level holds the shared settings (fleet, model, transport), and
+each of `server`, `vehicle`, `sim`, `bench`, `compare` and `chaos` is a table of its own. A process validates
+the shared settings and its own part, with a schema from its own package, and does not look at the others:
 
     extends: base.yaml          # this file is laid over that one
     model: {backbone: {kind: fleet_vit}}
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
 
 SECRETS = ("pass", "secret", "token", "credential", "header", "auth", "username")
-"""Parts of the names of settings whose values no message repeats."""
+"""Parts of setting names by which a secret is recognized: no message repeats its value."""
 
 
 class Section(BaseModel):
@@ -35,7 +35,8 @@ class Section(BaseModel):
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}
-    """Former name -> name of each setting of this table that was renamed since the last version."""
+    """Present name of each setting of this table that was renamed since the last version, by its former
+    name."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,7 +122,7 @@ def table(tree: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
 
 
 def problems(invalid: ValidationError) -> Iterator[tuple[list[str], str]]:
-    """What is wrong where, in words that repeat no password."""
+    """Path and description of each problem, in words that repeat no password."""
     for error in invalid.errors():
         where = [str(step) for step in error["loc"]]
         # Our own validators say what they got; pydantic's do not. A name that does not exist may be a
@@ -133,7 +134,7 @@ def problems(invalid: ValidationError) -> Iterator[tuple[list[str], str]]:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; of what may hold others, only its kind."""
+    """A value as a message may show it; of tables and lists only their kind."""
     if value is None:
         return "null"
     if isinstance(value, dict):
@@ -196,7 +197,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables merge, other values replace."""
+    """`above` laid over `below`: tables merge, other values replace."""
     # A new `kind` replaces its whole table: the old component's settings mean nothing to it.
     if "kind" in above and above["kind"] != below.get("kind"):
         return dict(above)

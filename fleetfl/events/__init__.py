@@ -1,1 +1,1 @@
-"""What happened, told for people: the log of events, and the schema that says what its lines mean."""
+"""The log of events for people and reports, and the schema of its lines."""

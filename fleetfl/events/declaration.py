@@ -1,4 +1,4 @@
-"""How an event is declared: a name, and fields with their types and units. Knows no event."""
+"""Declarations of events: a name, and fields with their types and units. Knows no single event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,26 +40,31 @@ class Field:
     """One field of an event."""
 
     name: str
+    """Name of the field, a key of the line."""
     kind: Kind
+    """Type of its value."""
     about: str
-    """Whole sentence or phrase for people, in Markdown."""
+    """Meaning of the field, a sentence or phrase in Markdown."""
     unit: str = ""
+    """Unit of the value; empty if it has none."""
     is_optional: bool = False
-    """Lines without it are whole."""
+    """Whether a line may lack the field."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One kind of line."""
+    """Declaration of one kind of line."""
 
     name: str
+    """Name of the event, the line's `event`."""
     by: str
-    """The part that writes it."""
+    """Part of the system that writes it."""
     about: str
+    """Meaning of the event, a sentence in Markdown."""
     fields: tuple[Field, ...]
 
     def objections(self, fields: Mapping[str, Any]) -> list[str]:
-        """What differs from the declaration; empty for a line that is as declared."""
+        """Differences between a line's `fields` and the declaration; empty if there are none."""
         known = {field.name: field for field in self.fields}
         said = [f"{name} is not declared" for name in fields if name not in known]
         for name, field in known.items():

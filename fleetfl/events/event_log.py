@@ -1,6 +1,6 @@
-"""What happened, as lines of JSON that people and reports read. One file, any number of writers.
+"""The event log: lines of JSON that people and reports read. One file has any number of writers.
 
-It is a diary: no part of the server goes on from what it says. schema.py declares what is in it.
+No part of the server goes on from what the log says. schema.py declares what is in it.
 """
 
 import contextlib
@@ -23,19 +23,20 @@ from fleetfl.plain_files import opened
 log = logging.getLogger(__name__)
 
 Watch = Callable[[str, Mapping[str, Any]], None]
-"""Hears of each event: its name and fields."""
+"""Callback that is given the name and the fields of each event."""
 
 
 class Config(Section):
-    """How much of what happened stays on disk."""
+    """Settings of the event log: how much of it stays on disk."""
 
     max_bytes: int = Field(default=64 * 2**20, ge=2**12)
-    """Of one file; the next line after that begins another one."""
+    """Size, bytes, at which a file is full and the next line begins another one."""
     older_files: int = Field(default=4, ge=0)
-    """Full ones that stay, as events.jsonl.1 (the newest of them) and on."""
+    """Number of full files that stay, as events.jsonl.1 (the newest of them) and on. More keep a longer
+    history."""
     status_s: float = Field(default=300.0, ge=0)
-    """A vehicle's status is written if its state, its boot or its note is another one, with another version
-    after 30 s, and else only after so many seconds: its counters change with each. 0 writes each."""
+    """Seconds after which a vehicle's status is written though only its counters changed. A change of state,
+    boot or note is written at once, and of its version after 30 s; 0 writes each status."""
 
 
 class EventLog:
@@ -44,12 +45,12 @@ class EventLog:
     Each line is one write to a file opened for appending, so processes on one machine may share it. A file
     that is full, of those with `bounds`, gets a number, as does one that somebody moves or deletes: all go on
     in a new one.
-    A disk that takes none (full, read-only) costs lines, and is no reason to stop what they tell of: the
-    first one after says how many are missing. The first line of a file says which schema its lines have.
+    A disk that takes no lines (full, read-only) costs lines and stops nothing: the first line after it
+    says how many are missing. The first line of a file says which schema its lines have.
     """
 
     check: ClassVar[Watch | None] = None
-    """Hears of each event before it is written, and raises for one that must not be; tests set it."""
+    """Callback before each event is written that raises for an undeclared one; tests set it."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class EventLog:
         self.path, self.bounds, self.watch, self.clock = path, bounds, watch, clock
         self.file: int | None = None
         self.missing = 0
-        """Lines since the last one that was written."""
+        """Number of lines lost since the last successful write."""
         self.is_torn = False
 
     def write(self, event: str, **fields: Any) -> None:
@@ -77,7 +78,7 @@ class EventLog:
             self.missing += 1
 
     def _append(self, event: str, fields: Mapping[str, Any]) -> bool:
-        """Whether the whole line is in the file."""
+        """Append a line; says whether the whole of it is in the file."""
         try:
             file = self._opened()
             line = b"\n" * self.is_torn + self._line(event, fields)
@@ -96,7 +97,7 @@ class EventLog:
         return json.dumps(about).encode() + b"\n"
 
     def _opened(self) -> int:
-        """The file that has the path now: not one that was moved, deleted or numbered meanwhile."""
+        """Descriptor of the file now at the path, opened again if it was moved, deleted or numbered."""
         if self.file is None or _identity(self.path) != _identity(self.file):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
@@ -108,7 +109,7 @@ class EventLog:
         return self.file
 
     def _begin(self, file: int) -> None:
-        """Have the first line of a new file in it before any other, whoever opens it at the same time."""
+        """Write the first line of a new file before any other, whoever else opens it at the same time."""
         if os.fstat(file).st_size:
             return
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -120,7 +121,7 @@ class EventLog:
             fcntl.flock(file, fcntl.LOCK_UN)
 
     def _number(self, file: int, bounds: Config) -> None:
-        """Of those who find it full, one gives it its number; the others find another file there then."""
+        """Rename a full file to a numbered one; of several writers that find it full, one does so."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _identity(self.path) != _identity(file):
@@ -145,7 +146,7 @@ class EventLog:
 
 
 def parts(path: Path) -> list[Path]:
-    """The files of an event log that are there, the oldest first."""
+    """Existing files of the event log at `path`, the oldest first."""
     numbered = [
         (int(number), part)
         for part in path.parent.glob(f"{glob.escape(path.name)}.*")
@@ -160,7 +161,7 @@ def _part(path: Path, number: int) -> Path:
 
 
 def _identity(file: Path | int) -> tuple[int, int] | None:
-    """Equal for two ways to one file; None if there is none."""
+    """Device and inode, equal for two paths or descriptors of one file; None if there is none."""
     try:
         about = os.stat(file)
     except FileNotFoundError:
@@ -185,10 +186,10 @@ class EventReader:
     ) -> None:
         self.path, self.begin_with, self.only = path, begin_with, only
         self.read_to: dict[_Which, int] = {}
-        """Byte in each file met so far. Who had opened one may add to it after it got its number, and none is
-        forgotten: one that is getting its next number is not seen for a moment."""
+        """Offset, bytes, read so far in each file met. None is forgotten: a writer may still append to a file
+        after it got its number, and a file that is being renamed is not seen for a moment."""
         self.schema = 0
-        """Largest that a file read so far says; 0 if all are from before files said one."""
+        """Largest schema that a file read so far states; 0 if none states one."""
 
     def read(self) -> list[dict[str, Any]]:
         """The events since the last call; a line still being written waits for the next."""
@@ -244,19 +245,19 @@ class EventReader:
 
 
 TRIES = 20
-"""To open all files of a log before one of them has another name."""
+"""Number of tries to open all files of a log while they are being renamed."""
 _Which = tuple[int, bytes]
 HEAD_BYTES = 32
-"""No event is shorter. They have its time."""
+"""Bytes at the start of a file that identify it; no event is shorter, and they hold its time."""
 
 
 def _which(file: BinaryIO) -> _Which:
-    """What tells a file from all others: its number alone is given again once the oldest was deleted."""
+    """Identity of a file: inode and first bytes, since inode numbers are used again after a deletion."""
     return os.fstat(file.fileno()).st_ino, file.read(HEAD_BYTES)
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """None for what a full disk left of a line, or somebody else wrote there."""
+    """The event of a line; None for a line cut off by a full disk or written by another program."""
     try:
         event = json.loads(line)
     except Exception:

@@ -10,13 +10,16 @@ from typing import Any
 from fleetfl.events.declaration import Event, Field, Kind, UndeclaredEvent
 
 SCHEMA = 1
-"""Counts up when a name or a field changes its meaning. Files from before it was told count as 0."""
+"""Number of the schema, counted up when a name or a field changes its meaning; files without one count as
+0."""
 FORMER_EVENTS = {"noise": "malformed", "journal_mended": "journal_resumed"}
+"""Former event names, in files that state no schema, and their present names."""
 FORMER_FIELDS = {"lineage": "generation", "ends": "outcomes"}
-"""Names in files that say no schema, and those of today."""
+"""Former field names, in files that state no schema, and their present names."""
 OPENED = "log_opened"
-"""The first line of each file."""
+"""Name of the event in the first line of each file."""
 MISSING = "events_missing"
+"""Name of the event that counts lines lost before it."""
 
 
 def _text(name: str, about: str) -> Field:
@@ -368,7 +371,7 @@ EVENTS: dict[str, Event] = {
 
 
 def renamed(event: dict[str, Any]) -> dict[str, Any]:
-    """An event as it was read, with the names of today where it has former ones."""
+    """The event, changed in place, with present names where it has former ones."""
     if event["event"] in FORMER_EVENTS:
         event["event"] = FORMER_EVENTS[event["event"]]
     for former in FORMER_FIELDS.keys() & event.keys():

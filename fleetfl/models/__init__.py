@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class ModelConfig(Section):
-    """What vehicles train and the endpoint serves. All of a fleet share it."""
+    """Settings of the model that vehicles train and the endpoint serves; a fleet shares them."""
 
     backbone: AnyBackbone = FleetVit()
-    """Frozen; its weights never travel."""
+    """Backbone that turns pictures into features; it is frozen, and its weights never travel."""
     adapter: AnyAdapter = Lora()
-    """Trained, with the head; these values travel."""
+    """Adapter that is trained together with the head; only these values travel."""
     classes: tuple[str, ...] = Field(min_length=2)
-    """Labels, in the order of the head's outputs."""
+    """Names of the classes, in the order of the head's outputs."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the arithmetic in the backbone; `auto` takes bfloat16 where the processor has it."""
+    """Arithmetic of the backbone; `auto` takes bfloat16 where the processor has it and float32 elsewhere."""
 
     @field_validator("classes")
     @classmethod
@@ -36,9 +36,9 @@ class ModelConfig(Section):
         return classes
 
     def build(self, *, seed: int = 0, threads: int | None = None) -> "AdaptedModel":
-        """The model at its starting point: adapter without effect, head at zero.
+        """The initial model: an adapter without effect and a head of zeros.
 
-        From here on torch uses so many `threads` in this process; None leaves that as it is. Raises
+        From here on torch uses `threads` threads in this process; None leaves their number as it is. Raises
         ModelError for a missing or unfit checkpoint.
         """
         with uncollected():

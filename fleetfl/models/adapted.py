@@ -20,11 +20,11 @@ from fleetfl.models.weights_file import weights_sha256
 from fleetfl.vectors import Layout
 
 RESIZED = "bilinear"
-"""Pictures are stretched to the model's square, antialiased."""
+"""Interpolation by which pictures are stretched to the model's square, with antialiasing."""
 
 
 def meaning_of(config: ModelConfig, backbone: Backbone) -> dict[str, Any]:
-    """What the values of adapter and head mean only together with, by `vectors.PARTS`, plain values.
+    """Facts that the values of adapter and head depend on, as plain values by the names in `vectors.PARTS`.
 
     The precision of the arithmetic is no part of it: it changes results by rounding only.
     """
@@ -46,7 +46,9 @@ def meaning_of(config: ModelConfig, backbone: Backbone) -> dict[str, Any]:
 
 
 class AdaptedModel(nn.Module):
-    """uint8 images in, logits out; `vector` and `load` are the adapter and head as float32 [P]."""
+    """Backbone, adapter and head: uint8 images in, logits out; adapter and head as one vector, float32
+    [P].
+    """
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()
@@ -71,11 +73,11 @@ class AdaptedModel(nn.Module):
         return self.head(self.features(images))
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, H, W, 3] -> what the head sees, float32 [B, D]."""
+        """uint8 [B, H, W, 3] -> the features that the head reads, float32 [B, D]."""
         return self._features(self.scaled(images))
 
     def scaled(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, H, W, 3] -> what the backbone is given but for its normalization, float32 [B, 3, S, S].
+        """uint8 [B, H, W, 3] -> pixels of the model's size before normalization, float32 [B, 3, S, S].
 
         Needs no weights: other threads may call it while new ones are loaded.
         """
@@ -91,9 +93,9 @@ class AdaptedModel(nn.Module):
 
     @contextlib.contextmanager
     def patch_dropout(self, share: float, generators: Sequence[torch.Generator]) -> Iterator[None]:
-        """Inside, images lose all but a share of their patches, drawn from the generators.
+        """Context in which images keep only a share of their patches, drawn from the generators.
 
-        Each has an equal part of a batch: the first one its first images, and so on.
+        Each generator draws for an equal part of a batch: the first one for its first images, and so on.
         Raises ModelError if `share` is below 1 and the backbone is none of timm's.
         """
         if share == 1:
@@ -145,7 +147,7 @@ class AdaptedModel(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray, *, batch: int = 256) -> np.ndarray:
-        """uint8 [B, H, W, 3] -> float32 [B, C], rows summing to 1."""
+        """uint8 [B, H, W, 3] -> probabilities, float32 [B, C]; rows sum to 1."""
         rows = [
             self.answers(self.scaled(torch.from_numpy(images[i : i + batch])))
             for i in range(0, len(images), batch)
@@ -154,14 +156,14 @@ class AdaptedModel(nn.Module):
 
     @torch.no_grad()
     def answers(self, pixels: torch.Tensor) -> np.ndarray:
-        """What `scaled` gave, float32 [B, 3, S, S] -> float32 [B, C], rows summing to 1."""
+        """Pixels from `scaled`, float32 [B, 3, S, S] -> probabilities, float32 [B, C], rows summing to 1."""
         return self.head(self._features(pixels)).softmax(dim=1).numpy()
 
 
 def chosen_dtype(precision: str) -> torch.dtype:
-    """`auto` is bfloat16 where the processor multiplies it natively: twice as fast there, slow elsewhere.
+    """Type of the backbone's arithmetic; `auto` is bfloat16 where the processor multiplies it natively.
 
-    Where the libraries were told to use AVX2 only, it does not.
+    It is twice as fast there and slow elsewhere, also where the libraries were told to use AVX2 only.
     """
     if precision == "auto":
         able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class KeptPatches(nn.Module):
-    """Stands where a timm ViT has its `patch_drop`. The images are dealt to the generators in equal parts."""
+    """Replaces a timm ViT's `patch_drop`; each generator draws for an equal part of the images."""
 
     def __init__(
         self, share: float, num_prefix_tokens: int, generators: Sequence[torch.Generator]

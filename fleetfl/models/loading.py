@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, Python's garbage collector rests.
+    """Context in which Python's garbage collector is off.
 
-    torch and timm make 600,000 objects that stay, and it would look at them again and again meanwhile: a
-    fifth of the time.
+    torch and timm make 600,000 objects that stay, and looking at them again and again would take a fifth of
+    the import's time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

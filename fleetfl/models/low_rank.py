@@ -40,7 +40,7 @@ class LowRankLinear(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:
-        """One plain layer that does the same, up to rounding."""
+        """A plain linear layer with the same results, up to rounding."""
         plain = copy.deepcopy(self.frozen)
         plain.weight += self.scale * self.lora_b @ self.lora_a
         return plain
@@ -51,7 +51,7 @@ class _Product(torch.autograd.Function):
 
     The frozen weights get no gradient.
 
-    A narrow A and B get zeros beside them: more processors agree then (fleetfl/models/stacked.py).
+    A narrow A and B are padded with zeros: more processors agree then (fleetfl/models/stacked.py).
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""A transformers picture processor's settings as ours: one square size, and a mean and a deviation a colour.
+"""Translates a transformers picture processor's settings into size, mean and deviation of each colour.
 
-Settings that have no place in ours are refused by name. Knows neither transformers nor torch.
+Settings that cannot be translated are refused by name. Knows neither transformers nor torch.
 """
 
 from collections.abc import Mapping
@@ -13,25 +13,27 @@ UNLIKE_OURS = (
     *("do_flip_channel_order", "do_color_quantize", "do_grayscale", "do_pad", "do_thumbnail"),
     *("do_align_long_axis", "rescale_offset", "offset", "do_crop_margin"),
 )
-"""Steps on pixels that ours has not."""
+"""Processing steps that fleetfl does not have."""
 
 Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """How a model likes its pictures."""
+    """Preprocessing that a model expects of its pictures."""
 
     size: int
+    """Side of the square picture, pixels."""
     mean: Colours
+    """Value subtracted from each colour on the scale 0 to 1."""
     std: Colours
-    """Of each colour on the scale 0 to 1, subtracted and divided by."""
+    """Value that each colour is divided by after that."""
 
 
 def pictures_of(processor: Mapping[str, Any], model_size: int | None, source: str) -> Pictures:
-    """From a processor's settings, for a model with positions for `model_size` pixels, None if it says none.
+    """The preprocessing that a processor's settings ask for; `model_size`, pixels, is the model's own side.
 
-    Raises ModelError naming a setting that we have not.
+    Raises ModelError naming a setting that cannot be translated.
     """
     for name in UNLIKE_OURS:
         if processor.get(name):
@@ -54,7 +56,7 @@ def pictures_of(processor: Mapping[str, Any], model_size: int | None, source: st
 
 
 def _scale(processor: Mapping[str, Any], source: str) -> float:
-    """What bytes are multiplied by."""
+    """Factor that a byte of a pixel is multiplied by."""
     if not processor.get("do_rescale", True):
         return 1.0
     factor = processor.get("rescale_factor", 1 / 255)

@@ -1,4 +1,4 @@
-"""One picture through a backbone, so that what cannot be used is said before a fleet is started."""
+"""Passes one picture through a backbone, so that an unfit one is refused before a fleet is started."""
 
 import torch
 from torch import nn

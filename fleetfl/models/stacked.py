@@ -5,17 +5,17 @@ from torch import nn
 from torch.nn import functional
 
 WIDE = 12
-"""Columns from which on MKL multiplies alike on all processors, where it is told to
+"""Number of columns from which on MKL multiplies alike on all processors, where it is told to
 (sim/fleet/instructions.py)."""
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """As functional.linear, also for stacked weights.
+    """Applies a linear layer, like functional.linear, whose weights may be stacked for several vehicles.
 
     weight: [out, in]; or [V, out, in] with bias [V, out], and then the rows of x, [V * B, ..., in], are
     those of vehicle 0, of vehicle 1, ...: B each.
 
-    Narrow weights get zeros beside them: the result is the same on more processors.
+    Narrow weights are padded with zeros, so that more processors give the same bits.
     """
     num_out, num_in = weight.shape[-2:]
     more_out, more_in = max(0, WIDE - num_out), max(0, WIDE - num_in)

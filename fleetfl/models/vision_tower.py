@@ -19,7 +19,7 @@ TOWERS = {
     "siglip": "SiglipVisionModel",
     "siglip_vision_model": "SiglipVisionModel",
 }
-"""Model types whose checkpoint holds a text tower beside the one we want; others are taken whole."""
+"""Class of the vision tower, by model type, where a checkpoint holds a text tower beside it."""
 
 WITHOUT_INFLUENCE = frozenset(
     {
@@ -33,7 +33,7 @@ WITHOUT_INFLUENCE = frozenset(
     | {"chunk_size_feed_forward", "problem_type", "initializer_range", "initializer_factor"}
     | {"image_size", "projection_dim", "encoder_stride", "use_mask_token", "use_cache"}
 )
-"""Settings of an architecture that change no feature, or that are a part of the meaning of their own."""
+"""Settings of an architecture that change no feature, or that are told by another part of the meaning."""
 
 
 class VisionTower(nn.Module):
@@ -76,9 +76,9 @@ def loaded(name: str, *, pooler: bool) -> tuple[VisionTower, Any, dict[str, Any]
 
 
 def computed(settings: Any) -> dict[str, Any]:
-    """Of an architecture's settings those that decide what is computed with its weights, plain values.
+    """The settings of an architecture that decide what is computed with its weights, as plain values.
 
-    What is empty or false is left out, so that a setting that a later transformers adds changes nothing.
+    Empty and false ones are left out, so that a setting that a later transformers adds changes nothing.
     """
     return {
         name: value
@@ -123,7 +123,7 @@ def _require_whole(tower: Any, found: dict[str, Any], source: str, *, pooler: bo
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Inside, transformers prints neither bars nor tables: what matters in them is our error."""
+    """Context in which transformers prints neither bars nor tables: errors say what matters in them."""
     level, had_bars = their_logging.get_verbosity(), their_logging.is_progress_bar_enabled()
     their_logging.set_verbosity_error()
     their_logging.disable_progress_bar()

@@ -28,15 +28,15 @@ WRAPPERS = (
     *("state_dict_ema", "model_ema", "teacher", "state_dict", "model_state_dict", "model"),
     *("module", "network", "net", "weights", "encoder", "student"),
 )
-"""Names under which training scripts save their weights; of several the first is taken."""
+"""Keys under which training scripts save their weights; of several the first is taken."""
 HEADS = frozenset(
     {"head", "heads", "head_dist", "fc", "classifier", "cls_classifier", "distillation_classifier"}
     | {"pre_logits", "mask_token", "projector", "predictor", "decoder", "lm_head"}
     | {"text_model", "text_projection", "visual_projection", "logit_scale", "logit_bias", "text"}
 )
-"""Levels of names whose tensors may be in a file without a place in a backbone: they stand behind it."""
+"""Name levels of heads: their tensors may be in a file though the backbone has no place for them."""
 TOLD = 4
-"""Names in one error."""
+"""Largest number of names that one error lists."""
 
 
 def load_into(module: torch.nn.Module, path: Path) -> str:
@@ -50,7 +50,7 @@ def load_into(module: torch.nn.Module, path: Path) -> str:
 
 
 def put_into(module: torch.nn.Module, weights: Weights, source: str) -> str:
-    """As `load_into`, from tensors by name. `source` says in words where they are from."""
+    """Copy named weights into `module` as `load_into` does; `source` says in words where they are from."""
     wanted = module.state_dict()
     fitted = _converted(module, weights, source)
     unfit = objection(type(module).__name__, fitted, wanted)
@@ -63,7 +63,9 @@ def put_into(module: torch.nn.Module, weights: Weights, source: str) -> str:
 
 
 def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
-    """Of names, shapes and values in float32, so that files of other formats and dtypes give the same."""
+    """SHA-256, in hexadecimal, over names, shapes and float32 values: file formats and dtypes do not
+    change it.
+    """
     whole = sha256()
     for name in sorted(weights):
         tensor = weights[name].detach()
@@ -115,7 +117,7 @@ def is_head(name: str) -> bool:
 
 
 def _read(path: Path) -> Any:
-    """What the file holds. Raises ModelError."""
+    """Content of the file as its format gives it, tensors by name or wrapped. Raises ModelError."""
     if path.is_dir():
         raise ModelError(f"checkpoint {path} is a folder, expected a file of weights")
     if not path.is_file():
@@ -183,7 +185,7 @@ def _within(weights: Weights, module: torch.nn.Module, source: str) -> Weights:
 
 
 def _converted(module: torch.nn.Module, weights: Weights, source: str) -> Weights:
-    """Under the names that timm uses today, positions resampled. Raises ModelError."""
+    """The weights under timm's present names, with positions resampled. Raises ModelError."""
     home = sys.modules[type(module).__module__]
     convert: Any = getattr(home, "checkpoint_filter_fn", None)
     if convert is None and isinstance(module, VisionTransformer):

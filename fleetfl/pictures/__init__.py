@@ -34,11 +34,11 @@ __all__ = [
 
 KINDS = ("PNG", "JPEG", "WEBP")
 BACKGROUND = (255, 255, 255)
-"""Shows where a picture is transparent."""
+"""Colour, RGB, that shows where a picture is transparent."""
 NARROW = 16_384
-"""Of the 65,536 values of 16-bit grey: what uses fewer is spread over the whole range."""
+"""Number of the 65,536 values of 16-bit grey below which a picture is spread over the whole range."""
 LEAST_SPAN = 256
-"""Values that are spread over the whole range at least, so that noise is not made a picture of."""
+"""Least number of grey values spread over the whole range, so that sensor noise does not become a picture."""
 
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -60,7 +60,7 @@ _T = TypeVar("_T")
 
 
 def _door(call: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Whatever decoding raises (Pillow alone has a dozen kinds) is a PictureError outside."""
+    """Decorator that turns whatever decoding raises (Pillow alone has a dozen kinds) into a PictureError."""
 
     @wraps(call)
     def behind_it(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -96,7 +96,7 @@ def look(
     *,
     kinds: tuple[str, ...] = KINDS,
 ) -> Header:
-    """What the picture claims to be, in milliseconds. Raises PictureError if that is out of bounds."""
+    """The picture's header, read in milliseconds. Raises PictureError if it is out of bounds."""
     return header(data, bounds, kinds)
 
 

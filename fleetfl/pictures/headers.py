@@ -1,4 +1,4 @@
-"""What a picture's bytes claim about themselves, read before a decoder sees them. Knows no Pillow.
+"""Headers of picture files, read and bounded before a decoder sees the bytes. Knows no Pillow.
 
 A decoder unpacks whatever a header asks for, so everything that costs time or memory is bounded here: pixels,
 scans of a JPEG, chunks of a PNG, frames. Metadata that no pixel depends on is taken out of a JPEG.
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from fleetfl import FleetflError
 
 MAX_SIDE = 65_535
-"""Pixels. JPEG has no longer ones; a decoder keeps whole rows besides the picture."""
+"""Longest side, pixels. JPEG has no longer ones; a decoder keeps whole rows besides the picture."""
 SCANS_AT_MOST = 16
-"""A picture of `max_pixels` may be gone over so often, smaller ones oftener. Progressive JPEGs need ten."""
+"""Most passes over a picture of `max_pixels`; smaller ones may have more. Progressive JPEGs need ten."""
 MAX_CHUNKS = 65_536
 MAX_PACKED_CHUNKS = 64
-"""Of a PNG: texts and profiles, each of which may unpack to a megabyte."""
+"""Most packed texts and profiles of a PNG, each of which may unpack to a megabyte."""
 MAX_SEGMENTS = 4096
-"""Of a JPEG, before its first scan; a profile or a depth map takes some hundreds."""
+"""Most segments of a JPEG before its first scan; a profile or a depth map takes some hundreds."""
 MAX_EXIF_ENTRIES = 512
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,36 +46,43 @@ class PictureError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much a picture may ask for. Larger ones are refused before they are unpacked."""
+    """Limits on a picture; a larger one is refused before it is unpacked."""
 
     max_pixels: int = 32_000_000
+    """Most pixels, width times height."""
     max_bytes: int = 64 * 2**20
+    """Largest file, bytes."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """A picture within its bounds that is not unpacked yet."""
+    """Header and bytes of a picture that is within its bounds and not unpacked yet."""
 
     kind: str
-    """PNG, JPEG, WEBP or BMP."""
+    """Format: PNG, JPEG, WEBP or BMP."""
     width: int
+    """Width, pixels."""
     height: int
+    """Height, pixels."""
     data: bytes
-    """What the decoder is to be given."""
+    """Bytes for the decoder; a JPEG's are without metadata."""
     bits: int = 8
-    """A sample's, in a PNG."""
+    """Bits of a sample in a PNG; 8 in other formats."""
     scans: int = 1
-    """Passes over all pixels that decoding takes, at most."""
+    """Most passes over all pixels that decoding takes."""
     exif: bytes = b""
+    """EXIF segment of a JPEG; empty if there is none."""
 
     @property
     def work(self) -> int:
-        """Pixels to go over: what decoding costs in time."""
+        """Number of pixels that decoding visits, a measure of its time."""
         return self.width * self.height * self.scans
 
 
 def header(data: bytes, bounds: Bounds, kinds: tuple[str, ...]) -> Header:
-    """Raises PictureError; on hostile bytes also whatever parsing them raises (pictures.py sees to that)."""
+    """Header of the picture in `data`. Raises PictureError, and on hostile bytes whatever parsing them
+    raises.
+    """
     if len(data) > bounds.max_bytes:
         raise PictureError(f"{len(data)} bytes, expected at most {bounds.max_bytes}")
     found = _read(data, kinds)
@@ -119,7 +126,7 @@ def _other(data: bytes) -> str:
 
 
 def _png(data: bytes) -> Header:
-    """Walk all chunks: each is there whole, and what makes the picture is undamaged."""
+    """Header of a PNG whose chunks are all whole, and undamaged where the picture depends on them."""
     at, packed, about = len(PNG), 0, None
     for _ in range(MAX_CHUNKS):
         if at + 12 > len(data):
@@ -153,7 +160,9 @@ def _u32(data: bytes, at: int) -> int:
 
 
 def _jpeg(data: bytes) -> Header:
-    """Take out what no pixel depends on: a decoder reads EXIF, and hostile EXIF fills the memory."""
+    """Header and bytes of a JPEG without metadata: a decoder reads EXIF, and hostile EXIF fills the
+    memory.
+    """
     kept, exif, size, at = [data[:2]], b"", None, 2
     for _ in range(MAX_SEGMENTS):
         mark = re.compile(rb"\xff+[^\x00\xff]").search(data, at)
@@ -213,7 +222,7 @@ def _bmp(data: bytes) -> Header:
 
 
 def orientation(exif: bytes) -> int:
-    """How the camera was held, 1 to 8; 1, as it is stored, if EXIF does not say or cannot be read."""
+    """EXIF orientation, 1 to 8; 1, upright as stored, if EXIF does not say or cannot be read."""
     body = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(body[:4])
     if order is None or len(body) < 8:

@@ -21,9 +21,9 @@ class AdapterConfig(PluginConfig):
         raise NotImplementedError
 
     def meaning(self) -> dict[str, Any]:
-        """What the trained values mean only together with, plain values: all settings, unless overridden.
+        """Settings that the trained values depend on, as plain values; all of them, unless overridden.
 
-        Vehicles and server with other ones refuse each other's values.
+        Vehicles and a server whose settings here differ refuse each other's values.
         """
         return self.model_dump(mode="json")
 

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 class Config(AdapterConfig):
+    """Settings of LoRA."""
+
     kind: Literal["lora"] = "lora"
     rank: int = Field(default=8, ge=1)
-    """Rank of the two factors of each adapted matrix; update size grows with it."""
+    """Rank of the two factors of each adapted matrix. A higher rank learns more and makes updates larger."""
     alpha: float = Field(default=16.0, gt=0)
-    """The low-rank product is scaled by alpha / rank."""
+    """Numerator of the factor alpha / rank on the low-rank product; larger values learn in larger steps."""
     targets: tuple[str, ...] = Field(default=("qkv",), min_length=1)
-    """Last names of the linear layers to adapt; in timm's ViTs: qkv, proj, fc1, fc2."""
+    """Last names of the linear layers to adapt; timm's ViTs have qkv, proj, fc1 and fc2. More layers learn
+    more and make updates larger."""
 
     def meaning(self) -> dict[str, Any]:
         return {**super().meaning(), "targets": sorted(set(self.targets))}

@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A module float32 [B, 3, S, S] -> float32 [B, num_features], and how it likes its images."""
+    """A module float32 [B, 3, S, S] -> float32 [B, num_features], and the preprocessing that it expects."""
 
     module: "torch.nn.Module"
     num_features: int
+    """Width of the feature vector of an image."""
     image_size: int
-    """S, pixels."""
+    """Side S of the square images, pixels."""
     mean: tuple[float, float, float]
+    """Value subtracted from each colour on the scale 0 to 1."""
     std: tuple[float, float, float]
-    """Of each colour on the scale 0 to 1, subtracted and divided by."""
+    """Value that each colour is divided by after that."""
     weights_sha256: str = ""
-    """Of the frozen weights (`weights_sha256`) before anything was resampled, which processors round
-    differently; where it is empty the module's own are taken."""
+    """SHA-256 of the frozen weights (`weights_sha256`) before any were resampled, which processors round
+    differently; empty takes that of the module's weights."""
     architecture: Mapping[str, Any] | None = None
-    """What is computed with those weights, plain values; where it is None all settings are taken."""
+    """Plain values that decide what is computed with those weights; None takes all of the settings."""
 
 
 class BackboneConfig(PluginConfig):

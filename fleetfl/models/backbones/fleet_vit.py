@@ -15,9 +15,11 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "fleet_vit.fp16.safetensors"
 
 
 class Config(BackboneConfig):
+    """Settings of the shipped ViT."""
+
     kind: Literal["fleet_vit"] = "fleet_vit"
     checkpoint: Path | None = None
-    """Local weights in place of the shipped ones, such as `fleetfl model export --merged` writes."""
+    """File of local weights in place of the shipped ones, such as `fleetfl model export --merged` writes."""
 
     def build(self) -> Backbone:
         from fleetfl.models.weights_file import load_into  # torch: only where a model is made

@@ -7,14 +7,16 @@ from fleetfl.models.backbones import Backbone, BackboneConfig
 
 
 class Config(BackboneConfig):
+    """Settings of a transformers vision model."""
+
     kind: Literal["hf_vision"] = "hf_vision"
     name: str
-    """The hub's name, such as `openai/clip-vit-base-patch32`, or a folder that `save_pretrained` wrote.
+    """Name on the hub, such as `openai/clip-vit-base-patch32`, or a folder that `save_pretrained` wrote.
 
     LoRA's targets are then called q_proj, k_proj, v_proj, out_proj, fc1, fc2 (CLIP, SigLIP); other models
     name their layers as the installed transformers does, which an unknown target is answered with."""
     checkpoint: Path | None = None
-    """Local weights in place of the model's own, such as `fleetfl model export --merged` writes."""
+    """File of local weights in place of the model's own, such as `fleetfl model export --merged` writes."""
     pooler: bool = True
     """Whether features are the pooler's output; false takes the first token's, for a model whose checkpoint
     has no pooler."""

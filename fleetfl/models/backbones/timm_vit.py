@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 
 class Config(BackboneConfig):
+    """Settings of a ViT of timm."""
+
     kind: Literal["timm_vit"] = "timm_vit"
     name: str
-    """timm's name, such as `vit_small_patch14_dinov2`."""
+    """Name of the model in timm, such as `vit_small_patch14_dinov2`."""
     checkpoint: Path | None = None
-    """Local weights in timm's names (safetensors or torch), also with a classification head or inside a
-    training script's checkpoint, or what `fleetfl model export --merged` wrote; without it, the hub's
+    """File of local weights in timm's names (safetensors or torch), also with a classification head or inside
+    a training script's checkpoint, or what `fleetfl model export --merged` wrote; without it, the hub's
     pre-trained ones."""
     image_size: int | None = Field(default=None, ge=16)
-    """Pixels; None for the size it was trained with. Position embeddings are resampled to fit."""
+    """Side of the square images, pixels; None takes the size that the model was trained with. Larger images
+    show more and cost more, and position embeddings are resampled to fit."""
 
     def build(self) -> Backbone:
         import timm  # heavy: only where a model is made
