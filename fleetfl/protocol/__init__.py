@@ -1,1 +1,1 @@
-"""What vehicles and server say to each other: messages, frames, signatures, chunks, topics, addresses."""
+"""The protocol between vehicles and server: messages, frames, signatures, chunks, topics, addresses."""

@@ -1,4 +1,4 @@
-"""How msgpack lies in its bytes, found without recursion and without making a value of it. Knows no message.
+"""Walks msgpack bytes without recursion and without decoding values. Knows no message.
 
 A parser in C goes one call deeper for each level, so what came from outside is looked at here first.
 """
@@ -6,10 +6,11 @@ A parser in C goes one call deeper for each level, so what came from outside is 
 from typing import NamedTuple
 
 MAX_DEPTH = 8
-"""Levels below a message's own; no message has more than one."""
+"""Most levels of nesting below a message's own; no message has more than one."""
 MAX_ITEMS = 1024
-"""Values in all. A status that says how 64 kinds of end came about has 140."""
+"""Most values in a message. A status that counts 64 outcomes has 140."""
 MAX_HEAD_CHARS = 64
+"""Longest text, characters, that `fields` gives."""
 
 
 class ShapeError(ValueError):
@@ -17,16 +18,16 @@ class ShapeError(ValueError):
 
 
 class _Kind(NamedTuple):
-    """What a value's first byte says of it."""
+    """Layout of a value, which its first byte decides."""
 
     size: int
-    """Bytes up to and with the number below, or all of them."""
+    """Bytes of the value up to the end of its length, or all of them if it has no length."""
     width: int
-    """Bytes of a number at the end of those: how many bytes or values follow. 0 if there is none."""
+    """Bytes of the length at the end of those, a number of bytes or values that follow; 0 without one."""
     values: int
-    """How many values follow: this, or this for each that the number counts; 0 if it counts bytes."""
+    """Number of values that follow, for each that the length counts if there is one; 0 if it counts bytes."""
     extra: int = 0
-    """Bytes that follow beside those counted."""
+    """Bytes that follow besides those that the length counts."""
 
 
 def _kinds() -> list[_Kind | None]:
@@ -58,7 +59,7 @@ _KINDS = _kinds()
 
 
 def require_flat(data: bytes | memoryview) -> None:
-    """Raises ShapeError unless it is one whole value, nothing after it, of bounded depth and size."""
+    """Raises ShapeError unless `data` is one whole value of bounded depth and size with nothing after it."""
     at, left, levels, num_left = 0, 1, [], MAX_ITEMS
     while True:
         while left:
@@ -82,7 +83,7 @@ def require_flat(data: bytes | memoryview) -> None:
 def fields(data: bytes | memoryview, count: int) -> list[int | str | bytes | None]:
     """The first `count` fields of an array: small integers, short texts and bytes; None for all others.
 
-    What comes after them may be anything. Fewer if the array has fewer or is cut off; it raises nothing.
+    Anything may follow them. There are fewer if the array has fewer or is cut off; nothing is raised.
     """
     found: list[int | str | bytes | None] = []
     try:
@@ -115,7 +116,7 @@ def _plain(value: bytes) -> int | str | bytes | None:
 
 
 def _read(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """Where the value at `at` ends, or its inner ones begin, and how many these are."""
+    """Offset at which the value at `at` ends or its inner values begin, and their number."""
     if at >= len(data):
         raise ShapeError("the message is cut off")
     kind = _KINDS[data[at]]

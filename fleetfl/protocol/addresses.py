@@ -1,4 +1,4 @@
-"""Hosts and ports as people and URLs write them, IPv6 among them; and what no proxy may be asked for."""
+"""Hosts and ports as people and URLs write them, IPv6 included, and the hosts to reach without a proxy."""
 
 import ipaddress
 import socket
@@ -23,11 +23,11 @@ def _bare(host: str) -> str:
 
 
 Host = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_bare)]
-"""A name or an address; IPv6 with or without brackets."""
+"""Name or address of a host; IPv6 with or without brackets."""
 
 
 def is_ipv6(host: str) -> bool:
-    """It is an IPv6 address, such as `::1`."""
+    """Whether `host` is an IPv6 address, such as `::1`."""
     try:
         return ipaddress.ip_address(host.split("%", maxsplit=1)[0]).version == 6
     except ValueError:
@@ -35,24 +35,24 @@ def is_ipv6(host: str) -> bool:
 
 
 def family(host: str) -> socket.AddressFamily:
-    """Of a socket that listens there."""
+    """Address family of a socket that listens at `host`."""
     return socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
 
 
 def authority(host: str, port: int) -> str:
-    """`host:port`, as a URL has it."""
+    """Host and port as a URL has them, `host:port`, with brackets about IPv6."""
     return f"[{host}]:{port}" if is_ipv6(host) else f"{host}:{port}"
 
 
 def url_of(host: str, port: int) -> str:
-    """Where a client on this machine finds an HTTP server that listens at `host`."""
+    """URL by which a client on this machine reaches an HTTP server that listens at `host`."""
     # "All addresses" is none that can be asked.
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
     return f"http://{authority(reachable, port)}"
 
 
 def is_loopback(host: str) -> bool:
-    """It is this machine itself, by whatever name."""
+    """Whether `host` is this machine itself, by whatever name."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
@@ -62,14 +62,16 @@ def is_loopback(host: str) -> bool:
 
 
 def opener(url: str) -> urllib.request.OpenerDirector:
-    """Opens this URL: without a proxy if it is of this machine, else as the environment says."""
+    """An opener for the URL: without a proxy if it is of this machine, else as the environment says."""
     if is_loopback(urlsplit(url).hostname or ""):
         return urllib.request.build_opener(urllib.request.ProxyHandler({}))
     return urllib.request.build_opener()
 
 
 def unproxied(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict[str, str]:
-    """The settings by which programs ask no proxy for this machine and `hosts`, beside those there are."""
+    """Environment variables that exempt this machine and `hosts` from proxies, besides those exempt
+    already.
+    """
     ours = ["localhost", "127.0.0.1", "::1", *own_addresses()]
     ours += [_host_of(address) for address in hosts if address]
     before = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
@@ -78,7 +80,7 @@ def unproxied(environment: Mapping[str, str], hosts: Iterable[str] = ()) -> dict
 
 
 def _host_of(address: str) -> str:
-    """Its host, as proxies' exceptions name it: without scheme, port and brackets."""
+    """Host of an address as exceptions from proxies name it: without scheme, port and brackets."""
     host = address.rpartition("://")[2]
     if host.startswith("["):
         return host[1:].partition("]")[0]
@@ -86,7 +88,7 @@ def _host_of(address: str) -> str:
 
 
 def own_addresses() -> list[str]:
-    """Those by which this machine's processes may find each other."""
+    """Host name and addresses by which processes on this machine may reach each other."""
     found = [socket.gethostname()]
     for kind, far in ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:4860:4860::8888")):
         # No packet is sent: the kernel says from where one would be. Ray asks in this way.

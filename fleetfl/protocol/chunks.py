@@ -1,4 +1,4 @@
-r"""A frame too large for a broker, as chunks and back. Knows no broker, no clock and no message.
+r"""Splits a frame too large for a broker into chunks, and puts it together. Knows no broker and no clock.
 
 offset 0   b"FFC\x02"
        4   transfer: first 8 bytes of the frame's SHA-256, so a frame sent again goes on where it was cut
@@ -22,7 +22,7 @@ MAGIC = b"FFC\x02"
 HEADER = struct.Struct(">4s8sHHII")
 MAX_COUNT = 2**16 - 1
 TRANSFER_COST, CHUNK_COST = 1024, 256
-"""Bytes that keeping one takes beside its data, rounded up."""
+"""Memory, bytes, of a transfer and of a chunk beside their data, rounded up."""
 
 
 def split(frame: bytes, max_bytes: int) -> list[bytes]:
@@ -47,15 +47,24 @@ def split(frame: bytes, max_bytes: int) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Chunk:
+    """One chunk of a frame, taken apart and checked."""
+
     transfer: bytes
+    """First 8 bytes of the whole frame's SHA-256."""
     index: int
+    """Place of the chunk in its frame, from 0."""
     count: int
+    """Number of chunks of the frame."""
     total: int
+    """Size of the whole frame, bytes."""
     data: bytes
+    """The chunk's part of the frame."""
 
     @classmethod
     def read(cls, payload: bytes, max_frame_bytes: int = MAX_FRAME_BYTES) -> "Chunk":
-        """Raises WireError unless length, place and checksum agree with one another."""
+        """The chunk in a payload. Raises WireError unless length, place and checksum agree with one
+        another.
+        """
         if len(payload) < HEADER.size or payload[:4] != MAGIC:
             raise WireError(f"chunk of {len(payload)} bytes starts with {payload[:4]!r}")
         _, transfer, index, count, total, checksum = HEADER.unpack_from(payload)
@@ -75,7 +84,7 @@ class Chunk:
 
 
 _Key = tuple[str, bytes, int, int]
-"""Sender, transfer, count and total."""
+"""Key of an open transfer: sender, transfer, count and total."""
 
 
 @dataclass
@@ -83,7 +92,7 @@ class _Transfer:
     touched_s: float
     cost: int
     data: dict[int, bytes] = field(default_factory=dict)
-    """By the chunk's index."""
+    """Data of the chunks that arrived, by their index."""
 
 
 @dataclass
@@ -91,15 +100,15 @@ class _Sender:
     number: int
     cost: int = 0
     transfers: OrderedDict[_Key, None] = field(default_factory=OrderedDict)
-    """Those that were touched last come last."""
+    """Keys of the sender's open transfers; the one touched last is last."""
 
 
 class Assembler:
     """Puts frames together, each sender's apart from the others'. Bounded in memory and in time.
 
-    What a chunk costs does not grow with the number of senders. `drops` counts what was given up, by reason:
-    `damaged` (a chunk or a whole that does not hash, or is too large), `superseded` (its sender began too
-    many others), `late` (nothing came for `ttl_s`), `memory`.
+    The cost of a chunk does not grow with the number of senders. `drops` counts transfers given up, by
+    reason: `damaged` (a chunk or a whole that does not hash, or is too large), `superseded` (its sender began
+    too many others), `late` (nothing came for `ttl_s`), `memory`.
     """
 
     def __init__(
@@ -113,12 +122,13 @@ class Assembler:
         self.max_open_per_sender, self.max_bytes, self.ttl_s = max_open_per_sender, max_bytes, ttl_s
         self.max_frame_bytes = max_frame_bytes
         self.open: OrderedDict[_Key, _Transfer] = OrderedDict()
-        """Those that were touched last come last."""
+        """Open transfers of all senders; the one touched last is last."""
         self.senders: dict[str, _Sender] = {}
         self.num_senders = 0
-        """So far."""
+        """Number of senders met so far."""
         self.greedy: list[tuple[int, int, _Sender]] = []
-        """A heap of (-cost, number, sender). An entry may be of an older cost; the newest are there too."""
+        """Heap of (-cost, number, sender); outdated entries stay until they come up, beside the present
+        ones."""
         self.held_bytes = 0
         self.drops: Counter[str] = Counter()
 

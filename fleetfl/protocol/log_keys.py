@@ -15,7 +15,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 
 class Named(Protocol):
-    """Update, receipt, or what the beginning of a frame says that it is."""
+    """Anything that names an update: an update, a receipt, or the beginning of a frame."""
 
     @property
     def vehicle(self) -> str: ...
@@ -26,9 +26,10 @@ class Named(Protocol):
 
 
 def log_keys(named: Named, base: int | None = None) -> str:
-    """`vehicle=v3 boot=8fKx3w seq=17 base=41`; the base is an Update's own unless given, and -1 if not known.
+    """The keys, such as `vehicle=v3 boot=8fKx3w seq=17 base=41`; an unknown base is -1.
 
-    What is no plain word is quoted and cut: whoever sends an update chooses these.
+    The base is an Update's own unless given. Anything but a plain word is quoted and cut, since the sender
+    of an update chooses it.
     """
     if base is None:
         base = named.base_version if isinstance(named, Update) else UNKNOWN_BASE

@@ -1,7 +1,7 @@
-"""Who signed a frame: Ed25519 keys in files, and what they sign. Knows no message's content and no broker.
+"""Signs frames and checks signatures: Ed25519 keys in files. Knows no message's content and no broker.
 
 A private key is a PEM file (PKCS8) of its own; a public key is one line, as OpenSSH writes it, in
-`NAME.pub`. What is signed is the fleet's name, so that a frame proves nothing in another fleet, and the
+`NAME.pub`. A signature covers the fleet's name, so that a frame proves nothing in another fleet, and the
 frame's SHA-256.
 """
 
@@ -32,9 +32,9 @@ from fleetfl.plain_files import content_of
 from fleetfl.protocol.messages import VEHICLE_PATTERN
 
 MAX_BYTES = 65_536
-"""Of a key's file."""
+"""Largest file of a key, bytes."""
 COUNT_EVERY_S = 5.0
-"""Between two counts of the keys in a folder."""
+"""Least time, seconds, between two counts of the keys in a folder."""
 
 
 class IdentityError(FleetflError, ValueError):
@@ -58,18 +58,21 @@ def for_the_named(objection: str) -> str:
 
 
 class KeysConfig(Section):
-    """Whose signatures are taken."""
+    """Settings of the keys whose signatures are accepted."""
 
     policy: Literal["off", "listed", "first_use"] = "first_use"
-    """`listed`: of those whose NAME.pub is in the folder. `first_use`: the first key that a name signs
-    with is noted there, and no other one after it. `off`: frames need no signature."""
+    """Keys to accept. `listed`: those whose NAME.pub is in the folder. `first_use`: the first key that a name
+    signs with is noted there, and no other one after it. `off`: frames need no signature."""
     folder: Path | None = None
-    """Of the public keys, one NAME.pub each; None is `keys` in the state folder."""
+    """Folder of the public keys, one NAME.pub each; None is `keys` in the state folder."""
     max_keys: int = Field(default=10_000, ge=1)
-    """Names that `first_use` notes at most, so that strangers cannot fill the disk."""
+    """Most names that `first_use` notes. A smaller number keeps strangers from filling the disk; it has to be
+    larger than the fleet."""
 
     def build(self, fleet: str, state: Path) -> "Keyring | None":
-        """None if frames need no signature. Raises IdentityError if the listed keys are missing."""
+        """The keyring, or None if frames need no signature. Raises IdentityError if listed keys are
+        missing.
+        """
         if self.policy == "off":
             return None
         first_use = self.policy == "first_use"
@@ -79,16 +82,18 @@ class KeysConfig(Section):
 
 
 class Signer:
-    """Signs as the holder of one private key, for one fleet."""
+    """Signs frames with one private key, for one fleet."""
 
     def __init__(self, fleet: str, key: Ed25519PrivateKey) -> None:
         self.fleet, self.key = fleet, key
         self.public = key.public_key().public_bytes_raw()
-        """32 bytes."""
+        """The public key, 32 bytes."""
 
     @classmethod
     def from_file(cls, fleet: str, path: Path) -> "Signer":
-        """With the key in `path`, made (mode 0600) if there is none. Raises IdentityError."""
+        """A signer with the key in `path`, which is made (mode 0600) if it is missing. Raises
+        IdentityError.
+        """
         if not path.exists():
             _write(path, _pem(Ed25519PrivateKey.generate()), mode=0o600, over=False)
         try:
@@ -100,17 +105,19 @@ class Signer:
         return cls(fleet, key)
 
     def sign(self, frame: bytes) -> bytes:
-        """64 bytes over the fleet's name and the frame."""
+        """Signature of the fleet's name and the frame, 64 bytes."""
         return self.key.sign(_covered(self.fleet, frame))
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
-        """Why the frame was not signed with this key; empty if it was. So it is a wire.Verifier as well."""
+        """Why the frame was not signed with this key; empty if it was. It makes this a wire.Verifier as
+        well.
+        """
         if is_signed(self.fleet, frame, signature, self.key.public_key()):
             return ""
         return f"{name}: the signature is not of this key"
 
     def public_line(self, name: str) -> str:
-        """The line of NAME.pub."""
+        """The public key as the line of NAME.pub."""
         return _line(self.public, name)
 
     def write_public(self, name: str, folder: Path) -> None:
@@ -120,7 +127,7 @@ class Signer:
 
 
 class Keyring:
-    """The public keys of a folder, NAME.pub each, and what they say about a frame. A wire.Verifier.
+    """The public keys of a folder, NAME.pub each, by which frames are verified. A wire.Verifier.
 
     A file that is added, replaced or removed counts from the next frame on. Raises IdentityError if
     the folder is missing, which a keyring that notes first uses makes.
@@ -135,13 +142,13 @@ class Keyring:
             raise IdentityError(f"folder of keys {folder} is missing")
         self.fleet, self.folder, self.first_use, self.max_keys = fleet, folder, first_use, max_keys
         self.loaded: dict[str, tuple[int, Ed25519PublicKey]] = {}
-        """By name: when its file was last changed, ns, and the key in it."""
+        """Modification time of the file, ns, and the key in it, by name."""
         self.revoked: set[str] = set()
-        """Names whose file was there and is no more."""
+        """Names whose key file was removed while this keyring was in use."""
         self.num_noted, self.counted_ns, self.count_again_s = 0, -1, 0.0
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
-        """Why this is not a frame of `name`; empty if it is. May note `offered` as the name's key."""
+        """Why this is not a frame of `name`; empty if it is. The key `offered` may be noted as the name's."""
         if (
             re.match(VEHICLE_PATTERN, name) is None
         ):  # it comes from a topic, and becomes a file's name
@@ -160,7 +167,7 @@ class Keyring:
         return f"{name}: the signature does not fit the frame and the key in {path}"
 
     def names(self) -> list[str]:
-        """Those with a key."""
+        """Sorted names of the vehicles with a key."""
         found = sorted(path.stem for path in self.folder.glob("*.pub"))
         return [name for name in found if re.match(VEHICLE_PATTERN, name)]
 
@@ -178,7 +185,7 @@ class Keyring:
         return known[1]
 
     def _num_keys(self) -> int:
-        """Counted anew when somebody else has changed the folder, and not at each of our own notes."""
+        """Number of keys in the folder, counted again only if another process has changed the folder."""
         changed_ns = self.folder.stat().st_mtime_ns
         is_full = self.num_noted >= self.max_keys
         if changed_ns != self.counted_ns and (is_full or time.monotonic() >= self.count_again_s):
@@ -212,7 +219,7 @@ class OneKey:
     """One public key, whatever name signs with it: a vehicle's view of its server. A wire.Verifier."""
 
     def __init__(self, fleet: str, path: Path) -> None:
-        """Raises IdentityError."""
+        """Read the key in `path`. Raises IdentityError."""
         self.fleet, self.path, self.key = fleet, path, _read_line(path)
 
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes = b"") -> str:
@@ -229,17 +236,17 @@ WEAK = frozenset((0, 1, FIELD - 1, _ORDER_8, FIELD - _ORDER_8))
 
 
 def is_weak(public: bytes) -> bool:
-    """Nobody holds the private half of this key, and there are signatures that fit it and any frame.
+    """Whether the public key has no private half, while there are signatures that fit it and any frame.
 
-    So it is with the eight points of small order. OpenSSL takes them, and several spellings of each
-    (y and y + p, and a sign where x is 0): whatever is not spelt as a key pair's is refused with them.
+    The eight points of small order are such keys. OpenSSL takes them, in several spellings (y and y + p, and
+    a sign where x is 0): any spelling that no key pair has is refused with them.
     """
     y = int.from_bytes(public, "little") & (2**255 - 1)
     return len(public) != 32 or y >= FIELD or y in WEAK
 
 
 def is_signed(fleet: str, frame: bytes, signature: bytes, key: Ed25519PublicKey) -> bool:
-    """The signature is `key`'s, over this fleet and frame."""
+    """Whether the signature is `key`'s, over this fleet and frame."""
     try:
         key.verify(signature, _covered(fleet, frame))
     except InvalidSignature:
@@ -263,7 +270,7 @@ def _line(public: bytes, name: str) -> str:
 
 
 def _read_line(path: Path) -> Ed25519PublicKey:
-    """Raises IdentityError."""
+    """The public key in a NAME.pub. Raises IdentityError."""
     try:
         key = load_ssh_public_key(content_of(path, max_bytes=MAX_BYTES))
     except Exception as unfit:  # as above
@@ -278,7 +285,7 @@ def _read_line(path: Path) -> Ed25519PublicKey:
 
 
 def _write(path: Path, content: bytes, *, mode: int, over: bool) -> None:
-    """Whole or not at all; a file that is there stays unless `over`. Raises IdentityError."""
+    """Write the file whole or not at all; an existing one stays unless `over`. Raises IdentityError."""
     half_written = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

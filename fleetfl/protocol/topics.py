@@ -5,53 +5,58 @@ from zlib import crc32
 ROOT = "fleetfl/1"
 PROOF = "proof"
 RING = 32
-"""Releases that stay on the broker, each in the slot of its version."""
+"""Number of releases that stay on the broker, each in the slot of its version."""
 
 
 def partition(vehicle: str, num_partitions: int) -> int:
-    """Where a vehicle's updates go: always to one gateway, so that they stay in order."""
+    """Partition of a vehicle: its updates always go to one gateway, so that they stay in order."""
     return crc32(vehicle.encode()) % num_partitions
 
 
 def update(fleet: str, vehicle: str, num_partitions: int) -> str:
+    """Topic of a vehicle's updates."""
     return f"{ROOT}/{fleet}/up/{partition(vehicle, num_partitions)}/{vehicle}/update"
 
 
 def status(fleet: str, vehicle: str, num_partitions: int) -> str:
+    """Topic of a vehicle's retained status."""
     return f"{ROOT}/{fleet}/up/{partition(vehicle, num_partitions)}/{vehicle}/status"
 
 
 def proof(fleet: str, vehicle: str, num_partitions: int) -> str:
-    """For a release with the server's own signature that is later than what the server now offers."""
+    """Topic on which a vehicle shows a release, signed by the server, later than any that the server
+    offers.
+    """
     return f"{ROOT}/{fleet}/up/{partition(vehicle, num_partitions)}/{vehicle}/{PROOF}"
 
 
 def uplink(fleet: str, number: int) -> str:
-    """Filter for all that the vehicles of one partition say."""
+    """Filter for all topics on which the vehicles of one partition publish."""
     return f"{ROOT}/{fleet}/up/{number}/+/+"
 
 
 def receipt(fleet: str, vehicle: str) -> str:
+    """Topic of the receipts for a vehicle's updates."""
     return f"{ROOT}/{fleet}/down/{vehicle}/receipt"
 
 
 def release(fleet: str) -> str:
-    """Retained: the newest release."""
+    """Topic of the newest release, retained."""
     return f"{ROOT}/{fleet}/down/release"
 
 
 def release_slot(fleet: str, version: int, index: int) -> str:
-    """Retained: chunk `index` of this release, until the one RING versions later; 0 if it is whole."""
+    """Topic of chunk `index` of a release, retained until the one RING versions later; 0 if it is whole."""
     return f"{ROOT}/{fleet}/down/release/{version % RING}/{index}"
 
 
 def release_slot_chunks(fleet: str, version: int) -> str:
-    """Filter for all chunks of this release."""
+    """Filter for all chunks of one release."""
     return f"{ROOT}/{fleet}/down/release/{version % RING}/+"
 
 
 def snapshot(fleet: str, index: int) -> str:
-    """Retained: chunk `index` of the newest snapshot; 0 if it is whole."""
+    """Topic of chunk `index` of the newest snapshot, retained; 0 if it is whole."""
     return f"{ROOT}/{fleet}/down/snapshot/{index}"
 
 
@@ -61,6 +66,6 @@ def snapshot_chunks(fleet: str) -> str:
 
 
 def sender(topic: str) -> tuple[str, str]:
-    """(vehicle, "update", "status" or PROOF) of an uplink topic."""
+    """Vehicle and leaf of an uplink topic; the leaf is "update", "status" or PROOF."""
     *_, vehicle, leaf = topic.split("/")
     return vehicle, leaf

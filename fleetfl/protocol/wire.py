@@ -1,4 +1,5 @@
-"""Message <-> frame. Knows no file, no socket and no kind of key; nothing in a frame is unpickled.
+"""Encodes messages into frames and back. Knows no file, no socket and no kind of key; nothing in a frame is
+unpickled.
 
     offset 0   b"FFL"
            3   format, 2; the top bit says that the frame is signed
@@ -6,7 +7,8 @@
          -64   signature of the fleet's name and all that stands before it, if signed
 
 Codecs have packed the bodies, so frames are not compressed again. Fields at the end that have their default
-are left out. Where it is known who should have sent a frame, its signature is looked at before its content.
+are left out. Where the sender is known from the topic, the signature is verified before the content is
+parsed.
 """
 
 from ctypes import c_float
@@ -33,16 +35,16 @@ _KEY_AT = 1 + Status.__struct_fields__.index("key")
 
 
 class WireError(FleetflError, ValueError):
-    """The bytes are not a message of this format."""
+    """Bytes that are not a message of this format."""
 
 
 class UnsendableError(FleetflError, ValueError):
-    """A message that whoever gets it would refuse; names the field, its value and what was expected."""
+    """A message that its receiver would refuse; names the field, its value and what was expected."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a frame says of itself at its beginning, read without a look at all else."""
+    """Names at the beginning of a frame, read without parsing the rest; they are not verified."""
 
     tag: int
     vehicle: str
@@ -51,32 +53,36 @@ class Named:
 
 
 class SignatureError(WireError):
-    """A whole message of somebody who may not be who it names."""
+    """A message without proof that it is from the sender that it names."""
 
     def __init__(self, why: str, message: AnyMessage | None, named: Named | None = None) -> None:
         super().__init__(why)
         self.message = message
-        """As it came: to tell the named one, not to believe. None where the content was not looked at."""
+        """The message as it came, unverified; None where the content was not parsed."""
         self.named = named
-        """The same, of a frame whose content was not looked at."""
+        """Names at the beginning of a frame whose content was not parsed; unverified, None without any."""
 
 
 class UnreadableError(WireError):
-    """The first bytes are a frame's, the signature fits if that was asked: the content is at fault."""
+    """A frame whose header, and signature if it was checked, are sound, but whose content is not."""
 
     def __init__(self, why: str, named: Named | None) -> None:
         super().__init__(why)
         self.named = named
-        """Which update it is, if that much can be read."""
+        """Names at the beginning of the frame; None if they cannot be read."""
 
 
 class Signer(Protocol):
+    """Signs frames for one sender."""
+
     def sign(self, frame: bytes) -> bytes:
-        """64 bytes that prove: this fleet, this sender, these bytes."""
+        """Signature, 64 bytes, that proves fleet, sender and bytes."""
         ...
 
 
 class Verifier(Protocol):
+    """Checks who signed a frame."""
+
     def objection(self, name: str, frame: bytes, signature: bytes, *, offered: bytes) -> str:
         """Why this is not a frame of `name`, in words; empty if it is.
 
@@ -87,23 +93,23 @@ class Verifier(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A frame taken apart."""
+    """A frame taken apart, its content decoded and its signature not checked."""
 
     message: AnyMessage
     signed: bytes
-    """What the signature covers: all before it."""
+    """Bytes that the signature covers: all before it."""
     signature: bytes
-    """Empty if the frame has none."""
+    """Signature, 64 bytes; empty if the frame has none."""
 
     @property
     def sender(self) -> str:
-        """Who should have signed it."""
+        """Name of the vehicle, or SERVER, that should have signed the frame."""
         return _sender(self.message)
 
 
 @dataclass(frozen=True)
 class _Envelope:
-    """A frame whose content was not looked at."""
+    """A frame taken apart whose content is not parsed yet."""
 
     format: int
     content: memoryview
@@ -126,7 +132,7 @@ class _Envelope:
         return b""
 
     def message(self) -> AnyMessage:
-        """Raises UnreadableError, whatever the content is."""
+        """The decoded content. Raises UnreadableError, whatever is wrong with it."""
         size = len(self.signed) + len(self.signature)
         if self.format != FORMAT:
             raise UnreadableError(
@@ -143,7 +149,7 @@ class _Envelope:
 def encode(message: AnyMessage, signer: Signer | None = None) -> bytes:
     """The frame of one message. Floats travel as float32.
 
-    Raises UnsendableError for one that `decode` would refuse.
+    Raises UnsendableError for a message that `decode` would refuse.
     """
     signed = 0 if signer is None else SIGNED
     try:
@@ -160,8 +166,8 @@ def encode(message: AnyMessage, signer: Signer | None = None) -> bytes:
 def decode(frame: bytes, keys: Verifier | None = None, *, sender: str | None = None) -> AnyMessage:
     """The message of a whole, well-typed frame; with `keys`, of one that its sender has signed.
 
-    `sender` is who it has to be of: a vehicle's name, or SERVER. Raises WireError: SignatureError where the
-    proof of its sender is missing, UnreadableError where its content is at fault.
+    `sender` is the name that it has to be from: a vehicle's, or SERVER. Raises WireError: SignatureError
+    where the proof of its sender is missing, UnreadableError where its content is at fault.
     """
     if sender is None:
         opened = open_frame(frame)
@@ -182,7 +188,7 @@ def decode(frame: bytes, keys: Verifier | None = None, *, sender: str | None = N
 
 
 def named(message: AnyMessage) -> Named | None:
-    """Which update this is; None for all else."""
+    """Names of the update that a message is; None for any other message."""
     if not isinstance(message, Update):
         return None
     tag = message.__struct_config__.tag
@@ -191,13 +197,13 @@ def named(message: AnyMessage) -> Named | None:
 
 
 def open_frame(frame: bytes) -> Opened:
-    """Take a frame apart without a look at who signed it. Raises WireError."""
+    """Take a frame apart without checking its signature. Raises WireError."""
     envelope = _envelope(frame)
     return Opened(envelope.message(), envelope.signed, envelope.signature)
 
 
 def objection_to(opened: Opened, keys: Verifier) -> str:
-    """Why the frame is not shown to be its sender's, in words; empty if it is."""
+    """Why the signature does not prove the frame's sender, in words; empty if it does."""
     if not opened.signature:
         return f"frame of {opened.sender!r} is not signed"
     offered = opened.message.key if isinstance(opened.message, Status) else b""
@@ -254,7 +260,7 @@ def _float32(value: float) -> msgspec.Raw:
 
 
 def _fault(message: AnyMessage) -> str:
-    """The first field that its type does not allow, in words; empty if it is none of them."""
+    """Description of the first field whose value its type does not allow; empty if there is none."""
     for field in msgspec.structs.fields(type(message)):
         value = getattr(message, field.name)
         try:

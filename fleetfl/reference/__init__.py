@@ -1,1 +1,1 @@
-"""What settings there are and what they mean, told from their schemas."""
+"""Reference of all settings and their meaning, made from their schemas."""

@@ -1,4 +1,4 @@
-"""Settings in words: what a JSON schema says of one field, found by its path in a file. Knows no part."""
+"""Explains settings from a JSON schema, each found by its path in a file. Knows no part of a file."""
 
 import difflib
 import re
@@ -34,24 +34,28 @@ _MAX_DEPTH = 12
 
 @dataclass(frozen=True)
 class Setting:
-    """One field of a table of settings."""
+    """Facts about one field of a table of settings, in words."""
 
     path: str
+    """Path of the setting in a file, such as `server.http.port`."""
     type: str
+    """Type of its values, in words."""
     default: str | None
-    """YAML in one line; None where the field has to be set."""
+    """Default as YAML in one line; None where the field has to be set."""
     range: str
-    """What values are allowed, empty where the type says it all."""
+    """Allowed values; empty where the type says it all."""
     meaning: str
+    """Meaning of the setting, its docstring in one line."""
     kinds: dict[str, Schema] = field(default_factory=dict)
-    """Components that may stand here, by name."""
+    """Schemas of the components that may stand here, by kind."""
     default_kind: str | None = None
+    """Kind of the default component; None without one."""
     tables: tuple[Schema, ...] = ()
-    """Tables that may stand here, kinds left out; usually none or one."""
+    """Schemas of the tables that may stand here, kinds left out; usually none or one."""
 
 
 def fields_of(table: Schema, root: Schema, path: str) -> list[Setting]:
-    """Each field of a table, in the order of its source; `kind` is left out."""
+    """The fields of a table, in the order of its source; `kind` is left out."""
     needed = table.get("required", [])
     return [
         _setting(schema, root, f"{path}.{name}" if path else name, needed=name in needed)

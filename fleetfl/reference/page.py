@@ -33,9 +33,10 @@ _PARTS = {
 class _Page:
     lines: list[str] = field(default_factory=list)
     families: dict[tuple[str, ...], str] = field(default_factory=dict)
-    """Kinds that were listed already, and where: two settings may choose from one package."""
+    """Path of the setting under which each set of kinds was listed: two settings may choose from one
+    package."""
     later: list[tuple[Setting, Schema]] = field(default_factory=list)
-    """Settings with tables of their own, in the order in which they were met."""
+    """Settings with tables still to be listed, and their schemas, in the order in which they were met."""
 
     def table(self, settings: list[Setting]) -> None:
         if not settings:
@@ -54,7 +55,7 @@ class _Page:
         self.lines += [f"{'#' * level} {text} {{ #{anchor} }}", ""]
 
     def below(self, setting: Setting, root: Schema) -> None:
-        """The tables of one setting; those below them are left for later."""
+        """Add the tables of one setting; settings in them with tables of their own are put off."""
         self.heading(3, f"`{setting.path.removeprefix(f'{SHARED}.')}`", _id(setting))
         if setting.meaning:
             self.lines += [setting.meaning, ""]

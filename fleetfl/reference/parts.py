@@ -1,4 +1,4 @@
-"""Which settings there are: entry points of the group `fleetfl.settings`, one a part of a file.
+"""Parts of a file of settings: entry points of the group `fleetfl.settings`, one for each part.
 
 An entry point `server = "actors.config:ServerConfig"` names the schema of the part `server`. A part that has
 several, as `sim` has one for each clock, gives the others a name behind a hyphen: `sim-virtual`.
@@ -13,11 +13,11 @@ from fleetfl.fleet_config import FleetConfig
 
 GROUP = "fleetfl.settings"
 SHARED = "fleet"
-"""Name for what stands at the top of a file, which all parts share."""
+"""Name of the settings at the top level of a file, which all parts share."""
 
 
 def part_names() -> list[str]:
-    """What `schema_of` knows: the shared settings first, then each part that an installed package has."""
+    """Names for `schema_of`: the shared settings first, then each part that an installed package has."""
     return [SHARED, *sorted(_points())]
 
 
