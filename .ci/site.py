@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-DOCS, STAGE = ROOT / "docs", ROOT / "build" / "docs"
+DOCS = ROOT / "docs"
 BESIDE = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 """Pages that lie at the top of the repository, and what they are called in the site."""
 LINK = re.compile(r"(?P<text>!?\[(?:[^\]\[]|\[[^\]]*\])*\])\((?P<to>[^)\s]+)\)")
@@ -73,20 +73,20 @@ def relinked(text: str, source: Path, pages: dict[Path, str]) -> str:
     return LINK.sub(moved, text)
 
 
-def staged() -> None:
-    """Put all pages into `build/docs`: `docs/`, those beside it, the index of decisions, references."""
-    shutil.rmtree(STAGE, ignore_errors=True)
-    shutil.copytree(DOCS, STAGE)
+def stage(into: Path) -> None:
+    """Put all pages into the folder: `docs/`, those beside it, the index of decisions, references."""
+    shutil.rmtree(into, ignore_errors=True)
+    shutil.copytree(DOCS, into)
     pages = {page: str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
     pages |= {ROOT / name: to for name, to in BESIDE.items()}
     pages[DOCS / "decisions" / "index.md"] = "decisions/index.md"
     for page, to in pages.items():
         if page.exists():
-            (STAGE / to).write_text(relinked(page.read_text(), page, pages))
-    (STAGE / "decisions" / "index.md").write_text(decisions())
-    (STAGE / "reference").mkdir()
+            (into / to).write_text(relinked(page.read_text(), page, pages))
+    (into / "decisions" / "index.md").write_text(decisions())
+    (into / "reference").mkdir()
     for name, text in references().items():
-        (STAGE / "reference" / name).write_text(text)
+        (into / "reference" / name).write_text(text)
 
 
 def references() -> dict[str, str]:
@@ -244,9 +244,13 @@ def _add_command(lines: list[str], command: Any, path: str) -> None:
 
 
 def main() -> None:
-    staged()
+    """Build into this repository, or into the folder that is named."""
+    at = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT
+    stage(at / "build" / "docs")
+    if at != ROOT:
+        shutil.copy(ROOT / "zensical.toml", at)
     zensical = Path(sys.executable).with_name("zensical")
-    built = subprocess.run([zensical, "build", "--clean", "--strict"], cwd=ROOT, check=False)
+    built = subprocess.run([zensical, "build", "--clean", "--strict"], cwd=at, check=False)
     sys.exit(built.returncode)
 
 

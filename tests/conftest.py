@@ -29,6 +29,7 @@ ONE_SERVER = {
     "tests/cluster/test_server.py": "server",
     "tests/cluster/test_vehicle.py": "server",
     "tests/cluster/test_recovery.py": "lives",
+    "tests/slow/test_site.py": "site",  # built once
 }
 """Files whose tests look at the same server, and so run in one process one after the other."""
 
