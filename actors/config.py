@@ -5,13 +5,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fleetfl.aggregators import AnyAggregator
-from fleetfl.aggregators.fedbuff import Config as FedBuff
-from fleetfl.closed_form import Config as ClosedFormConfig
-from fleetfl.codecs import AnyCodec
-from fleetfl.codecs.spectral import Config as Spectral
 from fleetfl.config import Section
-from fleetfl.defences.influence import Config as ClipConfig
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.defences.rate_limits import Config as LimitsConfig
 from fleetfl.events.event_log import Config as EventsConfig
 from fleetfl.fleet_config import FleetConfig
@@ -19,8 +14,6 @@ from fleetfl.protocol.addresses import Host, is_ipv6, url_of
 from fleetfl.protocol.signing import KeysConfig
 from fleetfl.registry.registry import Registry
 from fleetfl.registry.retention import Config as RetentionConfig
-from fleetfl.server_optimizers import AnyServerOptimizer
-from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.storage.journal import Config as JournalConfig
 from fleetfl.storage.journal import path_in
 
@@ -100,7 +93,7 @@ AROUND = {
 """Settings that do not influence any bit of a release."""
 
 
-class ServerConfig(FleetConfig):
+class ServerConfig(CoordinatorSettings, FleetConfig):
     """Settings of the server: how it aggregates updates, and where it listens and keeps its state."""
 
     state: Path
@@ -120,19 +113,6 @@ class ServerConfig(FleetConfig):
     initial: Path | None = None
     """Adapter and head of release 0 (safetensors, as `adapter.safetensors` of a run); None starts
     from the backbone with an adapter that does nothing."""
-    aggregator: AnyAggregator = FedBuff()
-    """The rule that folds updates into one server step."""
-    optimizer: AnyServerOptimizer = SGD()
-    """The server's step on what the aggregator gives."""
-    release: AnyCodec = Spectral(bits_per_value=0.37)
-    """Codec of the difference between two versions; values that it drops go out with later versions."""
-    closed_form: ClosedFormConfig | None = None
-    """Solves the first head from sufficient statistics of the vehicles' features
-    (`vehicle.agent.sums_of_frames`); None accepts no such statistics."""
-    clip: ClipConfig | None = ClipConfig()
-    """Bounds what one vehicle's update may change; null counts updates of any length that makes sense."""
-    max_staleness: int = Field(default=50, ge=0)
-    """Versions; an update based on an older one is refused."""
     max_in_flight: int = Field(default=128, ge=1)
     """Updates a gateway has under judgement at a time; more of them wait in the broker."""
     max_in_flight_bytes: int = Field(default=64 * 2**20, ge=2**20)

@@ -89,15 +89,7 @@ class Bench:
             start, spent = owner.solved(start), len(sensors)
             curve.append((spent, self.accuracy(start)))
             print(f"  sums: {len(body):,} bytes a vehicle", flush=True)
-        coordinator = Coordinator(
-            start,
-            layout,
-            server.aggregator.build(layout.size),
-            server.optimizer.build(layout.size),
-            release_codec=server.release,
-            max_staleness=server.max_staleness,
-            clip=server.clip,
-        )
+        coordinator = Coordinator.from_settings(server, start, layout)
         fleet = LockstepFleet(
             self.sim.fleet,
             coordinator,

@@ -20,7 +20,6 @@ from collections import Counter
 import numpy as np
 import zstandard
 
-from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.closed_form import (
     BIAS,
     KIND,
@@ -32,8 +31,8 @@ from fleetfl.closed_form import (
 from fleetfl.closed_form.solve import MOST_LOGIT
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.protocol.messages import Ban, Update
-from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
 
 CLASSES, WIDTH, FRAMES, VEHICLES = 3, 5, 60, 4
@@ -55,13 +54,10 @@ class Fuzzer:
         self.server = self._server()
 
     def _server(self) -> Coordinator:
-        server = Coordinator(
+        server = Coordinator.from_settings(
+            CoordinatorSettings(release=Int8(), closed_form=Config(vehicles=VEHICLES)),
             VECTOR,
             LAYOUT,
-            FedBuff().build(LAYOUT.size),
-            SGD().build(LAYOUT.size),
-            release_codec=Int8(),
-            head=Config(vehicles=VEHICLES),
         )
         assert server.head is not None
         head, solved = server.head, server.head.solved

@@ -41,12 +41,12 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.plugins import available
 from fleetfl.protocol import chunks, messages, wire
 from fleetfl.protocol.messages import Receipt, Release, Rollback, Snapshot, Status, Update
 from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.releases.frame_bounds import max_frame_bytes
-from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.vectors import Layout
 
 LORA = {"a": (8, 192), "b": (576, 8)}
@@ -265,12 +265,10 @@ class WayIn:
 
     def fresh(self) -> None:
         """A model that no earlier frame has pushed anywhere."""
-        self.coordinator = Coordinator(
+        self.coordinator = Coordinator.from_settings(
+            CoordinatorSettings(aggregator=FedBuff(goal=10), release=Int8()),
             np.zeros(LAYOUT.size, np.float32),
             LAYOUT,
-            FedBuff(goal=10).build(LAYOUT.size),
-            Optimizer().build(LAYOUT.size),
-            release_codec=Int8(),
         )
 
     def take(self, payload: bytes, sender: str, now_s: float, *, signed: bool) -> None:

@@ -34,9 +34,9 @@ from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.config import read_with, validate
 from fleetfl.coordination.coordinator import DEFAULT_CLIP, Coordinator
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Signer
-from fleetfl.server_optimizers.sgd import Config as SGD
 from fleetfl.vectors import Layout
 from sim.attacks.vehicle import KINDS, HostileFleet, forged_statistics, weighty
 from sim.baselines.initial_model import fit_head
@@ -77,16 +77,7 @@ class Bench:
             server = self._part("server", ServerConfig, {"state": scratch})
             signer = Signer.from_file(self.sim.fleet, Path(scratch) / "key.pem")
         layout = self.model.layout
-        coordinator = Coordinator(
-            self.factory,
-            layout,
-            server.aggregator.build(layout.size),
-            server.optimizer.build(layout.size),
-            release_codec=server.release,
-            max_staleness=server.max_staleness,
-            head=server.closed_form,
-            clip=server.clip,
-        )
+        coordinator = Coordinator.from_settings(server, self.factory, layout)
         self._send_sums(coordinator, sensors, kind)
         begun = self.accuracy(coordinator.published.vector)
         fleet = HostileFleet(
@@ -154,14 +145,12 @@ def folds_per_s(clip: Any, size: int, rounds: int) -> float:
     deltas = [1e-3 * dice.normal(size=size) for _ in range(7)] + [np.ones(size)]
     codec = decoder("float32", layout)
     bodies = [codec.encode(delta.astype(np.float32)) for delta in deltas]
-    coordinator = Coordinator(
+    coordinator = Coordinator.from_settings(
+        CoordinatorSettings(
+            aggregator=FedBuff(goal=4), release=Int8(), max_staleness=10**9, clip=clip
+        ),
         0.05 * dice.normal(size=size).astype(np.float32),
         layout,
-        FedBuff(goal=4).build(size),
-        SGD().build(size),
-        release_codec=Int8(),
-        max_staleness=10**9,
-        clip=clip,
     )
     seconds = []
     for turn in range(rounds):

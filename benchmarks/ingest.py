@@ -37,13 +37,13 @@ from fleetfl.aggregators.fedbuff import Config as FedBuff
 from fleetfl.codecs import decoder
 from fleetfl.codecs.int8 import Config as Int8
 from fleetfl.coordination.coordinator import Coordinator
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.events.event_log import EventLog
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
 from fleetfl.protocol.signing import Keyring, Signer
 from fleetfl.registry.adapter_file import write_adapter
-from fleetfl.server_optimizers.sgd import Config as Optimizer
 from fleetfl.transport import Packet
 from fleetfl.vectors import Layout
 
@@ -192,12 +192,12 @@ def path_per_s(kind: str, count: int, rounds: int, *, signed: bool) -> float:
         verifier = Keyring(FLEET, keys) if signed else None
         took = []
         for _ in range(rounds + 1):
-            coordinator = Coordinator(
+            coordinator = Coordinator.from_settings(
+                CoordinatorSettings(
+                    aggregator=FedBuff(goal=NEVER, max_held_bytes=16 * 2**20), release=Int8()
+                ),
                 np.zeros(LAYOUT.size, np.float32),
                 LAYOUT,
-                FedBuff(goal=NEVER, max_held_bytes=16 * 2**20).build(LAYOUT.size),
-                Optimizer().build(LAYOUT.size),
-                release_codec=Int8(),
             )
             began = time.process_time()
             for frame in frames:

@@ -25,17 +25,7 @@ def initial_coordinator(config: ServerConfig) -> Coordinator:
     """A Coordinator at release 0 of these settings, without a generation. Raises AdapterFileError."""
     assert config.initial is not None, "cluster.py writes one where the settings name none"
     layout, params = read_adapter(config.initial)
-    return Coordinator(
-        params,
-        layout,
-        config.aggregator.build(layout.size),
-        config.optimizer.build(layout.size),
-        release_codec=config.release,
-        generation="",
-        max_staleness=config.max_staleness,
-        clip=config.clip,
-        head=config.closed_form,
-    )
+    return Coordinator.from_settings(config, params, layout)
 
 
 class ModelState:

@@ -14,6 +14,7 @@ from fleetfl.codecs import CodecConfig, CodecError, decoder
 from fleetfl.coordination.deduplication import Contribution, Ledger
 from fleetfl.coordination.objections import Objection, Origin, objection_to_values, require_sense
 from fleetfl.coordination.outcome import Outcome, Refusal
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.defences import influence
 from fleetfl.defences.influence import Bounds, norm_of
 from fleetfl.defences.pace import Pace, TooFarAheadError
@@ -78,6 +79,31 @@ class Coordinator:
         """Updates that the newest release was made of; empty unless `submit` released it."""
         self.strikes: list[str] = []
         """Vehicles whose update made a step fail since the newest release."""
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: CoordinatorSettings,
+        params: np.ndarray,
+        layout: Layout,
+        *,
+        generation: str = "",
+    ) -> "Coordinator":
+        """A coordinator that obeys all of the settings; whoever has settings makes it here.
+
+        `params`, float32 [P], is version 0. Raises ValueError if they do not fit the layout.
+        """
+        return cls(
+            params,
+            layout,
+            settings.aggregator.build(layout.size),
+            settings.optimizer.build(layout.size),
+            release_codec=settings.release,
+            generation=generation,
+            max_staleness=settings.max_staleness,
+            head=settings.closed_form,
+            clip=settings.clip,
+        )
 
     @property
     def version(self) -> int:

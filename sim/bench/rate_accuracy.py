@@ -23,6 +23,7 @@ from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
 from fleetfl.storage.scratch import scratch
+from fleetfl.vectors import Layout
 from sim.baselines.initial_model import fit_head
 from sim.bench.config import BenchConfig, CandidateConfig
 from sim.bench.lockstep import LockstepFleet, Traffic
@@ -129,16 +130,7 @@ def _measure(trial: Trial) -> dict[str, Any]:
         signer = Signer.from_file(sim.fleet, folder / "key.pem")
     model = sim.model.build(seed=sim.seed, threads=1)
     held_out = sim.dataset.held_out(weathers, seed=sim.seed)
-    coordinator = Coordinator(
-        np.load(trial.initial),
-        model.layout,
-        server.aggregator.build(model.layout.size),
-        server.optimizer.build(model.layout.size),
-        release_codec=candidate.release,
-        generation=successor(),
-        max_staleness=server.max_staleness,
-        clip=server.clip,
-    )
+    coordinator = coordinator_of(server, candidate, np.load(trial.initial), model.layout)
     fleet = LockstepFleet(
         sim.fleet,
         coordinator,
@@ -196,6 +188,14 @@ def _line(
         "release_mqtt_bytes": float(np.mean(traffic.releases)) if traffic.releases else None,
         "release_mqtt_bytes_max": max(traffic.releases, default=None),
     }
+
+
+def coordinator_of(
+    server: ServerConfig, candidate: CandidateConfig, initial: np.ndarray, layout: Layout
+) -> Coordinator:
+    """The server's coordinator with the candidate's codec on the way down; `initial` is float32 [P]."""
+    settings = server.model_copy(update={"release": candidate.release})
+    return Coordinator.from_settings(settings, initial, layout, generation=successor())
 
 
 def rows(config: BenchConfig, done: dict[Job, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -33,25 +33,11 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
     The server's `events` only give the names of the generations, and the row after which each began. Raises
     JournalError.
     """
-    started = [e["generation"] for e in events if e["event"] == "aggregator_started"]
     begun: dict[int, list[dict[str, Any]]] = {}
     for event in events:
         if event["event"] == "generation_began":
             begun.setdefault(event["counted_row"], []).append(event)
-    first = min(begun, default=0)
-    generation = begun[first][0]["was"].split("/")[0] if begun else started[0] if started else ""
-    assert config.initial is not None
-    layout, params = read_adapter(config.initial)
-    coordinator = Coordinator(
-        params,
-        layout,
-        config.aggregator.build(layout.size),
-        config.optimizer.build(layout.size),
-        release_codec=config.release,
-        generation=generation,
-        max_staleness=config.max_staleness,
-        clip=config.clip,
-    )
+    coordinator = coordinator_of(config, generation=_first_generation(events, begun))
     counted: set[Name] = set()
     digests = {(0, coordinator.published.sha256.hex())}
     with closing(Journal(config.journal_path)) as journal:
@@ -66,6 +52,21 @@ def replay(config: ServerConfig, events: list[dict[str, Any]]) -> Replay:
                 digests.add((outcome.version, coordinator.published.sha256.hex()))
             _rename(coordinator, begun.get(kept.row, ()))
     return Replay(counted, digests)
+
+
+def _first_generation(events: list[dict[str, Any]], begun: dict[int, list[dict[str, Any]]]) -> str:
+    """The generation that the server began with, as far as the events tell; empty if they do not."""
+    if begun:
+        return begun[min(begun)][0]["was"].split("/")[0]
+    started = [e["generation"] for e in events if e["event"] == "aggregator_started"]
+    return started[0] if started else ""
+
+
+def coordinator_of(config: ServerConfig, *, generation: str) -> Coordinator:
+    """The server's coordinator at version 0. Raises AdapterFileError."""
+    assert config.initial is not None
+    layout, params = read_adapter(config.initial)
+    return Coordinator.from_settings(config, params, layout, generation=generation)
 
 
 def _rename(coordinator: Coordinator, generations: Iterable[dict[str, Any]]) -> None:

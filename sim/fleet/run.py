@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.events.event_log import EventLog
 from fleetfl.task_group import together
 from fleetfl.transport.memory import Broker
@@ -28,7 +27,7 @@ from sim.fleet.links import Link
 from sim.fleet.network import Meter
 from sim.fleet.releases import SharedVersions
 from sim.fleet.scenario import Scenario, VirtualConfig
-from sim.fleet.server import VirtualServer
+from sim.fleet.server import VirtualServer, coordinator_of
 from sim.fleet.vehicle import DeviceHardware, Ending, FleetContext, VirtualVehicle
 
 MAX_PAYLOAD_BYTES = 64 * 2**20
@@ -162,7 +161,8 @@ class VirtualRun:
         self.began = loop.time()
         self.over: asyncio.Future[None] = loop.create_future()
         self.broker = Broker()
-        coordinator, vehicles = self._coordinator(), self._vehicles()
+        learning, vehicles = self.learning, self._vehicles()
+        coordinator = coordinator_of(scenario.server, learning.initial, learning.layout)
         # Whatever may be wrong with the settings has been said by now: an earlier run's may go.
         self.events_path.unlink(missing_ok=True)
         self.events = EventLog(self.events_path, clock=loop.time)
@@ -201,19 +201,6 @@ class VirtualRun:
                     for n in range(sim.num_partitions)
                 }
             )
-
-    def _coordinator(self) -> Coordinator:
-        server, layout = self.scenario.server, self.learning.layout
-        return Coordinator(
-            self.learning.initial,
-            layout,
-            server.aggregator.build(layout.size),
-            server.optimizer.build(layout.size),
-            release_codec=server.release,
-            generation="virtual",
-            max_staleness=server.max_staleness,
-            clip=server.clip,
-        )
 
     def _vehicles(self) -> list[VirtualVehicle]:
         sim, vehicle, learning = self.scenario.sim, self.scenario.vehicle, self.learning

@@ -4,17 +4,32 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
+import numpy as np
+
 from actors.gateway import Gateway
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.coordination.outcome import Outcome, judged
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.events.event_log import EventLog
 from fleetfl.protocol.messages import Release, Snapshot, Update
 from fleetfl.releases.generations import Order, order_of
 from fleetfl.storage.journal import Offset
 from fleetfl.transport import Transport
+from fleetfl.vectors import Layout
 
 REMEMBERED = 100_000
 """Updates whose repeats are still told by their row."""
+
+
+GENERATION = "virtual"
+"""Name of the generation of all versions: a virtual server never loses what it released."""
+
+
+def coordinator_of(
+    settings: CoordinatorSettings, initial: np.ndarray, layout: Layout
+) -> Coordinator:
+    """The coordinator of a virtual fleet's server; `initial`, float32 [P], is version 0."""
+    return Coordinator.from_settings(settings, initial, layout, generation=GENERATION)
 
 
 class MemoryJournal:

@@ -238,13 +238,8 @@ class Scene:
 
 
 def without_faults(config: ServerConfig, updates: list[Any]) -> bytes:
-    coordinator = Coordinator(
-        np.zeros(LAYOUT.size, np.float32),
-        LAYOUT,
-        config.aggregator.build(LAYOUT.size),
-        config.optimizer.build(LAYOUT.size),
-        release_codec=config.release,
-        generation=updates[0].generation,
+    coordinator = Coordinator.from_settings(
+        config, np.zeros(LAYOUT.size, np.float32), LAYOUT, generation=updates[0].generation
     )
     for update in updates:
         assert isinstance(update, Update)

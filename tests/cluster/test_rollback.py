@@ -95,14 +95,7 @@ def replayed(server):
     )
     layout, params = read_adapter(server.state / "initial.safetensors")
     generation = server.events("aggregator_started")[-1]["generation"]
-    coordinator = Coordinator(
-        params,
-        layout,
-        config.aggregator.build(layout.size),
-        config.optimizer.build(layout.size),
-        release_codec=config.release,
-        generation=generation,
-    )
+    coordinator = Coordinator.from_settings(config, params, layout, generation=generation)
     with contextlib.closing(Journal(path_in(server.state))) as journal:
         for kept in journal.rows(0, 1_000_000):
             message = wire.decode(kept.frame)

@@ -130,13 +130,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def without_faults(config: ServerConfig, updates: list[Any]) -> Coordinator:
-    coordinator = Coordinator(
-        np.zeros(LAYOUT.size, np.float32),
-        LAYOUT,
-        config.aggregator.build(LAYOUT.size),
-        config.optimizer.build(LAYOUT.size),
-        release_codec=config.release,
-    )
+    coordinator = Coordinator.from_settings(config, np.zeros(LAYOUT.size, np.float32), LAYOUT)
     for update in updates:
         coordinator.submit(update)
     return coordinator

@@ -89,13 +89,7 @@ def end(coordinator):
 
 def unbroken(config, updates):
     """The end of the same arrivals on a Coordinator that knows no file."""
-    coordinator = Coordinator(
-        np.zeros(20, np.float32),
-        LAYOUT,
-        config.aggregator.build(20),
-        config.optimizer.build(20),
-        release_codec=config.release,
-    )
+    coordinator = Coordinator.from_settings(config, np.zeros(20, np.float32), LAYOUT)
     for update in updates:
         coordinator.submit(update)
     return end(coordinator)
