@@ -48,7 +48,7 @@ class Finding:
     state: str
     """`ok`, `note` (something does not work that may not be needed) or `bad`."""
     repair: str = ""
-    """How to repair it; empty if nothing needs it."""
+    """Advice for the repair; empty if nothing needs it."""
 
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:

@@ -1,1 +1,1 @@
-"""How good a release is: held-out frames and scores by group."""
+"""Evaluation of releases: held-out frames, and accuracy by weather condition."""

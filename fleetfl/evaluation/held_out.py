@@ -1,4 +1,4 @@
-"""Labelled frames nobody trains on, each with the weather it was taken in."""
+"""Held-out frames: labelled frames that no vehicle trains on, each with its weather condition."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +15,24 @@ class HeldOutError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class HeldOut:
+    """Held-out frames with labels and weather conditions."""
+
     images: np.ndarray
-    """uint8 [N, H, W, 3]."""
+    """Frames, uint8 [N, H, W, 3]."""
     labels: np.ndarray
-    """int64 [N]."""
+    """Class of each frame, int64 [N]."""
     conditions: np.ndarray
-    """str [N]."""
+    """Weather condition of each frame, str [N]."""
 
     def save(self, path: Path) -> None:
+        """Write the frames as a compressed .npz."""
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path, images=self.images, labels=self.labels, conditions=self.conditions
         )
 
     def accuracy(self, predicted: np.ndarray) -> tuple[float, dict[str, float]]:
-        """Share of labels met, int [N] -> overall and for each condition (fractions)."""
+        """Share of right predictions, int [N] -> a fraction overall and for each condition."""
         right = predicted == self.labels
         by_condition = {
             str(c): float(right[self.conditions == c].mean()) for c in np.unique(self.conditions)
@@ -38,7 +41,7 @@ class HeldOut:
 
 
 def read_held_out(path: Path, num_classes: int) -> HeldOut:
-    """Raises HeldOutError if the file is missing, damaged or not for so many classes."""
+    """Held-out frames of a file. Raises HeldOutError if it is missing, damaged or has other classes."""
     try:
         images, labels, conditions = arrays_from(path, "images", "labels", "conditions")
     except ArchiveMissing as missing:

@@ -184,7 +184,7 @@ class Rollback(Message, frozen=True, tag=6):
     sha256: Sha256
     codec: Short
     body: bytes
-    """That release's vector, float32 [P], as `codec` packed it: a replay needs no file but the journal."""
+    """Vector of that release, float32 [P], as `codec` packed it: a replay needs no file but the journal."""
     reason: Annotated[str, Meta(max_length=MAX_NOTE)] = ""
     """Reason for the rollback, in the words of whoever asked."""
 

@@ -1,1 +1,1 @@
-"""Releases on disk: where they come from, how they scored, and the way back to an older one."""
+"""Registry of releases on disk: their origin and scores, and requests to roll back or to ban."""

@@ -1,4 +1,4 @@
-"""An adapter on disk: named float32 tensors (safetensors), with what they are in the header."""
+"""Adapter files: named float32 tensors (safetensors) with their meaning in the header."""
 
 import contextlib
 import json
@@ -20,16 +20,16 @@ class AdapterFileError(FleetflError, ValueError):
 
 
 MEANING = "meaning"
-"""The header's entry for `Layout.meaning`. Files of older versions have none."""
+"""Name of the header's entry for `Layout.meaning`; files of older versions have none."""
 
 
 def write_adapter(path: Path, layout: Layout, vector: np.ndarray, **about: object) -> None:
-    """Write `adapter_bytes`, whole or not at all. Raises OSError."""
+    """Write the file of `adapter_bytes` whole or not at all. Raises OSError."""
     write_durably(path, adapter_bytes(layout, vector, **about))
 
 
 def adapter_bytes(layout: Layout, vector: np.ndarray, **about: object) -> bytes:
-    """float32 [P] as named tensors; `about` (version, scores, ...) goes into the header as JSON.
+    """File content: `vector`, float32 [P], as named tensors; `about` goes into the header as JSON.
 
     The meaning of the values stands beside it. The same arguments give the same bytes.
     """
@@ -67,12 +67,12 @@ def read_adapter(path: Path) -> tuple[Layout, np.ndarray]:
 
 
 def says_meaning(path: Path) -> bool:
-    """Whether the file tells what its values mean, be it nothing; older versions' files do not."""
+    """Whether the file states the meaning of its values, even an empty one; older versions' files do not."""
     return MEANING in read_about(path)
 
 
 def read_about(path: Path) -> dict[str, str]:
-    """What the header says beside the tensors, JSON by name. Raises AdapterFileError as above."""
+    """Entries of the header beside the tensors, JSON by name. Raises AdapterFileError."""
     with _opened(path) as file:
         return file.metadata() or {}
 

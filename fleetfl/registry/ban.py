@@ -1,4 +1,4 @@
-"""Ban a vehicle, or lift its ban: a signed row in the server's journal (`requests.py`).
+"""Bans a vehicle, or lifts its ban, by a signed row in the server's journal (`requests.py`).
 
 Taking its key file away bans nobody where keys are noted at the first use: the name is back with another key.
 A ban holds for the name, whatever key it comes with.
@@ -18,11 +18,11 @@ from fleetfl.storage.atomic_write import write_whole
 log = logging.getLogger(__name__)
 
 DONE, LIFTED, REFUSED = "vehicle_banned", "ban_lifted", "ban_refused"
-"""Events."""
+"""Names of the events that answer a request."""
 
 
 async def ask(state: Path, name: str, *, reason: str = "", is_banned: bool = True) -> int:
-    """The row of the journal that asks for it, on disk.
+    """Ask for a ban, or for its end; gives the number of the journal's row, which is on disk.
 
     Raises as `requests.append`, and UnsendableError for a name that no vehicle can have.
     """
@@ -31,7 +31,7 @@ async def ask(state: Path, name: str, *, reason: str = "", is_banned: bool = Tru
 
 
 def in_force(state: Path) -> dict[str, str]:
-    """Banned vehicles and why, as the server has last written them down for people."""
+    """Reason for the ban of each banned vehicle, from the file that the server writes for people."""
     try:
         found = json.loads(content_of(_view(state)))
     except Exception:  # no ban was ever asked for; the server's memory is in its checkpoints
@@ -40,7 +40,7 @@ def in_force(state: Path) -> dict[str, str]:
 
 
 def write_down(state: Path, banned: Mapping[str, str]) -> None:
-    """For people: nothing is read back from it by a server."""
+    """Write the bans to a file for people; no server reads it back."""
     if not banned and not _view(state).exists():
         return
     try:

@@ -1,4 +1,4 @@
-"""How one release differs from another, tensor by tensor. Vectors in, plain values out."""
+"""Compares two releases tensor by tensor. Vectors in, plain values out."""
 
 from dataclasses import dataclass
 
@@ -14,22 +14,24 @@ class DiffError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Change:
-    """From a to b, in one tensor or in all of them."""
+    """Difference between releases a and b in one tensor, or in all of them."""
 
     tensor: str
+    """Name of the tensor; `all` for all of them."""
     num_values: int
+    """Number of its values."""
     norm: float
-    """Of a."""
+    """Norm of a."""
     change: float
-    """Norm of b - a."""
+    """Norm of the difference b - a."""
     cosine: float
-    """Between a and b; 1 if both are zero, 0 if one is."""
+    """Cosine of the angle between a and b; 1 if both are zero, 0 if one is."""
     largest: float
-    """Of the values' changes, with its sign."""
+    """Largest change of a single value, with its sign."""
 
 
 def changes(layout: Layout, a: np.ndarray, b: np.ndarray) -> list[Change]:
-    """Of each tensor, and of all as `all`; a and b are float32 [P]."""
+    """Differences of each tensor, and of all as `all`; a and b are float32 [P]."""
     one, other = layout.unflatten(a), layout.unflatten(b)
     return [
         *(_change(name, one[name].ravel(), other[name].ravel()) for name, _ in layout.shapes),

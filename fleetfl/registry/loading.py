@@ -1,4 +1,4 @@
-"""A release as the module that it is trained and served as."""
+"""Loads a release as a torch module."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""A release as the whole network: backbone with the adapter folded in, and the head, under timm's names."""
+"""Exports a release as the whole network, adapter folded into the backbone, under timm's names."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def write_merged(
 ) -> None:
     """Write the network that `settings` describe, with `vector`, float32 [P], folded in. Raises ModelError.
 
-    The header's `fleetfl` says beside the record how pictures go in and what comes out.
+    The header's entry `fleetfl` has the record, the preprocessing of pictures and the classes.
     """
     model = model_of(record, layout, vector, settings)
     about = {

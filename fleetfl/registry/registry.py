@@ -1,7 +1,7 @@
-"""Releases on disk, where they come from and how they scored. Knows no server and no model.
+"""Releases on disk with their origin and scores. Knows no server and no model.
 
     {generation}/{version}.safetensors     tensors and record: release_file.py
-    {generation}/{version}.scores.json     how it did on held-out frames
+    {generation}/{version}.scores.json     scores on held-out frames
     configs/{fingerprint}.json          settings, once for all releases that were made with them
 
 The aggregator writes releases (registrar.py), the evaluator scores; anybody may read meanwhile.
@@ -30,29 +30,34 @@ class RegistryError(FleetflError, RuntimeError):
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """How a release did on held-out frames; shares of 1."""
+    """Scores of a release on held-out frames, as shares from 0 to 1."""
 
     sha256: str
-    """Of the vector that was scored."""
+    """SHA-256 of the vector that was scored, in hexadecimal."""
     accuracy: float
+    """Share of frames that were classified right."""
     by_condition: dict[str, float]
+    """Share of frames that were classified right, for each weather condition."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A release as it lies on disk."""
+    """A release on disk, whole or damaged."""
 
     generation: str
     version: int
     path: Path
     num_bytes: int
     record: Record | None
-    """None if it is damaged."""
+    """Record of its origin; None if the file is damaged."""
     damage: str
+    """Description of the damage; empty if there is none."""
     scores: Scores | None
+    """Scores of these bits; None if they were not scored."""
 
     @property
     def name(self) -> str:
+        """GENERATION/VERSION of the release."""
         return named(self.generation, self.version)
 
 
@@ -64,15 +69,15 @@ class Registry:
 
     @classmethod
     def of_server(cls, state: Path) -> "Registry":
-        """In a server's state folder."""
+        """The registry in a server's state folder."""
         return cls(state / "registry")
 
     def path(self, generation: str, version: int) -> Path:
-        """Where this release is, if it is there."""
+        """Path of a release's file, whether it is there or not."""
         return self.folder / generation / f"{version:08d}.safetensors"
 
     def paths(self, generation: str) -> dict[int, Path]:
-        """Of this generation's releases, by version."""
+        """Paths of a generation's releases, by version."""
         found = (self.folder / generation).glob("[0-9]*.safetensors")
         return {int(path.stem): path for path in sorted(found) if path.stem.isdecimal()}
 
@@ -104,7 +109,7 @@ class Registry:
         return Entry(generation, version, path, num_bytes, record, damage, scores)
 
     def find(self, name: str) -> Entry:
-        """By VERSION of the newest generation, GENERATION/VERSION, `newest` or `best`.
+        """The release named by VERSION of the newest generation, GENERATION/VERSION, `newest` or `best`.
 
         Raises RegistryError if it is not there, ReleaseFileError if it is damaged.
         """
@@ -117,19 +122,19 @@ class Registry:
         return entry
 
     def required(self) -> list[Entry]:
-        """As `entries`. Raises RegistryError if there are none."""
+        """All releases, oldest first. Raises RegistryError if there are none."""
         entries = self.entries()
         if not entries:
             raise RegistryError(f"there are no releases in {self.folder}")
         return entries
 
     def scores(self, record: Record) -> Scores | None:
-        """Of this release, if it was scored with these bits."""
+        """Scores of the release; None if it was not scored with these bits."""
         found = self._read_scores(self._scores_path(record.generation, record.version))
         return found if found is not None and found.sha256 == record.sha256 else None
 
     def all_scores(self, generation: str) -> Iterator[tuple[int, Scores]]:
-        """By version."""
+        """Version and scores of each scored release of a generation, in no order."""
         for path in (self.folder / generation).glob("*.scores.json"):
             found = self._read_scores(path)
             version = path.name.split(".")[0]
@@ -146,7 +151,7 @@ class Registry:
             return None
 
     def score(self, generation: str, version: int, scores: Scores) -> None:
-        """Keep them, over older ones. Raises RegistryError."""
+        """Write the scores of a release, over older ones. Raises RegistryError."""
         path = self._scores_path(generation, version)
         try:
             write_durably(path, msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
@@ -154,11 +159,12 @@ class Registry:
             raise RegistryError(f"{path} cannot be written: {failed.strerror}") from failed
 
     def delete(self, generation: str, version: int) -> None:
-        """With its scores."""
+        """Delete a release and its scores."""
         self.path(generation, version).unlink(missing_ok=True)
         self._scores_path(generation, version).unlink(missing_ok=True)
 
     def config_path(self, fingerprint: str) -> Path:
+        """Path of the settings with this fingerprint."""
         return self.folder / "configs" / f"{fingerprint}.json"
 
     def config(self, fingerprint: str) -> dict[str, Any]:
@@ -180,7 +186,7 @@ class Registry:
 
 
 def fingerprint_of(content: bytes) -> str:
-    """16 hexadecimal digits."""
+    """Fingerprint of settings: 16 hexadecimal digits of their SHA-256."""
     return sha256(content).hexdigest()[:16]
 
 
@@ -189,7 +195,7 @@ def _last_made(entries: list[Entry]) -> float:
 
 
 def best_of(entries: list[Entry]) -> Entry | None:
-    """The best-scored one, the newest of equals; None if none was scored."""
+    """The release with the best accuracy, the newest of equals; None if none was scored."""
     scored = [(e.scores.accuracy, at) for at, e in enumerate(entries) if e.scores is not None]
     return entries[max(scored)[1]] if scored else None
 

@@ -1,4 +1,4 @@
-"""A release on disk: its tensors as safetensors, and in the header the record of where it comes from.
+"""Release files: tensors as safetensors, and in the header the record of the release's origin.
 
 The vector has to have the SHA-256 that the release named, and the record one of its own. A file whose
 digests do not fit is never loaded.
@@ -30,27 +30,30 @@ class ReleaseFileError(FleetflError, ValueError):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a release comes from. The same rows of the journal give the same record."""
+    """Origin of a release. The same rows of the journal give the same record."""
 
     generation: str = msgspec.field(name="lineage")  # its name on disk since the first version
     """Name of the generation of versions that it belongs to."""
     version: int
+    """Version of the release in its generation."""
     parent: str | None
-    """GENERATION/VERSION of the one before; None for the first of all, or if it is no longer known."""
+    """GENERATION/VERSION of the release before; None for the first of all, or if it is no longer known."""
     restores: str | None = None
-    """GENERATION/VERSION of the one whose bits this one has, after a rollback."""
+    """GENERATION/VERSION of the release whose bits this one has; None unless it is a rollback."""
     reason: str = ""
-    """Why, as whoever rolled back put it."""
+    """Reason for a rollback, in the words of whoever asked."""
     sha256: str
-    """Of the float32 vector, as the release named it."""
+    """SHA-256 of the float32 vector, in hexadecimal, as the release named it."""
     layout: str
+    """Fingerprint of the vector's layout, in hexadecimal."""
     num_values: int
+    """Number of values in the vector."""
     created: float
-    """UTC seconds: when the update that completed it was kept."""
+    """Time, UTC seconds, at which the update that completed it was kept."""
     row: int
-    """Of the journal: that update's."""
+    """Journal row of that update."""
     updates: tuple[Contribution, ...] | None
-    """What it was made of, in the order in which it was counted; None if that is no longer known."""
+    """Updates that it was made of, in the order in which they were counted; None if no longer known."""
     config: str
     """Fingerprint of the settings that it was made with."""
     code: str
@@ -58,27 +61,28 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
+        """GENERATION/VERSION of the release."""
         return named(self.generation, self.version)
 
 
 def named(generation: str, version: int) -> str:
-    """What tells a release from all others."""
+    """Unique name of a release, GENERATION/VERSION."""
     return f"{generation}/{version}"
 
 
 def write_release(path: Path, record: Record, layout: Layout, vector: np.ndarray) -> None:
-    """Write `release_bytes`, whole or not at all. Raises OSError."""
+    """Write the file of `release_bytes` whole or not at all. Raises OSError."""
     write_durably(path, release_bytes(record, layout, vector))
 
 
 def release_bytes(record: Record, layout: Layout, vector: np.ndarray) -> bytes:
-    """The file's content: the same arguments give the same bytes."""
+    """Content of a release's file; the same arguments give the same bytes."""
     content = msgspec.to_builtins(record)
     return adapter_bytes(layout, vector, fleetfl={"record": content, "sha256": _digest(content)})
 
 
 def read_release(path: Path) -> tuple[Record, Layout, np.ndarray]:
-    """With the vector, float32 [P]. Raises ReleaseFileError if the file is missing or not as written."""
+    """Record, layout and vector, float32 [P]. Raises ReleaseFileError if it is missing or not as written."""
     record = read_record(path)
     try:
         layout, vector = read_adapter(path)
@@ -94,7 +98,7 @@ def read_release(path: Path) -> tuple[Record, Layout, np.ndarray]:
 
 
 def read_record(path: Path) -> Record:
-    """The record alone; the tensors are not looked at. Raises ReleaseFileError as above."""
+    """The record alone, without reading the tensors. Raises ReleaseFileError."""
     try:
         header = read_about(path)
         if header.keys() - {"fleetfl", MEANING}:

@@ -1,7 +1,7 @@
-"""Ask a server for something: a signed row in its journal, which it counts in its turn like an update.
+"""Requests to a server by a signed row in its journal, which it counts in its turn like an update.
 
-What was asked for holds from that row on, in every replay too. A server that does not run at the moment does
-it when it is started.
+A request holds from that row on, in every replay too. A server that does not run at the moment follows it
+when it is started.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from fleetfl.storage.journal import Journal, path_in
 
 
 async def append(state: Path, request: Rollback | Ban) -> int:
-    """The row of the journal that asks for it, on disk.
+    """Append a request; gives the number of the journal's row, which is on disk.
 
     Raises RegistryError for a folder that is not a server's; JournalError or IdentityError for one that
     cannot be used.
@@ -37,7 +37,7 @@ async def append(state: Path, request: Rollback | Ban) -> int:
 def answer(
     state: Path, row: int, *, done: str, refused: str, patience_s: float
 ) -> dict[str, Any] | None:
-    """The event `done` that tells what a server did with that row; None if none has in that time.
+    """The event `done` by which a server answers that row; None if none comes within `patience_s`.
 
     Raises RegistryError if there is the event `refused` of it.
     """

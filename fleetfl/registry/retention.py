@@ -1,4 +1,4 @@
-"""Which releases stay on disk. Knows their versions and sizes, and no file."""
+"""Decides which releases stay on disk, from their versions and sizes. Knows no file."""
 
 from collections.abc import Mapping, Set
 
@@ -8,22 +8,25 @@ from fleetfl.config import Section
 
 
 class Config(Section):
-    """The newest, the best-scored one and those that were rolled back to always stay."""
+    """Settings of the releases that stay on disk; the newest, the best and those rolled back to always do."""
 
     newest: int = Field(default=100, ge=1)
-    """So many of the newest."""
+    """Number of newest releases that stay. More of them allow a rollback farther back and take more disk."""
     every: int = Field(default=100, ge=1)
-    """And each version that this number divides."""
+    """Interval, in versions, of older releases that stay: those whose version it divides. A larger one keeps
+    fewer of them."""
     max_bytes: int = Field(default=2 * 2**30, ge=0)
-    """Of all releases of a generation; beyond, the oldest go sooner."""
+    """Disk space, bytes, of all releases of a generation; beyond it the oldest are deleted sooner."""
 
     def outlives(self, version: int, newest: int) -> bool:
-        """Whether it stays for its number, with `newest` there."""
+        """Whether `version` stays because of its number, where `newest` is the newest one."""
         return version > newest - self.newest or version % self.every == 0
 
 
 def retained(num_bytes: Mapping[int, int], protected: Set[int], config: Config) -> set[int]:
-    """Of the versions, whose sizes these are, the ones that stay."""
+    """Versions that stay, of those in `num_bytes`, which gives the size of each; `protected` ones
+    always do.
+    """
     newest = max(num_bytes, default=0)
     safe = {version for version in num_bytes if version == newest or version in protected}
     staying = safe | {version for version in num_bytes if config.outlives(version, newest)}

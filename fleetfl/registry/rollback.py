@@ -1,4 +1,4 @@
-"""Ask a server to go back to an older release: a signed row in its journal, which it counts like an update.
+"""Asks a server to go back to an older release, by a signed row in its journal.
 
 The row has the bits themselves, so that a replay needs nothing but the journal.
 """
@@ -15,7 +15,7 @@ from fleetfl.registry.release_file import read_release
 
 
 async def ask(state: Path, name: str, *, reason: str = "") -> int:
-    """The row of the journal that asks for it, on disk.
+    """Ask for a rollback; gives the number of the journal's row, which is on disk.
 
     Raises RegistryError or ReleaseFileError for a release that is not there, is damaged, or is the newest;
     JournalError or IdentityError for a state folder that cannot be used.
@@ -39,7 +39,7 @@ async def ask(state: Path, name: str, *, reason: str = "") -> int:
 
 
 def answer(state: Path, row: int, *, patience_s: float) -> dict[str, Any] | None:
-    """The event that tells what a server did with that row; None if none has in that time.
+    """The event by which a server answers that row; None if none comes within `patience_s`.
 
     Raises RegistryError if it refused.
     """

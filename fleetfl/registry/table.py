@@ -12,7 +12,7 @@ from fleetfl.registry.registry import Entry, best_of
 
 
 def rows(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Of the releases, oldest first; ready for JSON."""
+    """A row for each release, oldest first; ready for JSON."""
     best = best_of(entries)
     targets = {e.record.restores for e in entries if e.record is not None}
     return [
@@ -51,6 +51,7 @@ def _row(entry: Entry, marks: list[str]) -> dict[str, Any]:
 
 
 def release_table(listed: list[dict[str, Any]]) -> Table:
+    """Table for a terminal from the rows of `rows`."""
     table = Table()
     for name in ("version", "generation", "parent", "made (UTC)", "sha256", ""):
         table.add_column(name)
@@ -88,7 +89,7 @@ def about(entry: Entry, settings: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
-    """What `about` gave, for a terminal."""
+    """Lines for a terminal from the facts that `about` gives of a release."""
     import yaml
 
     updates, settings, scores = told["updates"], told["settings"], told["scores"]
@@ -114,6 +115,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
 
 
 def change_table(changed: list[Change]) -> Table:
+    """Table for a terminal of the differences between two releases."""
     table = Table()
     table.add_column("tensor")
     for name in ("values", "norm", "change", "relative", "cosine", "largest"):
@@ -126,7 +128,7 @@ def change_table(changed: list[Change]) -> Table:
 
 
 def score_table(a: Entry, b: Entry) -> Table:
-    """Their accuracies side by side; empty cells where one was not scored."""
+    """Accuracies of two releases side by side; an entry is empty where a release was not scored."""
     table = Table()
     table.add_column("accuracy")
     for entry in (a, b):
@@ -141,13 +143,16 @@ def score_table(a: Entry, b: Entry) -> Table:
 
 
 def changes_in_json(changed: list[Change], a: Entry, b: Entry) -> dict[str, Any]:
+    """Differences between two releases, and their scores; ready for JSON."""
     scores = {e.name: e.scores and msgspec.to_builtins(e.scores) for e in (a, b)}
     return {"tensors": [msgspec.to_builtins(each) for each in changed], "scores": scores}
 
 
 def when(seconds: float) -> str:
+    """Date and time, UTC, of UTC seconds since 1970."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def percent(share: float | None) -> str:
+    """A share from 0 to 1 as a percentage; empty for None."""
     return "" if share is None else f"{share:.1%}"

@@ -1,4 +1,4 @@
-"""Writes releases into the registry, and deletes those that need not stay. Only the aggregator has one."""
+"""Writes releases into the registry and deletes those that need not stay; only the aggregator does so."""
 
 import contextlib
 import logging
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class Registrar:
-    """`add` costs nothing; `flush` writes, and may run in a thread of its own meanwhile.
+    """Queue of releases for the registry: `add` is cheap; `flush` writes, and may run in another thread.
 
-    `settings`, plain values, are what the releases are made with.
+    `settings`, plain values, are those that the releases are made with.
     """
 
     def __init__(self, registry: Registry, config: Config, settings: dict[str, Any]) -> None:
@@ -36,10 +36,10 @@ class Registrar:
         self.fingerprint = fingerprint_of(self.settings)
         self.waiting: dict[str, tuple[Record, Layout, np.ndarray]] = {}
         self.rollbacks: dict[str, set[int]] = {}
-        """By generation: versions that were rolled back to, and those that did it."""
+        """Versions that were rolled back to, and those that did so, by generation."""
 
     def add(self, record: Record, layout: Layout, vector: np.ndarray) -> None:
-        """For the next `flush`. The vector, float32 [P], may not change any more."""
+        """Queue a release for the next `flush`. The vector, float32 [P], may not change any more."""
         self.waiting[record.name] = (record, layout, vector)
         version = record.version - self.config.newest
         overtaken = self.waiting.get(named(record.generation, version))
@@ -49,11 +49,13 @@ class Registrar:
             del self.waiting[overtaken[0].name]
 
     def forget(self, name: str) -> None:
-        """That release is not to be written, if it was not yet."""
+        """Take the release out of the queue if it was not written yet."""
         self.waiting.pop(name, None)
 
     def flush(self) -> None:
-        """Returns once all that was added is on disk. Raises RegistryError; it all still waits then."""
+        """Write all queued releases; they are on disk on return. Raises RegistryError, and all still wait
+        then.
+        """
         batch = list(self.waiting.values())
         if not batch:
             return
@@ -85,7 +87,7 @@ class Registrar:
             try:
                 there = read_release(path)[0]
             except ReleaseFileError as damaged:
-                log.error("%s: written anew", damaged)
+                log.error("%s: written again", damaged)
             else:
                 if there.sha256 == record.sha256:
                     return  # a replay: it stays as it was made at first

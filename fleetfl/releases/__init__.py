@@ -1,1 +1,1 @@
-"""Versions of the model as coded differences that everybody holds to the bit."""
+"""Releases: versions of the model as coded differences that all sides hold to the bit."""

@@ -20,17 +20,17 @@ Order = tuple[int, int]
 
 BEFORE_ALL: Order = (-1, -1)
 LAST_NUMBER = 10**15 - 1
-"""No generation stands behind it: names of more digits have no number."""
+"""Largest number of a generation; names with more digits have no number."""
 LAST_VERSION = 2**53
-"""No version of a generation stands behind it."""
+"""Largest version of a generation."""
 
 
 class GenerationError(FleetflError, ValueError):
-    """There is no higher number."""
+    """No higher number is left for a new generation."""
 
 
 class Versioned(Protocol):
-    """A release, a snapshot, or a version that is held."""
+    """Anything with a generation and a version: a release, a snapshot, or a version that is held."""
 
     @property
     def generation(self) -> str: ...
@@ -45,7 +45,7 @@ def number_of(generation: str) -> int:
 
 
 def order_of(news: Versioned) -> Order:
-    """Where the version stands among all of its fleet."""
+    """Place of the version among all of its fleet, to be compared with others."""
     return number_of(news.generation), news.version
 
 

@@ -27,19 +27,19 @@ class ReleaseError(FleetflError, ValueError):
 
 
 class OlderRelease(ReleaseError):
-    """A release or snapshot that stands before what was held already."""
+    """A release or snapshot older than the version that was held already."""
 
 
 BASE_DIGEST_BYTES = 8
-"""Leading bytes of a version's SHA-256 that an update names its base by."""
+"""Number of leading bytes of a version's SHA-256 by which an update names its base."""
 MOST_DIGESTS = 4096
-"""Versions whose digests are remembered, however large `max_staleness` is."""
+"""Most versions whose digests are remembered, however large `max_staleness` is."""
 MOST_FORMER = 64
-"""Former names that are remembered; updates that name an older one are of no use any more."""
+"""Most former names that are remembered; updates that name an older one are of no use any more."""
 
 
 def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:
-    """What `codec` packed, float32 [P]. Raises ReleaseError for a body that is not that."""
+    """The vector, float32 [P], that `codec` packed into `body`. Raises ReleaseError for an unfit body."""
     try:
         return decoder(codec, layout).decode(body)
     except CodecError as broken:
@@ -47,12 +47,12 @@ def unpacked(codec: str, body: bytes, layout: Layout) -> np.ndarray:
 
 
 def whole(news: Release | Snapshot | Rollback, layout: Layout) -> np.ndarray:
-    """The version that its body is, float32 [P]. Raises ReleaseError if that is not the one it names."""
+    """The whole vector, float32 [P], in a message's body. Raises ReleaseError if its SHA-256 does not fit."""
     return proven(news, unpacked(news.codec, news.body, layout))
 
 
 def proven(news: Release | Snapshot | Rollback, vector: np.ndarray) -> np.ndarray:
-    """The vector. Raises ReleaseError if it has another SHA-256 than `news` names."""
+    """`vector` itself. Raises ReleaseError if it has another SHA-256 than `news` names."""
     if (found := digest(vector)) != news.sha256:
         raise ReleaseError(
             f"version {news.version} has SHA-256 {found.hex()}, expected {news.sha256.hex()}"
@@ -61,7 +61,7 @@ def proven(news: Release | Snapshot | Rollback, vector: np.ndarray) -> np.ndarra
 
 
 def moved(vector: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Their float32 sum, [P]: the step that server and vehicles share.
+    """Sum of vector and difference, float32 [P]: the step that server and vehicles share.
 
     Raises ReleaseError if it is not finite.
     """
@@ -75,7 +75,7 @@ def moved(vector: np.ndarray, difference: np.ndarray) -> np.ndarray:
 
 
 class Published:
-    """The server's half: the vector that everyone has, and the differences that led to it."""
+    """The server's half of releasing: the published vector, and the differences that led to it."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class Published:
         decoder(self.codec_kind, layout)
         self.generation, self.version, self.max_staleness = generation, 0, max_staleness
         self.former: dict[str, int] = {}
-        """Names that these versions were counted under before, and the last version of each."""
+        """Last version of each generation under which these versions were counted before."""
         self.vector = vector.astype(np.float32)
         self.sha256 = digest(self.vector)
         self.digests: dict[int, bytes] = {}
-        """The newest versions' SHA-256, cut to BASE_DIGEST_BYTES, oldest first."""
+        """SHA-256, cut to BASE_DIGEST_BYTES, of the newest versions, oldest first."""
         self._note_digest()
         self.recent = deque([self._bare()], RING)
-        """The newest releases, newest last. The first of a generation, or after `restore`, is bare."""
+        """Newest releases, newest last. The first of a generation, or after `restore`, has no body."""
 
     def advance(self, params: np.ndarray) -> Release:
-        """The next version, as near to `params` (float32 [P]) as the codec gets in one step.
+        """Release the next version, as near to `params` (float32 [P]) as the codec gets in one step.
 
         Raises ReleaseError, and changes nothing, if the difference cannot be coded.
         """
@@ -119,7 +119,7 @@ class Published:
         return self.recent[-1]
 
     def replace(self, vector: np.ndarray) -> Release:
-        """The next version is `vector`, float32 [P], to the bit, and its release has it whole."""
+        """Release `vector`, float32 [P], to the bit and whole as the next version."""
         self.vector = vector
         self.sha256 = digest(vector)
         self.version += 1
@@ -129,7 +129,7 @@ class Published:
         return self.recent[-1]
 
     def whole(self) -> Snapshot:
-        """The newest version for whoever cannot get there by differences."""
+        """Snapshot of the newest version, for vehicles that cannot reach it by differences."""
         return Snapshot(
             generation=self.generation,
             version=self.version,
@@ -141,15 +141,15 @@ class Published:
         )
 
     def since(self, version: int) -> list[Release]:
-        """Of the newest RING releases those past `version`, newest last."""
+        """Releases past `version` among the newest RING, newest last."""
         return [release for release in self.recent if release.version > version]
 
     def later_than(self, than: Order) -> list[Release]:
-        """Of the newest RING releases those that stand behind `than`, newest last."""
+        """Releases later than `than` among the newest RING, newest last."""
         return [release for release in self.recent if order_of(release) > than]
 
     def rename(self, generation: str) -> None:
-        """Count on as another generation: these versions may not be those that went out before."""
+        """Continue as another generation, because these versions may not be those that went out before."""
         self.former.pop(self.generation, None)
         self.former[self.generation] = self.version
         while len(self.former) > MOST_FORMER:
@@ -158,11 +158,11 @@ class Published:
         self.recent = deque([self._bare()], RING)
 
     def last_of(self, generation: str) -> int | None:
-        """The last version of that generation that is ours to count from; None if none is."""
+        """Last version of a generation that updates may be based on; None if there is none."""
         return self.version if generation == self.generation else self.former.get(generation)
 
     def has_other_bits(self, version: int, base_sha256: bytes) -> bool:
-        """Whether that version, as it is known here, is not the one with this digest (empty: unknown)."""
+        """Whether `version` is known to have another digest here; an empty digest never differs."""
         known = self.digests.get(version)
         return bool(base_sha256) and known is not None and base_sha256 != known
 
@@ -200,7 +200,7 @@ class Published:
     def restore(self, state: dict[str, Any]) -> None:
         self.generation, self.version = state["lineage"], state["version"]
         former = state.get("former", {})
-        # The version before this one kept names alone.
+        # An older fleetfl kept names alone.
         self.former = dict.fromkeys(former, self.version) if isinstance(former, list) else former
         self.vector = state["vector"].copy()
         self.sha256 = digest(self.vector)
@@ -215,8 +215,11 @@ class Step:
     """A difference that led from one version's bits to another's."""
 
     from_sha256: bytes
+    """SHA-256 of the vector before the step."""
     codec: str
+    """Name of the codec that packed the body."""
     body: bytes
+    """The difference, float32 [P], as `codec` packed it."""
 
 
 @dataclass(frozen=True)
@@ -227,13 +230,12 @@ class CurrentRelease:
     version: int
     sha256: bytes
     vector: np.ndarray
-    """float32 [P]; never written to, so training may read it while the next version is made."""
+    """The version, float32 [P]; never written to, so training may read it while the next one is made."""
     steps: tuple[Step, ...] = ()
-    """The last ones of the way here, oldest first: whoever keeps an earlier version need not write this
-    one down whole."""
+    """Last steps that led here, oldest first; a file with an earlier version needs only these."""
 
     def since(self, sha256: bytes) -> tuple[Step, ...] | None:
-        """The steps here from the version with this SHA-256; None if they are not known."""
+        """Steps that lead here from the version with this SHA-256; None if they are not known."""
         if sha256 == self.sha256:
             return ()
         starts = [n for n, step in enumerate(self.steps) if step.from_sha256 == sha256]
@@ -250,24 +252,24 @@ class CurrentRelease:
 
 
 class Follower:
-    """A vehicle's half. What it holds always had the SHA-256 that the server named.
+    """A vehicle's half of releasing: a version whose SHA-256 is always the one that the server named.
 
-    It goes forward only: nothing that stands before what it held once is taken, also of another generation.
+    It goes forward only: nothing older than a version held before is taken, from any generation.
     """
 
     def __init__(self, layout: Layout, *, floor: Order = BEFORE_ALL) -> None:
-        """`floor` is where the newest version stood that was held before, such as before a restart."""
+        """`floor` is the order of the newest version that was held before, such as before a restart."""
         self.layout = layout
         self.held: CurrentRelease | None = None
         self.lowest = floor
 
     @property
     def floor(self) -> Order:
-        """Nothing that stands before this is taken."""
+        """Order of the oldest version that is still taken."""
         return self.lowest if self.held is None else max(self.lowest, order_of(self.held))
 
     def has(self, news: Release | Snapshot) -> bool:
-        """This version or a newer one of its generation is held."""
+        """Whether this version, or a newer one of its generation, is held."""
         held = self.held
         if held is None or held.generation != news.generation:
             return False
@@ -276,11 +278,11 @@ class Follower:
         )
 
     def is_past(self, news: Release | Snapshot) -> bool:
-        """Whether `news` stands before what was held already, and is not to be taken any more."""
+        """Whether `news` is older than a version held before, and is not to be taken any more."""
         return order_of(news) < self.floor
 
     def missing(self, release: Release) -> range | None:
-        """Versions between what is held and `release`, whose differences lead there.
+        """Versions between the held one and `release`, whose differences lead there.
 
         None if a snapshot is needed, or costs fewer bytes (were all of this release's size, or of a
         byte a value where its body does not come with it).
@@ -298,7 +300,9 @@ class Follower:
         return range(held.version + 1, release.version) if 1 <= gap <= RING and is_cheaper else None
 
     def apply(self, release: Release) -> None:
-        """Raises ReleaseError, and keeps what is held, if that is not the way to this version."""
+        """Hold the release's version. Raises ReleaseError, and keeps the held one, if it does not lead
+        there.
+        """
         self._require_layout(release)
         self._require_later(release)
         if release.base_version < 0 and release.codec:
@@ -321,7 +325,9 @@ class Follower:
         self.held = held.next(release, proven(release, moved(held.vector, difference)))
 
     def adopt(self, snapshot: Snapshot) -> None:
-        """Hold it unless it is had already. Raises ReleaseError if it is older or not what it names."""
+        """Hold the snapshot's version unless it is held. Raises ReleaseError if it is older or its bits
+        differ.
+        """
         self._require_layout(snapshot)
         if not self.has(snapshot):
             self._require_later(snapshot)

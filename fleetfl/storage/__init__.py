@@ -1,1 +1,1 @@
-"""What a process has on disk: journal, checkpoints, backups, whole or not at all."""
+"""Storage of a process's state on disk: journal, checkpoints and backups, whole or not at all."""

@@ -1,4 +1,4 @@
-"""Arrays from .npz and .npy files, whoever wrote them: they are there as asked for, or it is one error."""
+"""Reads arrays from .npz and .npy files that anyone may have written; all failures are one error."""
 
 import os
 import stat
@@ -15,11 +15,11 @@ class ArchiveError(FleetflError, ValueError):
 
 
 class ArchiveMissing(ArchiveError):
-    """There is no such file."""
+    """An archive that does not exist."""
 
 
 def arrays_from(path: Path, *names: str) -> list[np.ndarray]:
-    """Those arrays of an .npz. Raises ArchiveError; nothing in the file is ever run."""
+    """The named arrays of an .npz. Raises ArchiveError; nothing in the file is ever run."""
     _require_plain(path)
     try:
         with zipfile.ZipFile(path) as members:
@@ -52,12 +52,12 @@ def array_from(path: Path) -> np.ndarray:
 
 
 def memory_bytes() -> int:
-    """This machine's memory."""
+    """Size of this machine's memory, bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _require_plain(path: Path) -> None:
-    """Opening a pipe would wait for whoever writes into it."""
+    """Raises ArchiveError unless it is a plain file: opening a pipe would wait for a writer."""
     try:
         is_plain = stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError as missing:

@@ -1,20 +1,20 @@
-"""Files that are there whole or not at all, also after a loss of power. Knows nothing of what is in them."""
+"""Writes files whole or not at all, also across a loss of power. Knows nothing of their content."""
 
 import os
 from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Returns once it is on disk under its name, over an older file of that name.
+    """Write a file, over an older one of that name; it is on disk under its name on return.
 
-    Raises OSError; an older one is then as it was. One process at a time may write a path.
+    Raises OSError; an older file is then as it was. One process at a time may write a path.
     """
     write_whole(path, content)
     sync(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """As `write_durably`, but a loss of power may undo it until its folder is synced. Raises OSError."""
+    """Write a file whole; a loss of power may take it back until its folder is synced. Raises OSError."""
     _make(path.parent)
     partial = path.with_name(f".{path.name}.partial")
     # Not waiting: a pipe may have been left there.
@@ -27,7 +27,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Until then a rename in it may be undone by a loss of power."""
+    """Have the folder's entries on disk: before that a loss of power may take a rename back. Raises
+    OSError.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A server's state folder copied while the server runs, and put back elsewhere. Knows files and no server.
+"""Backs up a server's state folder while the server runs, and restores it. Knows files and no server.
 
     manifest.json     what is in it: each file's SHA-256 and size, and how far the server was
     state/...         the files, as they are to lie in a state folder
@@ -31,9 +31,9 @@ from fleetfl.version import code_version
 FORMAT = 1
 MANIFEST, STATE, RESTORED = "manifest.json", "state", "restored"
 TRIES = 5
-"""Backups begun while the server trims rows behind the checkpoints that were copied."""
+"""Number of attempts at a copy while the server trims rows behind the checkpoints already copied."""
 LEFT_OUT = ("server.lock", "before-", "events.jsonl", "restored")
-"""Beginnings of names in a state folder: whose it is now, what was set aside, and the diary."""
+"""Prefixes of names in a state folder that are not copied: locks, files set aside, and the event log."""
 
 Tell = Callable[[str], None]
 
@@ -43,31 +43,39 @@ class BackupError(FleetflError, RuntimeError):
 
 
 class FileAbout(msgspec.Struct, frozen=True):
+    """Digest and size of one file in a backup."""
+
     sha256: str
+    """SHA-256 of the content, in hexadecimal."""
     num_bytes: int
+    """Size, bytes."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds."""
+    """Contents of a backup, and how far its server was."""
 
     format: int
+    """Format of the backup, FORMAT."""
     made: float
-    """UTC seconds, when it was begun: an update that had its receipt by then is in it."""
+    """Time, UTC seconds, at which it was begun: an update that had its receipt by then is in it."""
     code: str
+    """Version of the code that made it."""
     settings: str
     """Fingerprint of the settings that the newest checkpoint was made with; empty if it does not say."""
     generation: str = msgspec.field(name="lineage")  # its name on disk since the first version
     """Name of the generation of versions that the server counts in."""
     version: int
-    """The newest release that the newest checkpoint knows of."""
+    """Version of the newest release that the newest checkpoint knows."""
     counted_row: int
-    """The last row of the journal that the newest checkpoint has."""
+    """Last row of the journal that the newest checkpoint has counted."""
     newest_row: int
-    """The last row of the journal."""
+    """Last row of the journal."""
     files: dict[str, FileAbout]
+    """Digest and size of each file, by its path in the state folder."""
 
     @property
     def num_bytes(self) -> int:
+        """Size of all files together, bytes."""
         return sum(about.num_bytes for about in self.files.values())
 
 
@@ -98,7 +106,7 @@ def make(state: Path, into: Path, *, tell: Tell = lambda line: None) -> Manifest
 
 
 def restore(backup: Path, state: Path, *, tell: Tell = lambda line: None) -> Manifest:
-    """Put it back as `state`, a folder that is empty or not there. Every file is checked first.
+    """Restore a backup as `state`, a folder that is empty or not there. Every file is checked first.
 
     A server that is started there begins a new generation. Raises BackupError; `state` is then as it was.
     """
@@ -158,7 +166,7 @@ def _filled(state: Path, scratch: Path, tell: Tell) -> Manifest:
 
 
 def _copy_checkpoints(state: Path, copy: Path) -> tuple[int, Any]:
-    """Row and state of the newest that was copied."""
+    """Copy the checkpoints; gives row and state of the newest one that was copied."""
     into = copy / "checkpoints"
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir()
@@ -177,7 +185,7 @@ def _copy_checkpoints(state: Path, copy: Path) -> tuple[int, Any]:
 
 
 def _copy_others(state: Path, copy: Path) -> None:
-    """What was copied by an earlier try stays, unless it is another one now."""
+    """Copy all but checkpoints and journal; files that an earlier attempt copied are overwritten."""
     for path in _files(state):
         relative = path.relative_to(state)
         name = relative.parts[0]
@@ -194,7 +202,7 @@ def _copy_others(state: Path, copy: Path) -> None:
 
 
 def _copy_journal(state: Path, copy: Path, row: int) -> int | None:
-    """The last number that it gave; None if rows behind `row` were trimmed meanwhile."""
+    """Copy the journal; gives the number of its last row, or None if rows behind `row` were trimmed."""
     into = path_in(copy)
     into.parent.mkdir(exist_ok=True)
     into.unlink(missing_ok=True)
@@ -238,7 +246,7 @@ def _is_file(into: Path) -> bool:
 
 @contextlib.contextmanager
 def _scratch_beside(path: Path) -> Iterator[Path]:
-    """A folder for its owner alone, on the same disk; gone in the end unless it was renamed."""
+    """Context with a private folder on the same disk as `path`; it is removed unless it was renamed."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield scratch
@@ -263,7 +271,7 @@ def _pack(scratch: Path, into: Path) -> None:
 
 
 def _unpacked(backup: Path, scratch: Path, tell: Tell) -> Manifest:
-    """The backup's files in `scratch`, each as its manifest has it."""
+    """Copy or unpack the backup into `scratch`, and check each file against the manifest."""
     if backup.is_dir():
         tell("copying")
         _copy_listed(backup, scratch)
@@ -300,7 +308,7 @@ def _copy_listed(backup: Path, scratch: Path) -> None:
 
 
 def _extract_listed(backup: Path, scratch: Path) -> None:
-    """Regular files alone, and none outside of `scratch`."""
+    """Unpack the regular files of a tar file into `scratch`, and none outside of it."""
     with tarfile.open(backup) as tar:
         for member in tar:
             if not member.isfile() or not _is_inside(member.name):

@@ -1,4 +1,4 @@
-"""The server's state on disk, whole or not at all. Knows no model; nothing in a file is unpickled.
+"""Checkpoints of the server's state, whole or not at all. Knows no model; nothing is unpickled.
 
     offset 0   b"FFC1"
            4   SHA-256 of all that follows
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MAGIC = b"FFC1"
 KEPT = 2
-"""The newest, and the one before in case the newest is damaged."""
+"""Number of checkpoints that stay: the newest, and the one before in case the newest is damaged."""
 ARRAY = 1
 
 
@@ -37,10 +37,12 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.set_aside: list[str] = []
-        """What `newest` found wrong with which file."""
+        """Description of each damaged file that `newest` set aside."""
 
     def write(self, row: int, state: Any) -> None:
-        """Returns once it is on disk under its name. Raises CheckpointError; the others are as before."""
+        """Write a checkpoint; it is on disk on return. Raises CheckpointError, and the others are as
+        before.
+        """
         content = _encoder.encode(state)
         path = self.folder / f"{row:020d}.checkpoint"
         try:
@@ -51,9 +53,9 @@ class Checkpoints:
             raise CheckpointError(f"checkpoint {path}: {failed.strerror}") from failed
 
     def newest(self) -> tuple[int, Any] | None:
-        """Row and state of the newest whole one; None if none was ever written.
+        """Row and state of the newest whole checkpoint; None if none was ever written.
 
-        A damaged one is set aside. Raises CheckpointError if there are only such.
+        Damaged ones are set aside. Raises CheckpointError if there are no others.
         """
         damaged = list(self.folder.glob("*.damaged"))
         for path in reversed(self._paths()):
@@ -70,7 +72,9 @@ class Checkpoints:
 
     @property
     def safe_row(self) -> int:
-        """No recovery reads this row of the journal or one before: every checkpoint kept has them."""
+        """Last row of the journal that no recovery reads: every checkpoint kept has counted it. 0 if
+        unknown.
+        """
         paths = self._paths()
         return int(paths[0].stem) if len(paths) == KEPT else 0
 

@@ -1,4 +1,4 @@
-"""What a broker knows a connection by. It has one connection an id, and ends an older one of the same.
+"""Client ids, by which a broker knows a connection; it ends an older connection with the same id.
 
     depot-7:v:drone-01          a vehicle of the fleet
     depot-7:s:0:5f2c9a81d03e    the server's gateway of partition 0
@@ -15,28 +15,29 @@ from fleetfl.plain_files import content_of
 from fleetfl.storage.atomic_write import write_durably
 
 MOST_FOR_ALL = 23
-"""Characters that a broker of MQTT 3.1 allows. One of 3.1.1 has to allow as many, and those that are in use
-allow at least 128."""
+"""Most characters of an id that every broker allows (MQTT 3.1). Brokers of 3.1.1 have to allow as many, and
+those in use allow at least 128."""
 
 FILE = "gateway-id"
 
 
 def vehicle(fleet: str, name: str) -> str:
+    """Client id of a vehicle."""
     return f"{fleet}:v:{name}"
 
 
 def gateway(fleet: str, partition: int, server: str) -> str:
-    """`server` tells it from another server's, which a fleet of the same name may have."""
+    """Client id of a gateway; `server` tells it from one of another server with the same fleet name."""
     return f"{fleet}:s:{partition}:{server}"
 
 
 def passing(fleet: str) -> str:
-    """An id that nobody else has, for a connection of a moment."""
+    """Unique client id for a short connection."""
     return f"{fleet}:t:{secrets.token_hex(6)}"
 
 
 def server_of(state: Path) -> str:
-    """What tells this server's ids from others'; drawn once, and then kept in its state folder.
+    """Random part of this server's client ids, drawn once and kept in its state folder.
 
     The broker keeps the gateways' sessions by it while the server is down. Raises OSError.
     """
@@ -52,10 +53,10 @@ def server_of(state: Path) -> str:
 
 
 def vehicle_before(fleet: str, name: str) -> str:
-    """The id that earlier code had, whose session at the broker nobody comes back to."""
+    """Client id of a vehicle in earlier code, whose session at the broker is to be dropped."""
     return f"{fleet}-{name}"
 
 
 def gateway_before(fleet: str, partition: int) -> str:
-    """The same of a gateway."""
+    """Client id of a gateway in earlier code, whose session at the broker is to be dropped."""
     return f"{fleet}-gateway-{partition}"

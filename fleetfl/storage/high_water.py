@@ -11,11 +11,11 @@ from fleetfl.plain_files import content_of
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 4096
-"""What is longer is no number, and not read."""
+"""Largest file, bytes, that is read; a longer one holds no number."""
 
 
 class HighWater:
-    """Outlives the process as soon as `raise_to` has returned, and a loss of power where that says so.
+    """A number that survives the process once `raise_to` has returned, and a loss of power if durable.
 
     Each write is one of 12 bytes at the file's beginning, so it is there whole or not at all. On a disk that
     takes none the number grows in memory alone.
@@ -24,14 +24,14 @@ class HighWater:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.number = _read(path)
-        """The highest so far; 0 if there is none, or none that can be read."""
+        """Highest number so far; 0 if there is none, or none that can be read."""
         self.is_known = path.exists()
-        """There was a file."""
+        """Whether there was a file at the start."""
         self.file: int | None = None
         self.is_failing = False
 
     def raise_to(self, number: int, *, durably: bool = False) -> None:
-        """Have at least this number; `durably` returns once it is on disk, and raises OSError if not."""
+        """Raise the number to at least `number`; `durably` returns once it is on disk, or raises OSError."""
         if number <= self.number:
             return
         try:

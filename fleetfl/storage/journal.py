@@ -1,4 +1,4 @@
-"""Updates on disk, in the order in which they are counted. Knows SQLite, and of a frame only whose it is.
+"""The journal: updates on disk in the order in which they are counted. Knows SQLite, and no frame's content.
 
 A gateway appends, and only then acknowledges; the aggregator reads the rows in their order and counts each
 once. Any number of processes on one machine may hold the same journal.
@@ -30,58 +30,64 @@ from fleetfl.storage.journal_file import (
 )
 
 BATCH_BYTES = 16 * 2**20
-"""Frames that are read or committed at a time, where one alone is not larger."""
+"""Bytes of frames that are read or committed at a time, unless a single one is larger."""
 
 __all__ = ["Config", "Journal", "JournalDamaged", "JournalError", "JournalRow", "Offset", "path_in"]
 
 Entry = tuple[str, str, int, float, int, bytes]
-"""A row without its number."""
+"""Columns of a row without its number."""
 
 
 class Config(Section):
-    """How long rows stay that no recovery needs any more; those that one may need always stay."""
+    """Settings of how long rows stay that no recovery needs; rows that one may need always stay."""
 
     keep_s: float = Field(default=3600.0, ge=0)
-    """Seconds since they came."""
+    """Seconds that a row stays after its arrival. A longer time allows a slower backup and takes more
+    disk."""
     keep_bytes: int = Field(default=64 * 2**20, ge=0)
-    """Of the whole file; beyond, the oldest go sooner."""
+    """Size of the whole file, bytes, beyond which the oldest rows are deleted sooner."""
 
 
 @dataclass(frozen=True)
 class Offset:
-    """Where an update is kept."""
+    """Place of an update in the journal."""
 
     row: int
+    """Number of its row."""
     is_new: bool
-    """It was not there before."""
+    """Whether the row was added, rather than found there."""
 
 
 @dataclass(frozen=True)
 class JournalRow:
-    """One row, as it is read."""
+    """One row of the journal as it is read."""
 
     row: int
+    """Number of the row."""
     frame: bytes
+    """The update's frame."""
     is_whole: bool
-    """The checksum fits: these are the bytes that were appended."""
+    """Whether the checksum fits, so that these are the bytes that were appended."""
     kept_at: float
-    """When they were, UTC seconds."""
+    """Time at which the frame was appended, UTC seconds."""
 
 
 def path_in(state: Path) -> Path:
-    """Where a server keeps its journal."""
+    """Path of the journal in a server's state folder."""
     return state / "journal" / "updates.sqlite"
 
 
 class Journal:
-    """Rows are numbered as they are committed: after row n was read, no smaller one can appear."""
+    """The journal in one file. Rows are numbered in commit order: after row n was read, no smaller one
+    appears.
+    """
 
     def __init__(
         self, path: Path, *, committed: Callable[[int, float], None] | None = None
     ) -> None:
-        """`committed` is told of each commit: how many updates, and seconds.
+        """`committed` is called after each commit with the number of updates and the seconds that it took.
 
-        The file is opened at the first use, and anew after a failure: the disk may have been mended.
+        The file is opened at the first use, and again after a failure: the disk may have been repaired.
         """
         self.path, self.committed = path, committed
         self.waiting: list[tuple[Entry, asyncio.Future[Offset]]] = []
@@ -99,10 +105,10 @@ class Journal:
         return self.to_read.opened()
 
     async def append(self, update: Update | Rollback | Ban, frame: bytes) -> Offset:
-        """The update's place, once it is on disk; a repeat gets the row that it has already.
+        """Append an update; gives its row once it is on disk, and a repeat the row that it has already.
 
-        What is appended while a commit is under way shares the next one, and its fsync.
-        Raises JournalError; it is not kept then.
+        Updates that come while a commit is under way share the next one, and its fsync.
+        Raises JournalError; the update is not kept then.
         """
         name = (update.vehicle, update.boot, update.sequence)
         entry = (*name, time.time(), _checksum(name, frame), frame)
@@ -152,7 +158,7 @@ class Journal:
         return Offset(added.lastrowid, is_new=True)
 
     def rows(self, after: int, limit: int) -> list[JournalRow]:
-        """Up to `limit` rows past row `after`, in their order; fewer of large ones, but one at least.
+        """Up to `limit` rows past row `after`, in their order; fewer if they are large, but at least one.
 
         Raises JournalError.
         """
@@ -173,15 +179,15 @@ class Journal:
         ]
 
     def newest_row(self) -> int:
-        """The last number that was given; 0 before the first. Raises JournalError."""
+        """Largest row number that was ever given; 0 before the first. Raises JournalError."""
         with self._failures():
             found = self.reader.execute("SELECT seq FROM sqlite_sequence").fetchone()
             return 0 if found is None else found[0]
 
     def number_past(self, row: int) -> bool:
-        """Give new rows larger numbers than `row`; False if they would have had others.
+        """Make sure that new rows get larger numbers than `row`; False if they would not have had them.
 
-        So a journal that was lost does not give numbers anew that were counted. Raises JournalError.
+        A journal that was lost thus does not give numbers again that were counted. Raises JournalError.
         """
         with self._failures(), shared(self.path):
             return self.one_thread.submit(self._number_past, row).result()
@@ -198,10 +204,10 @@ class Journal:
             return row == 0
 
     def missing(self, after: int, before: int | None = None) -> tuple[int, int] | None:
-        """First and last number behind row `after` that was given and that no row has; None if there is none.
+        """First and last number after row `after` that was given and has no row; None if there is none.
 
         `before` is the next row that is there; None if `after` is the last row. A gap whose reason is
-        known is none. Raises JournalError.
+        known does not count. Raises JournalError.
         """
         with self._failures():
             if before is None:
@@ -219,7 +225,7 @@ class Journal:
             return (first, last) if first <= last else None
 
     def skip(self, first: int, last: int) -> None:
-        """Note that no row has these numbers, and that this was told. Raises JournalError."""
+        """Note that rows `first` to `last` are missing and were reported. Raises JournalError."""
         with self._failures(), shared(self.path):
             self.one_thread.submit(self._skip, first, last).result()
 
@@ -228,7 +234,7 @@ class Journal:
             self.writer.execute("INSERT INTO skipped VALUES (?, ?)", (first, last))
 
     def copy_to(self, path: Path) -> None:
-        """Make a copy of all that is committed by now, while others go on. Raises JournalError."""
+        """Copy all that is committed by now to `path`, while others go on. Raises JournalError."""
         with (
             self._failures(),
             shared(self.path),
@@ -239,12 +245,12 @@ class Journal:
             copy.execute("PRAGMA journal_mode = DELETE")
 
     def drop(self, row: int) -> None:
-        """Forget one row, so that its update is a new one when it comes again. Raises JournalError."""
+        """Delete one row, so that its update is a new one when it comes again. Raises JournalError."""
         with self._failures(), shared(self.path):
             self.one_thread.submit(self._delete, "row = ?", row).result()
 
     def trim(self, upto: int, config: Config) -> None:
-        """Forget of the rows up to `upto` what is older or more than `config` says. Raises JournalError."""
+        """Delete rows up to `upto` that are older, or more, than `config` allows. Raises JournalError."""
         with self._failures(), shared(self.path):
             self.one_thread.submit(self._trim, upto, config).result()
 
@@ -261,7 +267,7 @@ class Journal:
             self._delete("row <= ? AND row < ?", upto, oldest + excess)
 
     def _freed(self) -> int:
-        """Pages that new rows will use again."""
+        """Number of free pages, which new rows will use again."""
         return self._pragma("freelist_count")
 
     def _pragma(self, name: str) -> int:
@@ -287,13 +293,13 @@ class Journal:
 
 
 def _fitting(sizes: list[int]) -> int:
-    """How many of the first ones are BATCH_BYTES together; one at least, if there is one."""
+    """Number of leading entries that fit into BATCH_BYTES together; at least one, if there is one."""
     within = sum(total <= BATCH_BYTES for total in accumulate(sizes))
     return max(within, min(1, len(sizes)))
 
 
 def _is_whole(checksum: Any, name: tuple[Any, Any, Any], frame: Any) -> bool:
-    """What damage has made of a row may be of any type."""
+    """Whether the checksum fits; damage may have given the values any type."""
     try:
         return checksum == _checksum(name, frame)
     except Exception:

@@ -11,7 +11,7 @@ from pathlib import Path
 from fleetfl import FleetflError
 
 BUSY_S = 30.0
-"""How long a commit waits for those of other gateways."""
+"""Longest wait, seconds, of a commit for those of other gateways."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS updates (
@@ -39,7 +39,7 @@ class JournalDamaged(JournalError):
 
 
 class JournalConnection:
-    """To the file that has the journal's name now: a repair may have put another one there."""
+    """Connection to the file at the journal's path, opened again when a repair has replaced the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,7 +48,7 @@ class JournalConnection:
         self.is_doubtful = False
 
     def opened(self) -> sqlite3.Connection:
-        """Raises sqlite3.Error or OSError."""
+        """The connection, opened if need be. Raises sqlite3.Error or OSError."""
         if self.connection is not None and not self.is_doubtful and self._named() == self.file:
             return self.connection
         self.close()
@@ -75,7 +75,7 @@ class JournalConnection:
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
-    """Have all tables. In a file from before `skipped` every number that was given may lack its row."""
+    """Create missing tables; in a file from before `skipped`, all numbers given so far may lack a row."""
     connection.execute(SCHEMA)
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'skipped'").fetchone()
     if known is None:
@@ -84,7 +84,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def connected(path: Path) -> sqlite3.Connection:
-    """Raises sqlite3.Error."""
+    """A new connection with durable commits. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -99,6 +99,7 @@ def connected(path: Path) -> sqlite3.Connection:
 
 
 def is_damage(failed: Exception) -> bool:
+    """Whether SQLite's error means that the file itself is damaged."""
     # Python 3.10 has no sqlite_errorcode.
     said = str(failed)
     return "malformed" in said or "not a database" in said
@@ -106,14 +107,14 @@ def is_damage(failed: Exception) -> bool:
 
 @contextlib.contextmanager
 def shared(path: Path) -> Iterator[None]:
-    """While the file is written to; `alone` waits until nobody does. Raises OSError."""
+    """Context for writing to the file, which `alone` waits for. Raises OSError."""
     with _locked(path, fcntl.LOCK_SH):
         yield
 
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """While the file is exchanged for another. Raises OSError."""
+    """Context for replacing the file, in which nobody writes to it. Raises OSError."""
     with _locked(path, fcntl.LOCK_EX):
         yield
 
@@ -132,7 +133,7 @@ def _locked(path: Path, how: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Raises sqlite3.Error, with nothing changed."""
+    """Context of one transaction. Raises sqlite3.Error, with nothing changed."""
     # IMMEDIATE: rows get their numbers while no other process writes.
     connection.execute("BEGIN IMMEDIATE")
     try:

@@ -1,7 +1,7 @@
-"""A journal whose file is damaged: sets it aside, and goes on with one that has what could be read.
+"""Repairs a damaged journal: sets the file aside, and makes another one of the rows that can be read.
 
-A row that was there and cannot be read leaves its number, with a checksum that fits nothing, so that whoever
-has not counted it yet meets it as damaged. Knows SQLite, and of a frame nothing.
+A row that cannot be read keeps its number, with a checksum that fits nothing, so that whoever has not
+counted it yet meets it as damaged. Knows SQLite, and of a frame nothing.
 """
 
 import contextlib
@@ -24,22 +24,22 @@ from fleetfl.storage.journal_file import (
 log = logging.getLogger(__name__)
 
 UNKNOWN = 1_000_000
-"""Numbers left free where it cannot be read how many were given: more than may be under way."""
+"""Row numbers left free where the last one given cannot be read: more than may be under way."""
 INSERT = "INSERT OR IGNORE INTO updates VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What became of a damaged journal."""
+    """Result of repairing a damaged journal."""
 
     aside: Path
-    """Where it is now."""
+    """Path of the damaged file now."""
     saved: int
-    """Rows in the new one."""
+    """Number of rows saved into the new file."""
     lost: tuple[int, ...]
-    """Numbers of the rows that are there and cannot be read."""
+    """Numbers of the rows that exist and cannot be read."""
     is_complete: bool
-    """No row past the floor is missing, not even one of which nothing is left."""
+    """Whether no row past the floor is missing, not even one of which nothing is left."""
 
 
 def repair(path: Path, floor: int) -> Repair | None:
@@ -69,7 +69,7 @@ def repair(path: Path, floor: int) -> Repair | None:
 
 
 def _finish(path: Path, new: Path) -> bool:
-    """The last step, also of a repair that was cut off there."""
+    """Put the new file in place, also for a repair that was cut off before; False if there is none."""
     if not new.exists():
         return False
     for rest in ("-wal", "-shm"):
@@ -90,7 +90,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _salvage(path: Path, into: Path, floor: int) -> Repair:
-    """Copy what can be read."""
+    """Copy all rows that can be read into a new file."""
     whole, known, are_all, given = _read(path)
     lost = tuple(sorted(known - whole.keys()))
     with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as copy:
@@ -112,7 +112,7 @@ def _salvage(path: Path, into: Path, floor: int) -> Repair:
 
 
 def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
-    """The rows that can be read; numbers of rows, whether these are all, and the last given if known."""
+    """Readable rows; numbers of all rows, whether these are complete, and the last number given, if known."""
     whole: dict[int, tuple] = {}
     given = None
     try:
@@ -133,7 +133,9 @@ def _read(path: Path) -> tuple[dict[int, tuple], set[int], bool, int | None]:
 
 
 def _numbers(connection: sqlite3.Connection) -> tuple[set[int], bool]:
-    """Of rows, and whether of all: table and index each have them, and both are read from either end."""
+    """Row numbers, and whether they are complete: table and index have them, and both are read from
+    each end.
+    """
     found: set[int] = set()
     are_all = False
     for direction in ("", " DESC"):

@@ -21,14 +21,15 @@ log = logging.getLogger(__name__)
 PREFIX = "fleetfl-"
 OWNER = "owner"
 PROGRAMS = ("haproxy", "gcs_server", "raylet")
-"""What is started from such folders. Somebody who reads a log there is left alone."""
+"""Programs started from such folders; other processes, such as a reader of a log, are left alone."""
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder of this process, and no more of those that killed ones left.
+    """Context with a temporary folder of this process; folders that killed processes left are removed.
 
-    When the context is left, processes that were started with a file in it are ended, and it is removed.
+    When the context is left, processes that were started with a file in the folder are ended, and it is
+    removed.
     """
     clear_leftovers()
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -63,7 +64,7 @@ def clear_leftovers() -> None:
 
 
 def _is_left_over(folder: Path) -> bool:
-    """Raises OSError if it is not ours to say."""
+    """Whether the folder's owner has ended. Raises OSError if it cannot be known."""
     about = folder.lstat()
     if folder.is_symlink() or about.st_uid != os.getuid():
         return False
@@ -93,7 +94,7 @@ def remove(folder: Path, patience_s: float = 10.0) -> None:
 
 
 def _signalled(folder: Path, number: signal.Signals) -> bool:
-    """Whether there was one to be ended."""
+    """Send the signal to the processes started from the folder; says whether there were any."""
     found = False
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended by itself, or is not ours to see
@@ -104,7 +105,7 @@ def _signalled(folder: Path, number: signal.Signals) -> bool:
 
 
 def _names(process: Path, folder: Path) -> bool:
-    """A file in the folder is among what the process was started with. Raises OSError."""
+    """Whether the process was started with a file in the folder. Raises OSError."""
     if int(process.name) == os.getpid():
         return False
     inside = f"{folder}/".encode()

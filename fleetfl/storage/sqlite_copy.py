@@ -1,4 +1,4 @@
-"""A look at another process's SQLite file without a lock on it, or a byte changed beside it.
+"""Copies another process's SQLite file without a lock on it, or a byte changed beside it.
 
 Even a reader of SQLite takes locks, and whoever closes a file last writes to it. An agent's outbox is also
 locked against readers. So the file and its write-ahead log are copied, and the copy is read.
@@ -16,12 +16,12 @@ from fleetfl.plain_files import opened
 TRIES = 20
 PAUSE_S = 0.05
 WAL_HEADER_BYTES = 32
-"""They change when the log is begun anew."""
+"""Size, bytes, of the header of a write-ahead log, which changes when the log is started again."""
 
 
 @contextmanager
 def copied(path: Path) -> Iterator[Path]:
-    """A copy, as a power cut at some moment would have left the file. Raises OSError."""
+    """Context with a copy of the file as a power cut at some moment would have left it. Raises OSError."""
     with tempfile.TemporaryDirectory(prefix="fleetfl-") as folder:
         copy = Path(folder) / path.name
         for _ in range(TRIES):
@@ -47,7 +47,7 @@ def _log(path: Path) -> Path:
 
 
 def _state(path: Path) -> tuple[int, int, int, bytes]:
-    """The same before and after a copy in which file and log belong together."""
+    """State of file and log: equal before and after a copy in which the two belong together."""
     about = path.stat()
     try:
         with opened(_log(path)) as file:

@@ -1,4 +1,4 @@
-"""One process at a time for a state folder: a server, or a vehicle's agent. Knows only a lock file in it."""
+"""Locks a state folder for one process at a time, a server or a vehicle's agent. Knows only a lock file."""
 
 import fcntl
 import os
@@ -19,10 +19,10 @@ class TenancyError(FleetflError, RuntimeError):
 
 @contextmanager
 def state_lock(state: Path, part: Literal["server", "vehicle"] = "server") -> Iterator[None]:
-    """Hold the folder, made for its owner alone if it is not there.
+    """Context that locks the folder, which is made private if it is not there.
 
-    The kernel lets go of it for a process that ends in whatever way, and nothing is believed of what the
-    file says: a folder may be a copy of another server's. Raises TenancyError.
+    The kernel releases the lock of a process that ends in whatever way, and nothing is believed of what
+    the file says: a folder may be a copy of another server's. Raises TenancyError.
     """
     path = state / (LOCK if part == "server" else AGENT_LOCK)
     try:
@@ -53,7 +53,7 @@ def state_lock(state: Path, part: Literal["server", "vehicle"] = "server") -> It
 
 
 def make_private(state: Path) -> None:
-    """Have the folder, and let no other user of this machine look into it. Raises OSError.
+    """Make the folder, and deny it to other users of this machine. Raises OSError.
 
     Journals, checkpoints and outboxes hold what vehicles learned, and keys are beside them.
     """
@@ -64,7 +64,7 @@ def make_private(state: Path) -> None:
 
 
 def only_for_owner() -> None:
-    """Whatever files this process makes from now on, no other user may read them."""
+    """Deny other users the files that this process makes from now on."""
     os.umask(0o077)
 
 

@@ -1,4 +1,4 @@
-"""The life of an update, told from whatever is there: notes of a server's folder, a vehicle's, or both.
+"""Traces the life of an update from the state folders of a server, a vehicle, or both.
 
 A folder's reader is an entry point of the group `fleetfl.trace`: called with a folder, it gives a `Side`, or
 None for a folder of another kind. Nothing here writes, or locks what a running process writes to.
@@ -14,7 +14,7 @@ from fleetfl import FleetflError
 
 GROUP = "fleetfl.trace"
 Name = tuple[str, int]
-"""(boot, sequence)"""
+"""Name of a vehicle's update: (boot, sequence)."""
 
 
 class TraceError(FleetflError, ValueError):
@@ -23,30 +23,30 @@ class TraceError(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Note:
-    """What one source knows of one update."""
+    """One fact about one update from one source."""
 
     name: Name
     source: str
-    """`outbox`, `journal`, `events` or `registry`."""
+    """Source of the fact: `outbox`, `journal`, `events` or `registry`."""
     what: str
-    """A word: `waiting`, `kept`, `accepted`, `duplicate`, `refused`, `expired`, `part of`."""
+    """The fact in a word: `waiting`, `kept`, `accepted`, `duplicate`, `refused`, `expired`, `part of`."""
     folder: str
     at_s: float | None = None
-    """UTC seconds; None where no date is known."""
+    """Time of the fact, UTC seconds; None where it is not known."""
     about: dict[str, Any] = field(default_factory=dict)
 
 
 class Side(Protocol):
-    """One state folder."""
+    """Reader of one state folder."""
 
     folder: Path
 
     def vehicles(self) -> list[str]:
-        """Names that are known here; empty if the folder does not say whose it is."""
+        """Names of the vehicles known in the folder; empty if it does not say whose it is."""
         ...
 
     def notes(self, vehicle: str) -> list[Note]:
-        """All that is known of the vehicle's updates, in the order in which it was written."""
+        """All facts about the vehicle's updates, in the order in which they were written."""
         ...
 
 
@@ -67,7 +67,7 @@ def side_of(folder: Path) -> Side:
 
 
 def notes_of(sides: Sequence[Side], vehicle: str) -> list[Note]:
-    """What all of them know of the vehicle's updates. Raises TraceError for a vehicle that none knows."""
+    """Facts from all sides about the vehicle's updates. Raises TraceError for an unknown vehicle."""
     from fleetfl.trace.names import unknown_vehicle
 
     found = [note for side in sides for note in side.notes(vehicle)]

@@ -1,4 +1,4 @@
-"""Notes put together: what became of each update. Reads nothing."""
+"""Puts the notes of each update together, and decides its outcome. Reads nothing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from fleetfl.trace import Name, Note
 
 LATE = 2.0**60
-"""After all dates: an update that has none, and is behind none that has."""
+"""Time later than all dates; its negative stands for an update without a date before any that has one."""
 
 
 @dataclass(frozen=True)
 class Life:
-    """All notes of one update: dated ones in their order, each behind those of its source."""
+    """All notes of one update: dated ones in their order, then those without a date."""
 
     name: Name
     notes: tuple[Note, ...]
@@ -32,7 +32,7 @@ class Life:
 
     @property
     def reason(self) -> str:
-        """Why it was refused or expired; else empty."""
+        """Reason why the update was refused or expired; empty otherwise."""
         if self.outcome not in ("refused", "expired"):
             return ""
         said = [n.about.get("reason", "") for n in self.notes if n.what == self.outcome]
@@ -40,7 +40,9 @@ class Life:
 
     @property
     def release(self) -> str:
-        """GENERATION/VERSION that it went into, or VERSION if only the events tell; else empty."""
+        """GENERATION/VERSION that the update went into, or VERSION if only the events tell; empty
+        otherwise.
+        """
         for source in ("registry", "events"):
             for note in self.notes:
                 if note.source == source and note.what == "part of":
@@ -49,7 +51,7 @@ class Life:
 
     @property
     def at_s(self) -> float | None:
-        """UTC seconds of the last dated note."""
+        """Time of the last dated note, UTC seconds; None if no note has a date."""
         return max((note.at_s for note in self.notes if note.at_s is not None), default=None)
 
     def first(self, field: str) -> Any:
@@ -87,7 +89,7 @@ def lives(notes: Iterable[Note]) -> list[Life]:
 
 
 def _ordered(notes: Sequence[Note]) -> list[Note]:
-    """By date, and what has none where its source has it: behind the dated ones."""
+    """Notes by date; those without one come last, in the order of their source."""
     dated = sorted((n for n in notes if n.at_s is not None), key=lambda n: n.at_s or 0.0)
     return [*dated, *(n for n in notes if n.at_s is None)]
 

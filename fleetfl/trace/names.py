@@ -1,4 +1,4 @@
-"""Names that were not found, and those that they may have meant."""
+"""Error messages for names that were not found, with the nearest known names."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -10,7 +10,7 @@ SHOWN = 3
 
 
 def unknown_vehicle(vehicle: str, known: Sequence[str], folders: Sequence[Path]) -> str:
-    """What to say of a vehicle without an update; `known` are names of which anything is known."""
+    """Message about a vehicle without an update; `known` are the names of the vehicles in the folders."""
     where = ", ".join(map(str, folders))
     if vehicle in known:
         return f"{vehicle} is known in {where}, but no update of it"
@@ -24,7 +24,7 @@ def unknown_vehicle(vehicle: str, known: Sequence[str], folders: Sequence[Path])
 
 
 def parsed(name: str) -> Name:
-    """BOOT/SEQUENCE as its parts. Raises TraceError for what is none."""
+    """Boot and sequence of BOOT/SEQUENCE. Raises TraceError for anything else."""
     boot, _, sequence = name.rpartition("/")
     if not boot or not (sequence.isascii() and sequence.isdecimal()):
         raise TraceError(f"{name!r:.80} names no update: expected BOOT/SEQUENCE, such as 8fKx3w/17")
@@ -32,12 +32,12 @@ def parsed(name: str) -> Name:
 
 
 def shown(name: Name) -> str:
-    """BOOT/SEQUENCE."""
+    """Name of an update as text, BOOT/SEQUENCE."""
     return f"{name[0]}/{name[1]}"
 
 
 def unknown_update(name: Name, vehicle: str, known: Sequence[Name]) -> str:
-    """What to say of an update that is not there; `known` are the vehicle's, newest last."""
+    """Message about an update that is not there; `known` are the vehicle's updates, newest last."""
     near = get_close_matches(shown(name), [shown(each) for each in known], SHOWN, cutoff=0.6)
     if near:
         return f"no update {shown(name)} of {vehicle}: did you mean {' or '.join(near)}?"

@@ -1,4 +1,4 @@
-"""A server's state folder, or a simulated run's: its journal, events and registry."""
+"""Reads the state folder of a server or of a simulated run: journal, events and registry."""
 
 import contextlib
 import json
@@ -28,21 +28,21 @@ NAMED = re.compile(rb'"vehicle": ("(?:[^"\\]|\\.)*")')
 
 
 def opened_server(folder: Path) -> "ServerFolder | None":
-    """None if the folder has nothing of a server."""
+    """Reader of a server's state folder; None if the folder has nothing of a server."""
     server = ServerFolder(folder)
     is_one = path_in(folder).is_file() or server.registry.folder.is_dir() or parts(server.events)
     return server if is_one else None
 
 
 class ServerFolder:
-    """Reads copies and whole lines, so a running server does not notice."""
+    """Reader of a server's state folder by copies and whole lines, which a running server does not notice."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.events = folder, folder / "events.jsonl"
         self.registry = Registry.of_server(folder)
 
     def vehicles(self) -> list[str]:
-        """Of which the journal has an update, or of which the events tell anything."""
+        """Names of the vehicles that the journal or the events know."""
         found = {row[0] for row in self._rows("SELECT DISTINCT vehicle FROM updates")} - {""}
         for part in parts(self.events):
             with contextlib.suppress(OSError), opened(part) as file:
@@ -51,7 +51,7 @@ class ServerFolder:
         return sorted(found)
 
     def notes(self, vehicle: str) -> list[Note]:
-        """As `Side.notes`."""
+        """All facts about the vehicle's updates from journal, events and registry."""
         return [*self._kept(vehicle), *self._judged(vehicle), *self._released(vehicle)]
 
     def _kept(self, vehicle: str) -> Iterator[Note]:
@@ -74,7 +74,9 @@ class ServerFolder:
             raise TraceError(f"journal {path} cannot be read: {damaged}") from damaged
 
     def _judged(self, vehicle: str) -> Iterator[Note]:
-        """Also which release it went into: the one after it in the log, if it is still on disk or not."""
+        """Facts from the event log, with the release that an accepted update went into: the next one
+        logged.
+        """
         name = json.dumps(vehicle).encode()
         reader = EventReader(self.events, only=lambda line: name in line or b'"released"' in line)
         counted: list[tuple[str, int]] = []
@@ -113,7 +115,7 @@ class ServerFolder:
 
 
 def _content(frame: bytes) -> dict[str, Any]:
-    """What the update says of itself; empty for a damaged one."""
+    """Fields of the update in a frame; empty for a damaged one."""
     try:
         message = wire.open_frame(frame).message
     except Exception:  # whatever a worn disk made of it
@@ -124,7 +126,7 @@ def _content(frame: bytes) -> dict[str, Any]:
 
 
 def content_of(update: Update) -> dict[str, Any]:
-    """What a trace shows of an update."""
+    """Fields of an update that a trace shows."""
     return {
         "base": update.base_version,
         "generation": update.generation,

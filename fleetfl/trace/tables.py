@@ -1,4 +1,4 @@
-"""Lives of updates for a terminal."""
+"""Tables and lines for a terminal about the lives of updates."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ DATES = ("captured_from", "captured_to")
 
 
 def update_table(rows: list[dict[str, Any]]) -> Table:
-    """What `life.row` gave for each update."""
+    """Table with one row for each update, from the rows of `life.row`."""
     table = Table()
     for name in ("update", "came to", "last heard of (UTC)", "release"):
         table.add_column(name)
@@ -27,7 +27,7 @@ def update_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
-    """What `life.told` gave: what it came to, then what each source says, by date."""
+    """Lines about one update from `life.told`: its outcome, then each source's facts by date."""
     outcome = told["outcome"] + (f" ({told['reason']})" if told["reason"] else "")
     release = f", in release {told['release']}" if told["release"] else ""
     yield f"update {told['update']} of {told['vehicle']}: {outcome}{release}"

@@ -1,4 +1,4 @@
-"""Moving bytes between vehicles and server. Knows neither what they mean nor what topics exist."""
+"""Transports move bytes between vehicles and server. They know neither their meaning nor the topics."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -14,26 +14,29 @@ class TransportError(FleetflError, ConnectionError):
 
 
 class PacketRefused(TransportError):
-    """The connection broke each time this one packet was sent, so it is probably the packet."""
+    """A packet at which the connection broke each time it was sent, so that it is probably to blame."""
 
 
 def _nothing() -> None:
-    """QoS 0 has no acknowledgement."""
+    """Acknowledges a packet of QoS 0, which needs nothing."""
 
 
 QoS = Literal[0, 1]
-"""0: at most once, and never kept for a client that is away. 1: at least once."""
+"""Quality of service. 0: at most once, and never kept for a client that is away. 1: at least once."""
 
 
 @dataclass(frozen=True)
 class Packet:
-    topic: str
-    payload: bytes
-    retained: bool = False
-    """The newest value at the time of subscribing, not something published since."""
+    """A packet that arrived on a topic."""
 
+    topic: str
+    """Topic that it was published to."""
+    payload: bytes
+    """Its content."""
+    retained: bool = False
+    """Whether it is the topic's newest value at the time of subscribing, rather than published since."""
     on_ack: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
-    """How the transport that brought the packet acknowledges it."""
+    """Callback by which the transport that brought the packet acknowledges it."""
 
     def ack(self) -> None:
         """Let the broker forget this packet; without it the broker sends it again, to a session.
@@ -45,16 +48,16 @@ class Packet:
 
 @dataclass(frozen=True)
 class Will:
-    """What the broker publishes (retained, QoS 1) when a client goes without a goodbye."""
+    """A packet that the broker publishes (retained, QoS 1) when its client goes without a goodbye."""
 
     topic: str
     payload: bytes
 
 
 def mqtt_publish_bytes(topic: str, payload_bytes: int) -> int:
-    """Bytes that publishing once at QoS 1 puts on an MQTT 3.1.1 connection: the PUBLISH packet.
+    """Size in bytes of the PUBLISH packet of one message at QoS 1 on an MQTT 3.1.1 connection.
 
-    TCP, TLS and the PUBACK of 4 bytes that comes back are not in it.
+    TCP, TLS and the PUBACK of 4 bytes that comes back are not counted.
     """
     rest = 2 + len(topic.encode()) + 2 + payload_bytes  # length of the topic; packet identifier
     length_bytes = 1 + (rest >= 2**7) + (rest >= 2**14) + (rest >= 2**21)
@@ -65,11 +68,13 @@ class Transport(Protocol):
     """A client that stays connected. At least once: a packet may come twice and must do no harm."""
 
     @property
-    def is_connected(self) -> bool: ...
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the broker now."""
+        ...
 
     @property
     def max_payload_bytes(self) -> int:
-        """Larger payloads are not published."""
+        """Largest payload, bytes, that is published."""
         ...
 
     async def publish(
@@ -85,7 +90,7 @@ class Transport(Protocol):
     def subscribe(
         self, topic_filter: str, *, qos: QoS = 1
     ) -> AbstractAsyncContextManager[AsyncIterator[Packet]]:
-        """Packets from now on, after the retained ones; `+` and `#` as in MQTT.
+        """Context with an iterator of packets from now on, retained ones first; `+` and `#` are MQTT's.
 
         Survives reconnects, at each of which the retained packets come again. With QoS 1 a session
         (`clean_session=False`) keeps the subscription when the context is left, so that nothing is
@@ -97,10 +102,10 @@ class Transport(Protocol):
 
 
 class TransportConfig(PluginConfig):
-    """Settings of one kind; `connect` gives a connected Transport."""
+    """Settings of one kind of transport; `connect` gives a connected Transport."""
 
     async def forget(self, client_id: str, *, patience_s: float = 10.0) -> bool:
-        """Have the broker drop the session of a client that does not come back; whether it answered."""
+        """Have the broker drop the session of a client that does not come back; says whether it answered."""
         try:
             async with self.connect(client_id, clean_session=True, patience_s=patience_s):
                 return True
@@ -115,9 +120,9 @@ class TransportConfig(PluginConfig):
         will: Will | None = None,
         patience_s: float = 10.0,
     ) -> AbstractAsyncContextManager[Transport]:
-        """Connected until the context is left; leaving it by an exception publishes the will.
+        """Context with a connected Transport; leaving it by an exception publishes the will.
 
         Raises TransportError if the first connection does not come within `patience_s`
-        (math.inf waits for ever); lost connections are mended without a word to the caller.
+        (math.inf waits for ever); lost connections are restored without a word to the caller.
         """
         raise NotImplementedError

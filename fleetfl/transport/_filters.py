@@ -2,7 +2,9 @@
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """`a/#` also takes `a`; wildcards at the front do not take `$SYS/...` [MQTT-4.7.2-1]."""
+    """Whether the filter takes the topic: `a/#` also takes `a`; a leading wildcard no `$...`
+    [MQTT-4.7.2-1].
+    """
     if topic.startswith("$") and topic_filter[0] in "+#":
         return False
     wanted, given = topic_filter.split("/"), topic.split("/")
@@ -15,7 +17,7 @@ def matches(topic_filter: str, topic: str) -> bool:
 
 
 def is_wild(topic_filter: str) -> bool:
-    """It may match other topics than the one it spells."""
+    """Whether the filter has wildcards, so that it may match several topics."""
     return "+" in topic_filter or "#" in topic_filter
 
 

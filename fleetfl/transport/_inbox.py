@@ -1,4 +1,4 @@
-"""Packets on their way to one subscriber, in order. Knows nothing of where they come from."""
+"""Queue of packets for one subscriber, in order. Knows nothing of where they come from."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from fleetfl.transport import Packet
 
 
 class Inbox:
-    """An async iterator, not an async generator: a cancelled `anext` leaves it usable."""
+    """Async iterator of packets; a cancelled `anext` leaves it usable, unlike an async generator."""
 
     def __init__(self, topic_filter: str) -> None:
         self.topic_filter = topic_filter
@@ -23,13 +23,13 @@ class Inbox:
         self._changed.set()
 
     def take_all(self) -> list[Packet]:
-        """What no `anext` has taken yet; the inbox is empty afterwards."""
+        """Packets that no `anext` has taken yet; the inbox is empty afterwards."""
         packets = list(self._waiting)
         self._waiting.clear()
         return packets
 
     def end(self, error: Exception | None = None) -> None:
-        """No more will come: after what waits here, iteration stops or raises `error`."""
+        """End the inbox: after the packets that wait here, iteration stops or raises `error`."""
         self._end = error or StopAsyncIteration()
         self._changed.set()
 

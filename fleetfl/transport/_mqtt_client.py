@@ -1,4 +1,4 @@
-"""The caller's side of an MQTT connection: what waits for whom. Knows no paho and no socket.
+"""The caller's side of an MQTT connection: publishes and subscriptions that wait. Knows no paho.
 
 Everything here runs in the caller's event loop; a `Link` does the talking in the network thread.
 """
@@ -20,17 +20,18 @@ logger = logging.getLogger(__name__)
 SUBSCRIBE_TIMEOUT_S = 30.0
 UNCLAIMED_S = 60.0
 MAX_SENDS = 3
-"""Connections that may break under one packet before the packet is blamed."""
+"""Number of connections that may break under one packet before the packet is blamed."""
 
 STEADY_S = 60.0
-"""A connection that lasts so long was not taken away by somebody else."""
+"""Seconds after which a connection is taken not to have been ended by a client with the same id."""
 MANY_BRIEF = 5
+"""Number of shorter connections in a row from which on such a client is suspected."""
 
 DeliveryResult = Literal["acknowledged", "lost", "unsent"]
 
 
 class Link(Protocol):
-    """What the client asks of the network; every method may be called from any thread."""
+    """The network as its client uses it; every method may be called from any thread."""
 
     def publish(
         self, topic: str, payload: bytes, retain: bool, fate: "asyncio.Future[DeliveryResult]"
@@ -45,15 +46,20 @@ class Link(Protocol):
         ...
 
     def doubt(self) -> None:
-        """The same if nothing has come in on it for long."""
+        """Break the connection and make a new one if nothing has come in on it for long."""
         ...
 
 
 @dataclass(frozen=True)
 class Limits:
+    """Limits of one connection."""
+
     max_in_flight: int
+    """Most publishes without a PUBACK at a time."""
     max_queued: int
+    """Most incoming packets that wait for their reader."""
     max_payload_bytes: int
+    """Largest payload to publish, bytes."""
 
 
 @dataclass
@@ -66,7 +72,7 @@ class _Subscription:
 
 @dataclass
 class _Puback:
-    """One PUBACK for a packet that several subscriptions got: sent when each has acknowledged."""
+    """PUBACK of a packet that several subscriptions got, sent when each has acknowledged."""
 
     send: Callable[[], None]
     num_takers: int
@@ -83,7 +89,7 @@ class _Puback:
 
 
 class Client:
-    """A Transport. The `on_...` methods are called by the link, in the caller's loop."""
+    """Transport over MQTT. Its link calls the `on_...` methods in the caller's loop."""
 
     def __init__(
         self, link: Link, limits: Limits, *, client_id: str, address: str, has_session: bool
@@ -102,7 +108,7 @@ class Client:
         self._unclaimed: list[Packet] = []
         self._connected_s = 0.0
         self._num_brief = 0
-        """Connections in a row that the other side ended soon."""
+        """Number of connections in a row that the other side ended soon."""
         self.num_attempts = 0
         self.last_failure = "no answer yet"
 
@@ -115,7 +121,7 @@ class Client:
         return self._limits.max_payload_bytes
 
     async def wait_connected(self, patience_s: float) -> None:
-        """Raises asyncio.TimeoutError."""
+        """Wait for a connection. Raises asyncio.TimeoutError after `patience_s` seconds."""
         await asyncio.wait_for(
             self._connected.wait(), None if patience_s == float("inf") else patience_s
         )
@@ -209,7 +215,7 @@ class Client:
             self._link.unsubscribe(topic_filter)
 
     def _qos(self, topic_filter: str) -> QoS:
-        """A client has one subscription a filter at the broker: its QoS serves all of ours."""
+        """Highest QoS of the subscriptions to a filter, which are one subscription at the broker."""
         return max(s.qos for s in self._subscriptions if s.inbox.topic_filter == topic_filter)
 
     def _claim_for(self, inbox: Inbox) -> None:
@@ -219,7 +225,7 @@ class Client:
         self._unclaimed = [p for p in self._unclaimed if not matches(inbox.topic_filter, p.topic)]
 
     def _keep_unclaimed(self, packet: Packet) -> None:
-        """A session hands out its packets before we have subscribed to anything again."""
+        """Keep a packet that a session delivers before its filter is subscribed to again."""
         self._unclaimed.append(packet)
         asyncio.get_running_loop().call_later(UNCLAIMED_S, self._let_go, packet)
 
@@ -312,7 +318,7 @@ class Client:
         logger.log(level, "%s client=%s broker=%s %s", event, self._client_id, self._address, told)
 
     def close(self) -> None:
-        """Whoever still waits for anything is told."""
+        """End all subscriptions and waiting publishes."""
         self._closed = True
         self._connected.set()
         for subscription in self._subscriptions:

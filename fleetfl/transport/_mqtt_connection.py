@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 CONNACK_TIMEOUT_S = 10.0
 GOODBYE_S = 2.0
-"""How long the last packets and the DISCONNECT may take to leave."""
+"""Longest time, seconds, for the last packets and the DISCONNECT to leave."""
 
 
 def resolve(fate: asyncio.Future[DeliveryResult], value: DeliveryResult) -> None:
+    """Set the result of a publish unless it has one already."""
     if not fate.done():
         fate.set_result(value)
 
@@ -33,9 +34,9 @@ def resolve(fate: asyncio.Future[DeliveryResult], value: DeliveryResult) -> None
 def _guarded(
     callback: Callable[..., None], broken: Callable[[str], None] | None = None
 ) -> Callable[..., None]:
-    """Log what a callback raises, and tell `broken`.
+    """A callback whose exceptions are logged and passed to `broken`.
 
-    Let out, it leaves paho's parser in the middle of a packet.
+    An exception let out would leave paho's parser in the middle of a packet.
     """
 
     @functools.wraps(callback)
@@ -51,7 +52,7 @@ def _guarded(
 
 
 class _LastError(logging.Handler):
-    """What paho tells its logger alone, such as the reason why TLS failed."""
+    """Keeps the last error that paho tells its logger alone, such as the reason why TLS failed."""
 
     text = ""
 
@@ -60,7 +61,7 @@ class _LastError(logging.Handler):
 
 
 class Connection:
-    """In the network thread only, and once."""
+    """One connection, run once and used in the network thread only."""
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Connection:
         self.tell = functools.partial(call_in, callers_loop)
         self.is_up = False
         self.heard_s = 0.0
-        """When anything came last, in the loop's time."""
+        """Time at which anything came last, seconds on the loop's clock."""
         self.ended = asyncio.Event()
         self.reason = "closed"
         self.in_flight: dict[int, asyncio.Future[DeliveryResult]] = {}
@@ -95,7 +96,7 @@ class Connection:
         self.paho.on_message = _guarded(self.on_message)
 
     async def run(self) -> None:
-        """Until the connection ends. Raises OSError if there was none to begin with."""
+        """Run the connection until it ends. Raises OSError if it was never made."""
         config, loop = self.config, asyncio.get_running_loop()
         dial = functools.partial(self.paho.connect, config.host, config.port, config.keepalive_s)
         await loop.run_in_executor(self.network.dialers, dial)
@@ -167,7 +168,9 @@ class Connection:
             self.ended.set()
 
     def end_if_silent(self) -> None:
-        """paho asks with a ping, and waits as long again for the answer."""
+        """End a connection on which nothing came for `keepalive_s`; paho's own ping would wait twice as
+        long.
+        """
         silent_s = asyncio.get_running_loop().time() - self.heard_s
         if silent_s >= self.config.keepalive_s:
             self.end(f"nothing came for {silent_s:.0f} s")

@@ -1,4 +1,4 @@
-"""Getting a socket to the broker, and saying in words why there is none. Knows no packet."""
+"""Opens a socket to the broker, and explains in words why there is none. Knows no packet."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fleetfl.storage.client_ids import MOST_FOR_ALL
 from fleetfl.transport._mqtt_settings import ConnectionSettings
 
 NOT_YET_VALID, EXPIRED = 9, 10
-"""OpenSSL's numbers (X509_V_ERR_...)."""
+"""Error numbers of OpenSSL (X509_V_ERR_...)."""
 
 
 class Dialler(Paho):
-    """paho, which leaves sockets open whose handshake fails, and sends pongs that no server may take."""
+    """paho's client, repaired: it leaves sockets open whose handshake fails, and sends unmasked pongs."""
 
     _opened: socket.socket | ssl.SSLSocket | None = None
 
@@ -69,7 +69,7 @@ def _repaired(websocket: Any) -> Any:
 
 
 def refusal(code: ReasonCode, paho: Paho) -> str:
-    """Why the broker did not let us in, after it was asked."""
+    """Description of a broker's refusal of the connection."""
     client_id = paho._client_id.decode(errors="replace")
     if code.getName() == "Client identifier not valid":
         return (
@@ -80,7 +80,7 @@ def refusal(code: ReasonCode, paho: Paho) -> str:
 
 
 def reason_of(error: BaseException, config: ConnectionSettings) -> str:
-    """What stands in the way of a connection, and where it stands: name, network, TLS or the broker."""
+    """Description of the obstacle to a connection, and its place: name, network, TLS or the broker."""
     told = f"{type(error).__name__}: {error}"
     words = _words(error, config)
     return f"{words} ({told})" if words else f"{told}{_own_certificate(config)}"
@@ -133,7 +133,7 @@ def _clock() -> str:
 
 
 def _own_certificate(config: ConnectionSettings) -> str:
-    """What is wrong with the dates of our own certificate; empty if nothing is, or there is none."""
+    """Description of wrong dates of the client's certificate; empty if they are right or there is none."""
     if config.cert_file is None:
         return ""
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -18,7 +18,7 @@ class WebsocketConfig(Section):
     """The HTTP request that a websocket begins with."""
 
     path: str = Field(default="/mqtt", pattern=r"^/[\x21-\x7e]{0,2047}\Z")
-    """What follows host and port in the URL."""
+    """Path of the request, which follows host and port in the URL."""
 
     headers: dict[HeaderName, SecretStr] = Field(default={})
     """Further headers of the request, such as a token that the broker asks for."""
@@ -33,7 +33,7 @@ class WebsocketConfig(Section):
 
 
 class ConnectionSettings(TransportConfig):
-    """How to reach a broker, and how much goes through one connection to it at a time."""
+    """Settings of a connection to a broker: address, login, encryption and limits."""
 
     host: Host = "127.0.0.1"
     """Name or address of the broker."""
@@ -48,7 +48,7 @@ class ConnectionSettings(TransportConfig):
     """Password that goes with `username`; sent in the clear unless `tls` is on."""
 
     tls: bool = False
-    """Encrypt, and verify the broker's certificate and name."""
+    """Whether the connection is encrypted, and the broker's certificate and name are verified."""
 
     ca_file: Path | None = None
     """PEM file of the authorities to trust; none means those of the system."""
@@ -64,26 +64,29 @@ class ConnectionSettings(TransportConfig):
     Core wants `[x-amzn-mqtt-ca]` there."""
 
     websocket: WebsocketConfig | None = None
-    """Speak MQTT inside a websocket, as some networks and clouds let nothing else through; `{}` is enough.
+    """Websocket to speak MQTT in, as some networks and clouds let nothing else through; `{}` is enough.
     With `tls: true` it is a wss:// connection."""
 
     client_id_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")
-    """What all client ids of the fleet begin with, before a colon, where the broker's rules ask for that."""
+    """Prefix of all client ids of the fleet, before a colon, where the broker's rules ask for one."""
 
     keepalive_s: int = Field(default=60, ge=2, le=65_535)
-    """Ping after so much silence. One packet has to upload in less than twice this time."""
+    """Seconds of silence after which the client pings. A longer time saves traffic and notices a dead link
+    later; one packet has to upload in less than twice this time."""
 
     reconnect_min_s: float = Field(default=1.0, gt=0)
-    """Shortest pause before connecting again (decorrelated jitter)."""
+    """Shortest pause, seconds, before connecting again (decorrelated jitter)."""
 
     reconnect_max_s: float = Field(default=30.0, gt=0)
-    """Longest pause before connecting again."""
+    """Longest pause, seconds, before connecting again; longer spares a broker that comes back to a large
+    fleet."""
 
     max_in_flight: int = Field(default=16, ge=1, le=1_000)
-    """Publishes without a PUBACK at a time; more of them wait. 1 or 2 on a slow uplink."""
+    """Most publishes without a PUBACK at a time; further ones wait. 1 or 2 suit a slow uplink, more a fast
+    one."""
 
     max_queued: int = Field(default=1_000, ge=1)
-    """Incoming packets that may wait for their reader.
+    """Most incoming packets that wait for their reader; more take more memory.
 
     The broker's own window (Mosquitto max_inflight_messages, NATS max_ack_pending) bounds the QoS 1
     packets that are here and not acknowledged; keep it below this number. If it is not, the packet
@@ -91,7 +94,7 @@ class ConnectionSettings(TransportConfig):
     """
 
     max_payload_bytes: int = Field(default=61_440, ge=2_048, le=268_000_000)
-    """Largest payload to publish; no larger than what the broker takes, or it hangs up or worse.
+    """Largest payload to publish, bytes; no larger than what the broker takes, or it hangs up or worse.
 
     Larger frames go in chunks. The default keeps a packet below 64 KiB, which every broker takes, and lets
     other packets through within a second on an uplink of 60 KB/s.
@@ -109,5 +112,5 @@ class ConnectionSettings(TransportConfig):
 
     @property
     def address(self) -> str:
-        """Host and port; what a websocket's headers hold is not in it."""
+        """Host and port of the broker, without anything secret."""
         return authority(self.host, self.port)

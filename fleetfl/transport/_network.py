@@ -1,6 +1,6 @@
-"""The one thread of this process that drives all its connections. Knows nothing of MQTT.
+"""The network thread, one for all connections of this process. Knows nothing of MQTT.
 
-An event loop of its own, so that training in the caller's thread does not stop the keepalives, and
+It has an event loop of its own, so that training in the caller's thread does not stop the keepalives, and
 epoll, so that thousands of clients fit in a process (paho's `loop_start` ends at 339: select()).
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 
 class Network:
+    """A thread with an event loop, and threads for calls that block."""
+
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         # Name look-ups, TCP and TLS handshakes block.
@@ -23,7 +25,9 @@ class Network:
         self._thread.start()
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """In the network thread, soon and in order; from any thread; dropped once stopped."""
+        """Call the function in the network thread, soon and in order; may be used from any thread until
+        stopped.
+        """
         call_in(self.loop, function, *args)
 
     def stop(self) -> None:
@@ -34,7 +38,9 @@ class Network:
 
 
 def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
-    """`call_soon_threadsafe`, but into a closed loop it does nothing: nobody is left to mind."""
+    """Call the function in a loop of another thread, as `call_soon_threadsafe`; a closed loop does
+    nothing.
+    """
     try:
         loop.call_soon_threadsafe(function, *args)
     except RuntimeError:
@@ -50,7 +56,7 @@ class _Shared:
 
 @contextmanager
 def shared_network() -> Iterator[Network]:
-    """The network thread of this process: started for its first user, stopped after its last."""
+    """Context with this process's network thread: started for its first user, stopped after its last."""
     with _Shared.lock:
         network = _Shared.network = _Shared.network or Network()
         _Shared.num_users += 1

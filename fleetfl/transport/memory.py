@@ -1,8 +1,8 @@
-"""A broker that is a dict in this process: for tests and for simulated fleets.
+"""A broker in this process's memory, for tests and for simulated fleets.
 
 No thread, no socket and no clock, so it runs on a virtual-time event loop as well. It keeps what a
-session (`clean_session=False`) has not acknowledged, as a real broker does. What a packet costs depends
-on who takes it, not on how many clients there are.
+session (`clean_session=False`) has not acknowledged, as a real broker does. The cost of a packet depends
+on its subscribers, not on the number of clients.
 """
 
 import asyncio
@@ -27,12 +27,14 @@ from fleetfl.transport._inbox import Inbox
 
 
 class Config(TransportConfig):
+    """Settings of a connection to a broker in memory."""
+
     kind: Literal["memory"] = "memory"
     name: str = "default"
-    """Which broker of this process; the first to name one makes it."""
+    """Name of the broker in this process; the first connection to a name makes it."""
 
     max_payload_bytes: int = Field(default=1_048_576, ge=2_048)
-    """Largest payload to publish; larger frames go in chunks."""
+    """Largest payload to publish, bytes; larger frames go in chunks."""
 
     @asynccontextmanager
     async def connect(
@@ -55,7 +57,7 @@ class Config(TransportConfig):
 
 @dataclass(eq=False, slots=True)
 class _Session:
-    """What the broker knows of one client id."""
+    """State of one client id at the broker."""
 
     filters: dict[str, QoS] = field(default_factory=dict)
     unacknowledged: dict[int, Packet] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class _Session:
 
 
 class _Subscriptions:
-    """Who takes a topic: found at once by its name, or by trying each wildcard filter."""
+    """Subscriptions of all sessions: exact ones by topic, and wildcard ones tried in turn."""
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[_Session, QoS]] = {}
@@ -101,7 +103,7 @@ class _Subscriptions:
             self.remove(session, topic_filter)
 
     def takers(self, topic: str) -> dict[_Session, QoS]:
-        """Each with the highest QoS of its matching filters."""
+        """Sessions that take the topic, each with the highest QoS of its matching filters."""
         found = dict(self._exact.get(topic, ()))
         for topic_filter, takers in self._wild.items():
             if matches(topic_filter, topic):
@@ -114,7 +116,7 @@ class _Subscriptions:
 
 
 class _Retained(dict[str, bytes]):
-    """The newest payload by topic. Topics below one parent are found without a look at the others."""
+    """Retained payloads by topic. Topics below one parent are found without a look at the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,13 +142,15 @@ class _Retained(dict[str, bytes]):
 
 
 class Broker:
+    """A broker with sessions, subscriptions and retained payloads, by the rules of MQTT 3.1.1."""
+
     def __init__(self) -> None:
         self.retained = _Retained()
         self.sessions: dict[str, _Session] = {}
         self.subscriptions = _Subscriptions()
 
     def num_unacknowledged(self, client_id: str) -> int:
-        """Packets the client has or will get, and has not acknowledged."""
+        """Number of packets that the client has or will get, and has not acknowledged."""
         session = self.sessions.get(client_id)
         return len(session.unacknowledged) if session else 0
 
@@ -159,7 +163,7 @@ class Broker:
         will: Will | None = None,
         max_payload_bytes: int = 1_048_576,
     ) -> AsyncIterator["Client"]:
-        """Raises TransportError if the client id is connected already."""
+        """Context with a connected client. Raises TransportError if the client id is connected already."""
         session = self.sessions.get(client_id, _Session())
         if session.client is not None:
             raise TransportError(f"memory broker: {client_id!r} is connected already")
@@ -193,6 +197,8 @@ class Broker:
 
 
 class Client:
+    """Transport that is a client of a broker in memory."""
+
     def __init__(
         self,
         broker: Broker,
@@ -253,7 +259,9 @@ class Client:
         return any(matches(inbox.topic_filter, topic) for inbox in self.inboxes)
 
     def abort(self) -> None:
-        """As if the process had been killed: the broker publishes the will."""
+        """End the connection without a goodbye, as if the process were killed: the broker publishes the
+        will.
+        """
         if self.is_connected:
             self.close()
             if self._will is not None:

@@ -1,4 +1,4 @@
-"""Packets over a real broker: MQTT 3.1.1, manual acknowledgement. Only this and its connection know paho.
+"""Transport over a real broker: MQTT 3.1.1, manual acknowledgement. Only this and its connection know paho.
 
 Each connection gets a paho client of its own, touched by the network thread alone, so that nothing
 of a lost one (message ids, half-written packets, unacknowledged publishes) reaches the next.
@@ -93,7 +93,7 @@ def _tls_context(config: Config) -> ssl.SSLContext:
 
 
 def request_of(config: Config) -> tuple[str, dict[str, str]]:
-    """Path and headers of a websocket's request."""
+    """Path and headers of the request that opens a websocket."""
     assert config.websocket is not None
     headers = {name: value.get_secret_value() for name, value in config.websocket.headers.items()}
     # paho writes them itself, without the brackets of IPv6.
@@ -105,7 +105,7 @@ def request_of(config: Config) -> tuple[str, dict[str, str]]:
 
 
 class _Link:
-    """The network's side: one connection after the other until stopped. A Link of `Client`."""
+    """The network's side of a `Client`: makes one connection after the other until stopped."""
 
     def __init__(
         self,
@@ -151,12 +151,12 @@ class _Link:
         self.network.call(self._with_connection, Connection.end_if_silent)
 
     def _with_connection(self, method: "Callable[..., None]", *arguments: Any) -> None:
-        # Without a connection there is nothing to do: Client.on_connected subscribes anew.
+        # Without a connection there is nothing to do: Client.on_connected subscribes again.
         if self.connection is not None and self.connection.is_up:
             method(self.connection, *arguments)
 
     def stop(self, *, goodbye: bool) -> None:
-        """Without a goodbye the broker publishes the will."""
+        """Stop connecting; without a goodbye the broker publishes the will."""
         self.network.call(self._stop, goodbye)
 
     def _stop(self, goodbye: bool) -> None:
@@ -170,7 +170,7 @@ class _Link:
             self.task.cancel()
 
     async def run(self, client: Client, callers_loop: asyncio.AbstractEventLoop) -> None:
-        """Keep connected, in the network thread."""
+        """Keep the client connected; runs in the network thread."""
         self.task = asyncio.current_task()
         pause_s = self.config.reconnect_min_s
         loop = asyncio.get_running_loop()

@@ -182,7 +182,7 @@ def test_a_replay_leaves_a_whole_file_alone_and_writes_a_damaged_one_anew(regist
     assert (path.read_bytes(), path.stat().st_ino) == (first, inode)
     path.write_bytes(first[:-1])
     fill(registry, [4])
-    assert "written anew" in caplog.text
+    assert "written again" in caplog.text
     assert path.read_bytes() == first
 
 
