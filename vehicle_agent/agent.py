@@ -46,7 +46,7 @@ class Config(Section):
     status_s: float = Field(default=10.0, gt=0)
     """Between two status messages."""
     fetch_s: float = Field(default=60.0, gt=0)
-    """How long a missed release, or a snapshot, may take to come; then it is asked for again."""
+    """Seconds that a missed release or a snapshot may take to come before it is asked for again."""
     sums_of_frames: int = Field(default=0, ge=0)
     """Where version 0 is the newest, first send sums over the features of so many frames, for a head in
     closed form (`server.closed_form`). 0 sends none."""

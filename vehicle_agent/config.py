@@ -23,17 +23,17 @@ class VehicleConfig(FleetConfig):
     """The server's public key (`server.pub` in its state folder): releases and receipts are taken only
     if it has signed them. None takes all."""
     sensor: AnySensor
-    """Where frames come from."""
+    """The source of the vehicle's frames."""
     trainer: TrainerConfig = TrainerConfig()
     """Settings of one local training."""
     codec: AnyCodec = Spectral()
-    """How updates are packed."""
+    """The codec that packs updates."""
     error_feedback: float = Field(default=0.9, ge=0, le=1)
     """Share of what packing dropped that is kept for the next update; 0 forgets it."""
     agent: AgentConfig = AgentConfig()
     """When the vehicle trains, reports and rests."""
     outbox: OutboxConfig = OutboxConfig()
-    """How much may wait for its receipt, and for how long."""
+    """Bounds on what waits for its receipt."""
     threads: int = Field(default=1, ge=1)
     """Processor threads for training."""
 

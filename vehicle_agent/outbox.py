@@ -50,12 +50,12 @@ class Config(Section):
     """What an outbox may hold. The oldest give way, and are counted by reason."""
 
     max_age_s: float = Field(default=21 * 86_400.0, gt=0)
-    """Of an update without a receipt, in seconds that the agent ran since: no clock is asked for the date."""
+    """Maximum age of an update without a receipt, in seconds of agent uptime (monotonic clock)."""
     max_bytes: int = Field(default=256 * 2**20, ge=2**10)
-    """Of all frames that wait."""
+    """Bytes of all frames that wait."""
     max_updates: int = Field(default=1_000, ge=1)
-    """That wait. Training rests at `agent.max_waiting`; with that above this it goes on in a long tunnel,
-    and what an old update held goes into a new one."""
+    """Updates that wait at most. Training rests at `agent.max_waiting`; with that above this it goes on in a
+    long tunnel, and what an old update held goes into a new one."""
     max_record: int = Field(default=10_000, ge=0)
     """Updates of known end that stay on record."""
 

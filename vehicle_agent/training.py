@@ -20,7 +20,7 @@ class Config(Section):
     batch_size: int = Field(default=32, ge=1)
     """Frames in one optimizer step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Its state starts anew with every update."""
+    """The local optimizer; its state starts anew with every update."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Learning rate of the local optimizer."""
     weight_decay: float = Field(default=0.0, ge=0)

@@ -80,7 +80,7 @@ class CompareConfig(FleetConfig):
     trials: int = Field(default=8, ge=1)
     """Combinations that every tuned contestant tries: the same budget for all."""
     target: float = Field(default=0.95, gt=0, le=1)
-    """Of the best final accuracy of a scenario, which a contestant is to reach."""
+    """Share of a scenario's best final accuracy that a candidate is to reach."""
     against: str
     """The contestant that `sooner` counts from."""
     scenarios: tuple[Scenario, ...] = Field(min_length=1)

@@ -32,7 +32,7 @@ class StopConfig(Section):
     """When the run ends: at whichever comes first."""
 
     hours: float = Field(default=24.0, gt=0)
-    """Of virtual time."""
+    """Hours of virtual time."""
     releases: int | None = Field(default=None, ge=1)
     """Versions released by then."""
     updates: int | None = Field(default=None, ge=1)
@@ -51,15 +51,15 @@ class VirtualConfig(FleetConfig):
     num_vehicles: int = Field(default=100, ge=1, le=1_000_000)
     """Vehicles in the fleet."""
     start_hour: float = Field(default=0.0, ge=0, lt=24)
-    """Of the day on which the run begins."""
+    """Hour of the day at which the run begins."""
     stop: StopConfig = StopConfig()
     """When the run ends."""
     learning: AnyLearning = Vision()
     """What a vehicle trains: the model on rendered frames, or a synthetic problem."""
     executor: AnyExecutor = Serial()
-    """Where they are worked out: one by one here, or many at once and on all cores."""
+    """Executor of the trainings: one by one in this process, or in stacks on all cores."""
     dataset: AnyDataset = DroneWorld()
-    """What the fleet sees. Its weather comes from the two below."""
+    """The data set: frames that the fleet sees. Weather comes from `weathers` and `weather`."""
     weathers: tuple[Weather, ...] = (Weather(condition="fog"), Weather(condition="night"))
     """Conditions that the fleet meets."""
     weather: AnyWeather = Dealt()
@@ -69,9 +69,9 @@ class VirtualConfig(FleetConfig):
     devices: dict[str, float] = Field(default_factory=lambda: {"jetson_orin": 1.0})
     """Share of the fleet that has each class."""
     speed_sigma: float = Field(default=0.5, ge=0)
-    """Of the log-normal of how much longer a vehicle takes than its device would."""
+    """Sigma of the log-normal factor by which a vehicle is slower or faster than its device."""
     jitter_sigma: float = Field(default=0.1, ge=0)
-    """The same, anew for each training."""
+    """Sigma of a log-normal factor on each training's time, drawn anew each time."""
     links: tuple[AnyLink, ...] = Field(default=(Lte(),), min_length=1)
     """Dealt to the vehicles in turn."""
     availability: AnyAvailability = Always()
@@ -81,7 +81,7 @@ class VirtualConfig(FleetConfig):
     frame_every_s: float = Field(default=0.0, ge=0)
     """Between two frames that are worth training on; a training waits for all of its own."""
     lost_share: float = Field(default=0.0, ge=0, lt=1)
-    """Of the trainings in the middle of which a vehicle loses power."""
+    """Share of trainings in the middle of which a vehicle loses power."""
     evaluate_every_s: float = Field(default=600.0, gt=0)
     """Virtual seconds between two looks at the newest release's accuracy."""
 

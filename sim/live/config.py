@@ -14,7 +14,7 @@ class StopConfig(Section):
     """When the run ends: at whichever comes first."""
 
     seconds: float | None = Field(default=None, gt=0)
-    """Of training, counted from the first vehicle's start."""
+    """Seconds of training, counted from the first vehicle's start."""
     releases: int | None = Field(default=None, ge=1)
     """Versions released by then."""
 
@@ -44,7 +44,7 @@ class SimConfig(FleetConfig):
     broker: Literal["nats", "mosquitto", "external"] = "nats"
     """Started by us on a free loopback port, or the one that `transport` names."""
     dataset: AnyDataset
-    """What the fleet sees."""
+    """The data set: frames that the fleet sees."""
     weathers: tuple[Weather, ...] = Field(min_length=1)
     """Dealt to the vehicles in turn."""
     stop: StopConfig

@@ -38,7 +38,7 @@ class Config(SensorConfig):
     size: int = Field(default=64, ge=16, le=1024)
     """Pixels; pictures are scaled to size x size when read."""
     seed: int = Field(default=0, ge=0)
-    """Of the order."""
+    """Seed of the order of frames."""
     max_pixels: int = Field(default=64_000_000, ge=4096)
     """Larger pictures are passed over before they are unpacked."""
     rescan_s: float = Field(default=60.0, ge=0)

@@ -25,7 +25,7 @@ class Config(SensorConfig):
     rows: Path | None = None
     """A .npy of row numbers, int [M]: this vehicle's share. None takes all."""
     seed: int = Field(default=0, ge=0)
-    """Of the order."""
+    """Seed of the order of frames."""
 
     def build(self, classes: tuple[str, ...]) -> "LabelledNpz":
         return LabelledNpz(self, len(classes))

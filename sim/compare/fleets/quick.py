@@ -26,9 +26,9 @@ class Config(FleetKind):
     concurrency: int = Field(default=40, ge=1)
     """Vehicles at work at a time, the same for every entrant."""
     sigma: float = Field(default=1.0, ge=0)
-    """Of the log-normal time that a local training takes."""
+    """Sigma of the log-normal time that a local training takes."""
     median_s: float = Field(default=60.0, gt=0)
-    """That time's median."""
+    """Median of the time that a local training takes."""
     zipf: float = Field(default=1.2, ge=0)
     """Exponent of how unequally often vehicles are at work; 0 is equally often."""
     vanish: float = Field(default=0.0, ge=0, lt=1)
@@ -40,7 +40,7 @@ class Config(FleetKind):
     evaluations: int = Field(default=240, ge=LAST)
     """Measurements of held-out accuracy in a run, evenly spread over it."""
     watts: float = Field(default=10.0, gt=0)
-    """Of a vehicle that trains."""
+    """Power that a vehicle draws while it trains."""
     rank: int = Field(default=8, ge=1)
     """Rank of the small adapter that is trained besides the head."""
     local_steps: int = Field(default=10, ge=1)
@@ -48,7 +48,7 @@ class Config(FleetKind):
     batch_size: int = Field(default=16, ge=1)
     """Frames in one optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Of AdamW on the vehicle."""
+    """Learning rate of AdamW on the vehicle."""
 
     def prepare(self, sim: SimConfig, folder: Path) -> None:
         features = features_of(sim, folder)

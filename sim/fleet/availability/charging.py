@@ -13,7 +13,7 @@ from sim.fleet.dice import uniform
 class Config(AvailabilityConfig):
     kind: Literal["charging"] = "charging"
     from_hour: float = Field(default=21.0, ge=0, lt=24)
-    """When the first ones come in; the last do so `spread_hours` later."""
+    """Hour at which the first vehicles come in; the last do so `spread_hours` later."""
     hours: float = Field(default=8.0, gt=0, le=20)
     """Length of a night's charging."""
     spread_hours: float = Field(default=3.0, ge=0, le=4)

@@ -16,9 +16,9 @@ class Config(AvailabilityConfig):
     a_day: int = Field(default=4, ge=1, le=48)
     """Each falls into a part of its own of the day's hours."""
     minutes: float = Field(default=25.0, gt=0)
-    """Of a flight, in the middle."""
+    """Median length of a flight."""
     sigma: float = Field(default=0.3, ge=0)
-    """Of the log-normal length."""
+    """Sigma of a flight's log-normal length."""
     from_hour: float = Field(default=6.0, ge=0, lt=24)
     """Hour of the day at which flying begins."""
     to_hour: float = Field(default=20.0, gt=0, le=24)

@@ -17,7 +17,7 @@ class Config(AvailabilityConfig):
     time_zones: int = Field(default=1, ge=1, le=24)
     """The fleet is spread over so many, an hour apart."""
     from_hour: float = Field(default=7.0, ge=0, lt=24)
-    """When the westernmost is switched on."""
+    """Hour at which the westernmost vehicle is switched on."""
 
     def windows(self, seed: int) -> Iterator[Window]:
         zone = int(uniform(seed, "zone") * self.time_zones)

@@ -28,13 +28,13 @@ class Config(LearningConfig):
     size: int = Field(default=256, ge=1)
     """Values of the vector."""
     heterogeneity: float = Field(default=1.0, ge=0)
-    """How far the vehicles' own points lie from the common one, which is 1 from the start."""
+    """Distance of the vehicles' own points from the common one, which is 1 from the start."""
     noise: float = Field(default=0.1, ge=0)
     """Length of what each training adds by chance."""
     rate: float = Field(default=0.3, gt=0, le=1)
     """Share of the way to its own point that a training goes."""
     images: int = Field(default=320, ge=1)
-    """That a training would look at."""
+    """Images that a training would look at."""
 
     def build(self, scenario: Scenario, folder: Path, say: Callable[[str], None]) -> Synthetic:
         return Synthetic(self, seed=scenario.sim.seed)

@@ -19,23 +19,23 @@ class LinkConfig(PluginConfig):
     latency_s: float = Field(ge=0)
     """One way."""
     sigma: float = Field(ge=0)
-    """Of the log-normal rate."""
+    """Sigma of the log-normal rate."""
     dead_share: float = Field(ge=0, lt=1)
     """Share of slots in which nothing passes: a valley, a tunnel, the shadow of a hull."""
     slot_s: float = Field(default=60.0, gt=0)
     """Seconds for which a drawn rate holds."""
     out_from_hour: float = Field(default=math.inf, ge=0, allow_inf_nan=True)
-    """Of virtual time, the first midnight being 0: then nothing passes for `out_hours`."""
+    """Hour of virtual time (the first midnight is 0) from which nothing passes for `out_hours`."""
     out_hours: float = Field(default=0.0, ge=0)
     """Length of the outage that begins at `out_from_hour`."""
     repeated_share: float = Field(default=0.0, ge=0, le=1)
-    """Of the vehicle's packets that come twice, as QoS 1 allows."""
+    """Share of the vehicle's packets that come twice, as QoS 1 allows."""
     late_share: float = Field(default=0.0, ge=0, le=1)
-    """Of them that come up to `late_s` after those sent later."""
+    """Share of the vehicle's packets that come up to `late_s` after those sent later."""
     late_s: float = Field(default=30.0, gt=0)
     """Longest delay of a packet that comes late."""
     watts: float = Field(ge=0)
-    """Of the radio while it sends or receives."""
+    """Power that the radio draws while it sends or receives."""
 
 
 AnyLink = Annotated[SerializeAsAny[LinkConfig], chosen_from("sim.fleet.links")]

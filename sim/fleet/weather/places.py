@@ -11,7 +11,7 @@ from sim.fleet.weather import WeatherConfig
 class Config(WeatherConfig):
     kind: Literal["places"] = "places"
     places: int = Field(default=10, ge=1)
-    """As many vehicles in each."""
+    """Places, with as many vehicles in each."""
 
     def at(
         self, weathers: tuple[Weather, ...], number: int, num_vehicles: int, now_s: float
