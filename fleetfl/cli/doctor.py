@@ -91,10 +91,7 @@ def of_settings(tree: dict[str, Any], source: str) -> Iterator[Finding]:
         server, vehicle, sim = (table(tree, part, source) for part in ("server", "vehicle", "sim"))
         http = server.get("http", {})
         if http is not None and (server or not vehicle):
-            http = table({"server.http": http}, "server.http", source)
-            where = TypeAdapter(_Listener).validate_python(
-                {key: http[key] for key in ("host", "port") if key in http}
-            )
+            where = _listener_of(table({"server.http": http}, "server.http", source))
             yield port(where.host, where.port, needed=True)
         own = sim.get("broker", "nats" if sim else "external")
         if own != "external":
@@ -116,6 +113,12 @@ class _Listener(Section):
     """Host name or IP address to listen on."""
     port: int = Field(default=8000, ge=0, le=65_535)
     """TCP port to listen on; 0 takes a free one."""
+
+
+def _listener_of(http: dict[str, Any]) -> _Listener:
+    """The endpoint's address in the settings `server.http`. Raises ValidationError."""
+    known = {key: http[key] for key in ("host", "port") if key in http}
+    return TypeAdapter(_Listener).validate_python(known)
 
 
 def python() -> Finding:

@@ -44,16 +44,23 @@ def add_commands(app: typer.Typer, group: str = GROUP) -> None:
 
 def missing_packages(point: EntryPoint) -> list[str]:
     """Distributions that the entry point's extras ask for and that are not installed."""
-    requires = (point.dist and point.dist.requires) or []
-    own = _normalized(point.dist.name) if point.dist else ""
-    wanted, extras = set(), [*point.extras]
+    if point.dist is None:
+        return []
+    own = _normalized(point.dist.name)
+    wanted = _required(point.dist.requires or [], [*point.extras], own)
+    return sorted(name for name in wanted if not _is_installed(name))
+
+
+def _required(requires: list[str], extras: list[str], own: str) -> set[str]:
+    """Names of the distributions that the extras ask for, those of extras of `own` itself included."""
+    wanted = set()
     for extra in extras:  # grows while it is read: an extra may ask for others
         for name, more in (_parsed(line) for line in requires if _is_of(line, extra)):
             if name == own:
                 extras += [each for each in more if each not in extras]
             else:
                 wanted.add(name)
-    return sorted(name for name in wanted if not _is_installed(name))
+    return wanted
 
 
 def _is_of(line: str, extra: str) -> bool:

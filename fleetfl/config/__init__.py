@@ -172,16 +172,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     by = f"{above[-1]}: extends: " if above else ""
-    try:
-        same = next((file for file in above if file.samefile(path)), None)
-    except OSError:  # it is missing: said below
-        same = None
-    except ValueError as unfit:
-        raise ConfigError(f"{by}{str(path)!r}: {unfit}") from unfit
-    if len(above) > MAX_DEPTH:
-        raise ConfigError(f"{by}more than {MAX_DEPTH} files extend each other")
-    if same is not None:
-        raise ConfigError(f"{by}{path} extends itself, by way of {len(above)} files")
+    _require_end(path, above, by)
     try:
         tree = parsed(text_of(path), str(path))
     except ConfigError as unfit:
@@ -194,6 +185,20 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{path}: extends: got {_shown(base)}, expected the name of a file")
     return merge(_read(path.parent / base, (*above, path)), tree)
+
+
+def _require_end(path: Path, above: tuple[Path, ...], by: str) -> None:
+    """Raises ConfigError, begun with `by`, for a file that extends itself or stands below too many."""
+    try:
+        same = next((file for file in above if file.samefile(path)), None)
+    except OSError:  # it is missing, which whoever reads it says
+        same = None
+    except ValueError as unfit:
+        raise ConfigError(f"{by}{str(path)!r}: {unfit}") from unfit
+    if len(above) > MAX_DEPTH:
+        raise ConfigError(f"{by}more than {MAX_DEPTH} files extend each other")
+    if same is not None:
+        raise ConfigError(f"{by}{path} extends itself, by way of {len(above)} files")
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

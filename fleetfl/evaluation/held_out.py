@@ -1,6 +1,6 @@
 """Held-out frames: labelled frames that no vehicle trains on, each with its weather condition."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,23 @@ def read_held_out(path: Path, num_classes: int) -> HeldOut:
         raise HeldOutError(f"held-out frames {path} are missing") from missing
     except ArchiveError as broken:
         raise HeldOutError(f"held-out frames {broken}") from broken
+    frames = HeldOut(images, labels, conditions)
+    unfit = _objection(frames, num_classes)
+    if unfit:
+        raise HeldOutError(f"{path}: {unfit}")
+    return replace(frames, labels=labels.astype(np.int64))
+
+
+def _objection(frames: HeldOut, num_classes: int) -> str:
+    """Why the arrays are no held-out frames of `num_classes` classes; empty if they are."""
+    images, labels, conditions = frames.images, frames.labels, frames.conditions
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
-        raise HeldOutError(
-            f"{path}: images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3]"
-        )
+        return f"images {images.dtype} {list(images.shape)}, expected uint8 [N, H, W, 3]"
     if labels.shape != (len(images),) or conditions.shape != (len(images),):
-        raise HeldOutError(f"{path}: labels and conditions must be [{len(images)}]")
+        return f"labels and conditions must be [{len(images)}]"
     if labels.dtype.kind not in "iu" or conditions.dtype.kind != "U":
-        raise HeldOutError(
-            f"{path}: labels {labels.dtype} and conditions {conditions.dtype}, expected integers and texts"
-        )
+        found = f"labels {labels.dtype} and conditions {conditions.dtype}"
+        return f"{found}, expected integers and texts"
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise HeldOutError(f"{path}: labels to {labels.max()}, the model has {num_classes} classes")
-    return HeldOut(images, labels.astype(np.int64), conditions)
+        return f"labels to {labels.max()}, the model has {num_classes} classes"
+    return ""

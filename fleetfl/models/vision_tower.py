@@ -1,7 +1,7 @@
 """A transformers vision model as a plain module: pixels in, one feature vector an image out."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,29 +96,37 @@ def _are_numbers(value: Any) -> bool:
 
 
 def _require_whole(tower: Any, found: dict[str, Any], source: str, *, pooler: bool) -> None:
-    """Raises ModelError unless every weight came from the checkpoint."""
-    lacking = {str(key) for key in found["missing_keys"]}
+    """Raises ModelError unless every weight came from the checkpoint; without `pooler` it is taken out."""
     if not pooler:
         if getattr(tower, "pooler", None) is None:
             raise ModelError(
                 f"{source} has no pooler that could be left out, expected pooler: true"
             )
         tower.pooler = None
-        lacking = {key for key in lacking if not key.startswith("pooler.")}
-    extra = {str(key) for key in found["unexpected_keys"]}
-    extra = {key for key in extra if not is_head(key) and (pooler or not key.startswith("pooler."))}
+    lacking = _wanted(found["missing_keys"], pooler=pooler)
+    extra = {key for key in _wanted(found["unexpected_keys"], pooler=pooler) if not is_head(key)}
     unlike = [str(each) for each in (*found["mismatched_keys"], *found.get("error_msgs", ()))]
-    told = [
-        *([f"it lacks {named(sorted(lacking))}"] if lacking else []),
-        *([f"there is no place for {named(sorted(extra))}"] if extra else []),
-        *([f"other shapes: {named(unlike)}"] if unlike else []),
-    ]
+    faults = (
+        ("it lacks", sorted(lacking)),
+        ("there is no place for", sorted(extra)),
+        ("other shapes:", unlike),
+    )
+    told = [f"{words} {named(keys)}" for words, keys in faults if keys]
     if not told:
         return
-    is_poolers = pooler and lacking and all(key.startswith("pooler.") for key in lacking)
+    is_poolers = pooler and lacking and all(map(_is_of_pooler, lacking))
     advice = " (with `pooler: false` the first token is taken)" if is_poolers else ""
     kind = type(tower).__name__
     raise ModelError(f"{source} does not fit {kind}: {'; '.join(told)}{advice}")
+
+
+def _wanted(keys: Iterable[Any], *, pooler: bool) -> set[str]:
+    """Names of weights, without the pooler's unless it is wanted."""
+    return {name for name in map(str, keys) if pooler or not _is_of_pooler(name)}
+
+
+def _is_of_pooler(name: str) -> bool:
+    return name.startswith("pooler.")
 
 
 @contextlib.contextmanager

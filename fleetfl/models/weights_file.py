@@ -82,20 +82,21 @@ def objection(what: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str,
     """
     lacking = sorted(wanted.keys() - found.keys())
     extra = sorted(name for name in found.keys() - wanted.keys() if not is_head(name))
-    shaped = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    shared = [name for name in wanted if name in found]
+    shaped = [name for name in shared if found[name].shape != wanted[name].shape]
     shapes = [f"{n} {list(found[n].shape)} for {list(wanted[n].shape)}" for n in shaped]
-    broken = [
-        name
-        for name in wanted.keys() & found.keys()
-        if found[name].is_floating_point() and not found[name].isfinite().all()
-    ]
-    told = [
-        *([f"it lacks {named(lacking)}"] if lacking else []),
-        *([f"it has no place for {named(extra)}"] if extra else []),
-        *([f"other shapes: {named(shapes)}"] if shapes else []),
-        *([f"values that are not finite in {named(sorted(broken))}"] if broken else []),
-    ]
+    faults = (
+        ("it lacks", lacking),
+        ("it has no place for", extra),
+        ("other shapes:", shapes),
+        ("values that are not finite in", sorted(n for n in shared if not _is_finite(found[n]))),
+    )
+    told = [f"{words} {named(names)}" for words, names in faults if names]
     return f"{what}: {'; '.join(told)}" if told else ""
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
 def named(names: Iterable[str]) -> str:
@@ -166,12 +167,7 @@ def _within(weights: Weights, module: torch.nn.Module, source: str) -> Weights:
     Raises ModelError if two prefixes fit equally well.
     """
     wanted = module.state_dict()
-    prefixes = Counter(
-        name[: len(name) - len(known)]
-        for known in wanted
-        for name in weights
-        if name == known or name.endswith(f".{known}")
-    )
+    prefixes = _prefixes(wanted, weights)
     most = max(prefixes.values(), default=0)
     if prefixes[""] == most or 2 * most < len(wanted):  # other names throughout: timm may know them
         return weights
@@ -182,6 +178,16 @@ def _within(weights: Weights, module: torch.nn.Module, source: str) -> Weights:
     left = sorted({n.split(".")[0] for n in weights if not n.startswith(prefix)})
     log.info("%s: %r is taken; left out: %s", source, prefix, named(left) or "nothing")
     return inside
+
+
+def _prefixes(wanted: Iterable[str], names: Iterable[str]) -> Counter[str]:
+    """Number of wanted names that each prefix leads to; the empty prefix counts names as they are."""
+    return Counter(
+        name[: len(name) - len(known)]
+        for known in wanted
+        for name in names
+        if name == known or name.endswith(f".{known}")
+    )
 
 
 def _converted(module: torch.nn.Module, weights: Weights, source: str) -> Weights:

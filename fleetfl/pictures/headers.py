@@ -24,6 +24,10 @@ MAX_EXIF_ENTRIES = 512
 
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of the segments that state a JPEG's size."""
+JPEG_METADATA = (frozenset(range(0xE0, 0xF0)) | {0xFE}) - {0xE0, 0xEE}
+"""Markers of the segments that no pixel depends on; JFIF's and Adobe's say how colours are stored."""
 PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP")
 OTHERS = {
     b"GIF8": "a GIF picture",
@@ -129,15 +133,7 @@ def _png(data: bytes) -> Header:
     """Header of a PNG whose chunks are all whole, and undamaged where the picture depends on them."""
     at, packed, about = len(PNG), 0, None
     for _ in range(MAX_CHUNKS):
-        if at + 12 > len(data):
-            raise PictureError(f"a PNG that ends early, after {len(data)} bytes")
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            raise PictureError(f"a PNG that ends early, within a chunk {name!r} of {length} bytes")
-        # In capitals: without it there is no picture.
-        if name[:1].isupper() and zlib.crc32(data[at + 4 : end - 4]) != _u32(data, end - 4):
-            raise PictureError(f"a PNG with a damaged chunk {name!r}")
+        name, length, end = _png_chunk(data, at)
         if (about is None) != (name == b"IHDR"):
             raise PictureError("a PNG whose header is not its first chunk, or not its only one")
         if about is None:
@@ -155,6 +151,20 @@ def _png(data: bytes) -> Header:
     raise PictureError(f"a PNG in over {MAX_CHUNKS} chunks")
 
 
+def _png_chunk(data: bytes, at: int) -> tuple[bytes, int, int]:
+    """Name, length and end of the chunk at offset `at`. Raises PictureError if it is cut off or damaged."""
+    if at + 12 > len(data):
+        raise PictureError(f"a PNG that ends early, after {len(data)} bytes")
+    length, name = struct.unpack_from(">I4s", data, at)
+    end = at + 12 + length
+    if end > len(data):
+        raise PictureError(f"a PNG that ends early, within a chunk {name!r} of {length} bytes")
+    # In capitals: without it there is no picture.
+    if name[:1].isupper() and zlib.crc32(data[at + 4 : end - 4]) != _u32(data, end - 4):
+        raise PictureError(f"a PNG with a damaged chunk {name!r}")
+    return name, length, end
+
+
 def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big")
 
@@ -165,16 +175,10 @@ def _jpeg(data: bytes) -> Header:
     """
     kept, exif, size, at = [data[:2]], b"", None, 2
     for _ in range(MAX_SEGMENTS):
-        mark = re.compile(rb"\xff+[^\x00\xff]").search(data, at)
-        if mark is None:
-            raise PictureError(f"a JPEG that ends early, after {len(data)} bytes")
-        start, marker = mark.end(), data[mark.end() - 1]
-        if marker in (0xD8, 0xD9, 0x01) or 0xD0 <= marker <= 0xD7:
+        marker, start, end = _jpeg_segment(data, at)
+        if end == start:
             at = start
             continue
-        end = start + int.from_bytes(data[start : start + 2], "big")
-        if end < start + 2 or end > len(data):
-            raise PictureError(f"a JPEG that ends early, within a segment {marker:02X}")
         if marker == 0xDA:
             if size is None:
                 raise PictureError("a JPEG whose size is not told before its first scan")
@@ -182,17 +186,33 @@ def _jpeg(data: bytes) -> Header:
             scans = max(1, data.count(b"\xff\xda"))
             whole = b"".join((*kept, b"\xff", data[start - 1 :]))
             return Header("JPEG", size[1], size[0], whole, scans=scans, exif=exif)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if marker in JPEG_FRAMES:
             if size is not None:
                 raise PictureError("a JPEG of two frames")
             size = struct.unpack_from(">HH", data, start + 3)
         if marker == 0xE1 and not exif and data[start + 2 : start + 8] == b"Exif\0\0":
             exif = data[start + 2 : end]
-        # JFIF's and Adobe's say how colours are stored.
-        if marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+        if marker not in JPEG_METADATA:
             kept += [b"\xff", data[start - 1 : end]]
         at = end
     raise PictureError(f"a JPEG of over {MAX_SEGMENTS} segments before its first scan")
+
+
+def _jpeg_segment(data: bytes, at: int) -> tuple[int, int, int]:
+    """Marker, start and end of the next segment from offset `at` on; they are equal for one without content.
+
+    Raises PictureError if there is none, or if it is cut off.
+    """
+    mark = re.compile(rb"\xff+[^\x00\xff]").search(data, at)
+    if mark is None:
+        raise PictureError(f"a JPEG that ends early, after {len(data)} bytes")
+    start, marker = mark.end(), data[mark.end() - 1]
+    if marker in (0xD8, 0xD9, 0x01) or 0xD0 <= marker <= 0xD7:
+        return marker, start, start
+    end = start + int.from_bytes(data[start : start + 2], "big")
+    if end < start + 2 or end > len(data):
+        raise PictureError(f"a JPEG that ends early, within a segment {marker:02X}")
+    return marker, start, end
 
 
 def _webp(data: bytes) -> Header:

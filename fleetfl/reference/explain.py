@@ -121,8 +121,7 @@ def _nearest(root: Schema, part: str, path: str, name: str, rest: list[str]) -> 
 def _setting(schema: Schema, root: Schema, path: str, *, needed: bool) -> Setting:
     whole = _resolved(schema, root)
     choices = _choices(whole, root)
-    found = [each for outer in choices for each in _choices(outer.get("items", outer), root)]
-    found = [each for each in found if each.get("properties") and not _is_of_another(each)]
+    found = _tables(choices, root)
     kinds = {each["title"]: each for each in found if _is_kind(each)}
     tables = tuple(each for each in found if not _is_kind(each))
     default = schema.get("default")
@@ -137,6 +136,12 @@ def _setting(schema: Schema, root: Schema, path: str, *, needed: bool) -> Settin
         default.get("kind") if isinstance(default, dict) else None,
         tables,
     )
+
+
+def _tables(choices: Sequence[Schema], root: Schema) -> list[Schema]:
+    """Tables among the choices for a setting, or for an entry of its list; other packages' left out."""
+    found = [each for outer in choices for each in _choices(outer.get("items", outer), root)]
+    return [each for each in found if each.get("properties") and not _is_of_another(each)]
 
 
 def _is_kind(table: Schema) -> bool:

@@ -235,12 +235,7 @@ class Client:
         self, topic_filter: str, *, qos: QoS = 1
     ) -> AsyncIterator[AsyncIterator[Packet]]:
         inbox = Inbox(checked_filter(topic_filter))
-        for packet in list(self._session.unacknowledged.values()):
-            # What the session kept; what another inbox of this client has is not sent again.
-            if matches(topic_filter, packet.topic) and not self._is_claimed(packet.topic):
-                inbox.put(packet)
-        for topic, payload in self._broker.retained.matching(topic_filter):
-            self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
+        self._fill(inbox, qos)
         is_shared = any(other.topic_filter == topic_filter for other in self.inboxes)
         highest: QoS = 1 if qos or (is_shared and self._session.filters[topic_filter]) else 0
         self._broker.subscriptions.set(self._session, topic_filter, highest)
@@ -248,12 +243,26 @@ class Client:
         try:
             yield inbox
         finally:
-            self.inboxes.remove(inbox)
-            if self._clean_session or not qos:
-                if all(other.topic_filter != topic_filter for other in self.inboxes):
-                    self._broker.subscriptions.remove(self._session, topic_filter)
-                for packet in inbox.take_all():
-                    packet.ack()
+            self._leave(inbox, qos)
+
+    def _fill(self, inbox: Inbox, qos: QoS) -> None:
+        """Put the session's unacknowledged packets and the retained ones into a new inbox."""
+        for packet in list(self._session.unacknowledged.values()):
+            # Packets that another inbox of this client has are not sent again.
+            if matches(inbox.topic_filter, packet.topic) and not self._is_claimed(packet.topic):
+                inbox.put(packet)
+        for topic, payload in self._broker.retained.matching(inbox.topic_filter):
+            self._session.deliver(topic, payload, to=[inbox], retained=True, qos=qos)
+
+    def _leave(self, inbox: Inbox, qos: QoS) -> None:
+        """End a subscription, unless the session keeps it for the client's return."""
+        self.inboxes.remove(inbox)
+        if not self._clean_session and qos:
+            return
+        if all(other.topic_filter != inbox.topic_filter for other in self.inboxes):
+            self._broker.subscriptions.remove(self._session, inbox.topic_filter)
+        for packet in inbox.take_all():
+            packet.ack()
 
     def _is_claimed(self, topic: str) -> bool:
         return any(matches(inbox.topic_filter, topic) for inbox in self.inboxes)
