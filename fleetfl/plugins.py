@@ -26,7 +26,7 @@ class PluginConfig(Section):
 
     @property
     def kind_name(self) -> str:
-        """Its `kind`: the name of the module that defines it."""
+        """Value of `kind`: the name of the module that defines this class."""
         return type(self).model_fields["kind"].default
 
 
@@ -54,7 +54,7 @@ class Chosen:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """One of the kinds that the package ships and that work here, or one of another package."""
+        """JSON schema with the kinds that the package ships and that work here, or one of another package."""
         from fleetfl.config.docstrings import module_summary
 
         shipped = []

@@ -45,7 +45,9 @@ class Layout:
         return cls(shapes).meant(meaning or {})
 
     def meant(self, meaning: Mapping[str, Any]) -> "Layout":
-        """The same tensors with this meaning, plain values. Raises ValueError as `of` does."""
+        """This layout with another meaning, plain values. Raises ValueError for a part that is none of
+        `PARTS`.
+        """
         unknown = sorted(set(meaning) - set(PARTS))
         if unknown:
             raise ValueError(f"a meaning of {unknown}, expected parts from {list(PARTS)}")
@@ -77,7 +79,7 @@ class Layout:
 
     @property
     def plain(self) -> "Layout":
-        """The same tensors with nothing said of their meaning, as older versions had all layouts."""
+        """This layout without a meaning, as all layouts of older versions were."""
         return Layout(self.shapes)
 
     def means(self, *parts: str) -> bytes:

@@ -16,7 +16,7 @@ class Declined(FleetflError, ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One server step: what a server optimizer makes the next version from."""
+    """One server step, from which a server optimizer makes the next version."""
 
     change: np.ndarray
     """float32 [P]: where the updates want the model to go. Nobody writes to it afterwards."""

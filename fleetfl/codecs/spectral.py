@@ -72,7 +72,7 @@ class Config(CodecConfig):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor stands in the vector, and how it becomes a matrix [m, n] with m >= n."""
+    """Place of a tensor in the vector, and its shape as a matrix [m, n] with m >= n."""
 
     start: int
     m: int

@@ -83,8 +83,11 @@ def objection(what: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str,
     lacking = sorted(wanted.keys() - found.keys())
     extra = sorted(name for name in found.keys() - wanted.keys() if not is_head(name))
     shared = [name for name in wanted if name in found]
-    shaped = [name for name in shared if found[name].shape != wanted[name].shape]
-    shapes = [f"{n} {list(found[n].shape)} for {list(wanted[n].shape)}" for n in shaped]
+    shapes = [
+        f"{name} {list(found[name].shape)} for {list(wanted[name].shape)}"
+        for name in shared
+        if found[name].shape != wanted[name].shape
+    ]
     faults = (
         ("it lacks", lacking),
         ("it has no place for", extra),

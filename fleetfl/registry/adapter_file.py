@@ -40,7 +40,7 @@ def adapter_bytes(layout: Layout, vector: np.ndarray, **about: object) -> bytes:
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same file with its header's keys sorted: safetensors draws their order by chance."""
+    """The file's content with its header's keys sorted: safetensors draws their order by chance."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     ordered = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()

@@ -95,7 +95,7 @@ def _ordered(notes: Sequence[Note]) -> list[Note]:
 
 
 def row(life: Life) -> dict[str, Any]:
-    """One update of a table, ready for JSON."""
+    """Row of a table about one update, ready for JSON."""
     return {
         "update": f"{life.name[0]}/{life.name[1]}",
         "outcome": life.outcome,

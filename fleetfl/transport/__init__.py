@@ -32,7 +32,7 @@ class Packet:
     topic: str
     """Topic that it was published to."""
     payload: bytes
-    """Its content."""
+    """Payload, the bytes that were published."""
     retained: bool = False
     """Whether it is the topic's newest value at the time of subscribing, rather than published since."""
     on_ack: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
