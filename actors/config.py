@@ -143,6 +143,13 @@ class ServerConfig(CoordinatorSettings, FleetConfig):
         """URL of the monitor of a server with these settings."""
         return url_of(self.monitor.host, self.monitor_port)
 
+    @model_validator(mode="after")
+    def _closed_form_fits(self) -> "ServerConfig":
+        kind = self.model.task.kind_name
+        if self.closed_form is not None and kind != "classification":
+            raise ValueError(f"closed_form solves heads of classification, model.task is {kind!r}")
+        return self
+
     @property
     def journal_path(self) -> Path:
         return path_in(self.state)

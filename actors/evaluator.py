@@ -4,7 +4,6 @@ import asyncio
 import logging
 import math
 
-import numpy as np
 from prometheus_client.metrics_core import Metric
 
 from actors.config import ServerConfig
@@ -28,7 +27,7 @@ class Evaluator:
     def __init__(self, config: ServerConfig, wait_for_version: WaitForVersion) -> None:
         assert config.held_out is not None, "cluster.py makes no evaluator without held-out frames"
         self.model = config.model.build(seed=config.seed, threads=1)
-        self.held_out = read_held_out(config.held_out, len(config.model.classes))
+        self.held_out = read_held_out(config.held_out, self.model.task)
         self.wait_for_version, self.registry = wait_for_version, config.releases
         self.metrics = Metrics()
         self.events = EventLog(
@@ -69,10 +68,8 @@ class Evaluator:
     async def _evaluate(self, snapshot: Snapshot) -> None:
         params = decoder(snapshot.codec, self.model.layout).decode(snapshot.body)
         self.model.load(params)
-        scores = await asyncio.to_thread(self.model.probabilities, self.held_out.images)
-        # An answer that is no number is a wrong one.
-        predicted = np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1), -1)
-        accuracy, by_condition = self.held_out.accuracy(predicted)
+        predictions = await asyncio.to_thread(self.model.predictions, self.held_out.images)
+        accuracy, by_condition = self.held_out.accuracy(self.model.task, predictions)
         self.version, self.accuracy = snapshot.version, accuracy
         self.events.write(
             "evaluated", version=snapshot.version, accuracy=accuracy, by_condition=by_condition

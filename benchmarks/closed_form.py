@@ -59,7 +59,7 @@ class Bench:
 
     def accuracy(self, vector: np.ndarray) -> float:
         self.model.load(vector)
-        return float((self.model.probabilities(self.images).argmax(1) == self.labels).mean())
+        return float((self.model.predictions(self.images).argmax(1) == self.labels).mean())
 
     def run(
         self, seed: int, updates: int, every: int, frames: int, head: Config | None

@@ -64,7 +64,7 @@ class Bench:
 
     def accuracy(self, vector: np.ndarray) -> float:
         self.model.load(vector)
-        return float((self.model.probabilities(self.images).argmax(1) == self.labels).mean())
+        return float((self.model.predictions(self.images).argmax(1) == self.labels).mean())
 
     def run(self, kind: str | None, updates: int, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="fleetfl-") as scratch:

@@ -41,7 +41,7 @@ async def _run(config: VehicleConfig) -> None:
     outbox = await _opened(config)
     memory = outbox.memory()
     trainer = Trainer(config.trainer, model, memory.counts_by(model.layout.means("classes")))
-    sensor = opened(config.sensor, config.model.classes, num_read=memory.num_read)
+    sensor = opened(config.sensor, model.task.targets, num_read=memory.num_read)
     identity = Identity(
         config.fleet,
         config.name,

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from fleetfl.closed_form import SufficientStatistics, features_of
 from fleetfl.models.adapted import AdaptedModel
+from fleetfl.tasks import Task
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import Assignment, Config, LocalTraining, Summed
 
@@ -21,7 +22,7 @@ class Trainer:
     ) -> None:
         """`class_counts` as the last training before a restart gave them, unless the classes changed."""
         self.config, self.model = config, model
-        self.counts = np.ones(len(model.config.classes))
+        self.counts = np.ones(model.task.num_counts)
         if len(class_counts) == len(self.counts):
             self.counts = np.array(class_counts, np.float64)
 
@@ -54,9 +55,12 @@ class Trainer:
         """The training to come, its frames counted. Raises ValueError if there are no frames."""
         if not len(frames.images):
             raise ValueError("no frames to train on, expected at least 1")
-        self.counts += np.bincount(frames.labels, minlength=len(self.counts))
-        shares = self.counts / self.counts.sum() if self.config.calibrate else self.counts**0
-        return Assignment(start, frames, seed, np.log(shares).astype(np.float32))
+        task = self.model.task
+        frames = replace(frames, labels=task.checked(frames.labels))
+        self.counts += task.counted(frames.labels)
+        none = np.zeros(len(task.outputs), np.float32)
+        prior = task.prior(self.counts) if self.config.calibrate else none
+        return Assignment(start, frames, seed, prior)
 
 
 def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTraining:
@@ -66,8 +70,8 @@ def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTrainin
     parameters = list(model.trainable.values())
     optimizer, losses = optimizer_for(config, parameters), []
     with model.patch_dropout(config.patch_keep_rate, [generator]):
-        for images, labels in batches(config, todo.frames, generator):
-            loss = functional.cross_entropy(model(images) + prior, labels)
+        for images, targets in batches(config, model.task, todo.frames, generator):
+            loss = model.task.loss(model(images) + prior, targets)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
@@ -78,16 +82,17 @@ def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTrainin
 
 
 def batches(
-    config: Config, frames: Frames, generator: torch.Generator
+    config: Config, task: Task, frames: Frames, generator: torch.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One pass: images, uint8 [B, H, W, 3], mirrored or not, and labels, int64 [B]."""
+    """One pass: images, uint8 [B, H, W, 3], mirrored or not, and their targets, [B] or [B, K]."""
     for first in range(0, len(frames.images), config.batch_size):
         images = torch.from_numpy(frames.images[first : first + config.batch_size])
-        labels = torch.from_numpy(frames.labels[first : first + config.batch_size])
+        targets = torch.from_numpy(frames.labels[first : first + config.batch_size])
         if config.mirror:
             flip = torch.rand(len(images), generator=generator) < 0.5
             images = torch.where(flip[:, None, None, None], images.flip(2), images)
-        yield images, labels
+            targets = task.mirrored(targets, flip)
+        yield images, targets
 
 
 def optimizer_for(config: Config, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:

@@ -42,14 +42,6 @@ LOAD_TIMEOUT_S = 300.0
 """A large model on a slow machine may take so long to load and try a release."""
 
 
-class Classification(BaseModel):
-    """Answer to one picture."""
-
-    label: str = Field(description="The most probable class.")
-    probabilities: dict[str, float] = Field(description="One for each class; they sum to 1.")
-    model_version: int = Field(description="The release that answered.")
-
-
 class Refusal(BaseModel):
     """A release that is not served."""
 
@@ -62,7 +54,8 @@ class ModelCard(BaseModel):
 
     model_version: int = Field(description="The release that is loaded.")
     sha256: str = Field(description="SHA-256 of the adapter's float32 vector, as in the release.")
-    classes: list[str] = Field(description="Class names, in the order of the head's outputs.")
+    task: str = Field(description="Kind of the task, such as classification.")
+    classes: list[str] = Field(description="Names of the classes, or of the numbers it estimates.")
     backbone: str = Field(description="Kind of the frozen backbone.")
     adapter: str = Field(description="Kind of the trained adapter.")
     image_size: int = Field(description="Pixels; pictures are scaled to it.")
@@ -163,7 +156,8 @@ class ServedModel:
         self.card = ModelCard(
             model_version=snapshot.version,
             sha256=snapshot.sha256.hex(),
-            classes=list(self.config.model.classes),
+            task=self.config.model.task.kind_name,
+            classes=list(self.model.task.targets),
             backbone=self.config.model.backbone.kind_name,
             adapter=self.config.model.adapter.kind_name,
             image_size=self.model.image_size,
@@ -178,7 +172,7 @@ class ServedModel:
         side = self.model.image_size
         random = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
         probe = np.concatenate([np.zeros_like(random[:1]), np.full_like(random[:1], 255), random])
-        answers = self.model.probabilities(probe)
+        answers = self.model.predictions(probe)
         if not np.isfinite(answers).all():
             raise ReleaseError(
                 "its answers to probe pictures are not finite: training has diverged"
@@ -194,8 +188,8 @@ class ServedModel:
         self.refusals.inc()
         self.events.write("release_refused", version=version, reason=reason)
 
-    async def classify(self, body: bytes) -> Classification:
-        """Classify an encoded picture. Raises PictureError, Busy, or ReleaseError for a bad answer."""
+    async def answer(self, body: bytes) -> BaseModel:
+        """Answer for an encoded picture. Raises PictureError, Busy, or ReleaseError for a bad answer."""
         pixels = await self.decoding.run(body, self._scaled)
         return await self.model_lane.run(self._answer, pixels)
 
@@ -206,20 +200,15 @@ class ServedModel:
         except Exception as failed:  # such as no memory left
             raise PictureError(f"cannot be scaled: {type(failed).__name__}") from failed
 
-    def _answer(self, pixels: torch.Tensor) -> Classification:
-        """Classify scaled pixels, in the model's thread, so that card and weights match."""
+    def _answer(self, pixels: torch.Tensor) -> BaseModel:
+        """Answer for scaled pixels, in the model's thread, so that card and weights match."""
         assert self.card is not None
-        chances = self.model.answers(pixels)[0]
-        if not np.isfinite(chances).all():
+        prediction = self.model.answers(pixels)[0]
+        if not np.isfinite(prediction).all():
             raise ReleaseError(
                 f"version {self.card.model_version} has no finite answer to this picture"
             )
-        classes = self.config.model.classes
-        return Classification(
-            label=classes[int(chances.argmax())],
-            probabilities={name: float(p) for name, p in zip(classes, chances, strict=True)},
-            model_version=self.card.model_version,
-        )
+        return self.model.task.answer(prediction, model_version=self.card.model_version)
 
     def hindrance(self) -> str:
         """Why this replica is not ready; empty if it is."""
@@ -241,6 +230,7 @@ class ServedModel:
 
 def build_app(served: ServedModel) -> FastAPI:
     """The HTTP face of one replica."""
+    task = served.model.task
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -263,9 +253,9 @@ def build_app(served: ServedModel) -> FastAPI:
         return served.card
 
     @app.post(
-        "/v1/classify",
+        f"/v1/{task.route}",
         responses={code: {"description": why} for code, why in REFUSALS.items()},
-        response_model=Classification,
+        response_model=task.answer_type,
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -276,8 +266,8 @@ def build_app(served: ServedModel) -> FastAPI:
             }
         },
     )
-    async def classify(request: Request, response: Response) -> Any:
-        """Classify the PNG, JPEG or WebP picture in the body."""
+    async def answer(request: Request, response: Response) -> Any:
+        """Answer about the PNG, JPEG or WebP picture in the body."""
         ready()
         try:
             body = await served.uploads.body(request.receive, request.headers.get("content-length"))
@@ -286,13 +276,13 @@ def build_app(served: ServedModel) -> FastAPI:
         except UploadError as bad:
             raise HTTPException(bad.status, str(bad), {"Connection": "close"}) from bad
         try:
-            answer = await served.classify(body)
+            told: Any = await served.answer(body)
         except PictureError as bad:
             raise HTTPException(400, _explained(bad, body, request)) from bad
         except (Busy, ReleaseError) as hindered:
             raise unavailable(str(hindered)) from hindered
-        response.headers["X-Model-Version"] = str(answer.model_version)
-        return answer
+        response.headers["X-Model-Version"] = str(told.model_version)
+        return told
 
     @app.get("/v1/model")
     async def model() -> ModelCard:

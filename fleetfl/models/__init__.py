@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator
+from pydantic import model_validator
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
@@ -11,6 +11,8 @@ from fleetfl.models.adapters.lora import Config as Lora
 from fleetfl.models.backbones import AnyBackbone
 from fleetfl.models.backbones.fleet_vit import Config as FleetVit
 from fleetfl.models.loading import uncollected
+from fleetfl.tasks import AnyTask, Task
+from fleetfl.tasks.classification import Config as Classification
 
 if TYPE_CHECKING:
     from fleetfl.models.adapted import AdaptedModel
@@ -23,17 +25,22 @@ class ModelConfig(Section):
     """Backbone that turns pictures into features; it is frozen, and its weights never travel."""
     adapter: AnyAdapter = Lora()
     """Adapter that is trained together with the head; only these values travel."""
-    classes: tuple[str, ...] = Field(min_length=2)
-    """Names of the classes, in the order of the head's outputs."""
+    task: AnyTask = Classification()
+    """Task of the model; one of `classes` for each picture if not given."""
+    classes: tuple[str, ...] = ()
+    """Labels, in the order of the head's outputs, where the task tells classes apart."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the backbone; `auto` takes bfloat16 where the processor has it and float32 elsewhere."""
 
-    @field_validator("classes")
-    @classmethod
-    def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(classes)) != len(classes):
-            raise ValueError("class names must differ")
-        return classes
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> "ModelConfig":
+        self.task.build(self.classes)
+        return self
+
+    @property
+    def built_task(self) -> Task:
+        """The task of this model."""
+        return self.task.build(self.classes)
 
     def build(self, *, seed: int = 0, threads: int | None = None) -> "AdaptedModel":
         """The initial model: an adapter without effect and a head of zeros.

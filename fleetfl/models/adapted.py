@@ -32,7 +32,7 @@ def meaning_of(config: ModelConfig, backbone: Backbone) -> dict[str, Any]:
     if architecture is None:
         architecture = config.backbone.model_dump(mode="json")
     return {
-        "classes": list(config.classes),
+        "classes": list(config.built_task.outputs),
         "backbone": dict(architecture),
         "weights": backbone.weights_sha256 or weights_sha256(backbone.module.state_dict()),
         "image_size": backbone.image_size,
@@ -58,7 +58,8 @@ class AdaptedModel(nn.Module):
         self.backbone, self.image_size = backbone.module.eval(), backbone.image_size
         self.backbone.requires_grad_(False)
         config.adapter.attach(self.backbone, torch.Generator().manual_seed(seed))
-        self.head = Linear(backbone.num_features, len(config.classes))
+        self.task = config.built_task
+        self.head = Linear(backbone.num_features, len(self.task.outputs))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.mean = torch.tensor(backbone.mean)[:, None, None] * 255
@@ -146,18 +147,23 @@ class AdaptedModel(nn.Module):
         return {**plain.state_dict(), **head}
 
     @torch.no_grad()
-    def probabilities(self, images: np.ndarray, *, batch: int = 256) -> np.ndarray:
-        """uint8 [B, H, W, 3] -> probabilities, float32 [B, C]; rows sum to 1."""
+    def predictions(self, images: np.ndarray, *, batch: int = 256) -> np.ndarray:
+        """The task's predictions for images, uint8 [B, H, W, 3]: float32 [B, K].
+
+        Of classification these are probabilities, rows summing to 1.
+        """
+        if not len(images):
+            return self.task.predictions(torch.zeros(0, len(self.task.outputs))).numpy()
         rows = [
             self.answers(self.scaled(torch.from_numpy(images[i : i + batch])))
             for i in range(0, len(images), batch)
         ]
-        return np.concatenate(rows) if rows else np.zeros((0, len(self.config.classes)), np.float32)
+        return np.concatenate(rows)
 
     @torch.no_grad()
     def answers(self, pixels: torch.Tensor) -> np.ndarray:
-        """Pixels from `scaled`, float32 [B, 3, S, S] -> probabilities, float32 [B, C], rows summing to 1."""
-        return self.head(self._features(pixels)).softmax(dim=1).numpy()
+        """Predictions, float32 [B, K], for what `scaled` gave, float32 [B, 3, S, S]."""
+        return self.task.predictions(self.head(self._features(pixels))).numpy()
 
 
 def chosen_dtype(precision: str) -> torch.dtype:

@@ -21,7 +21,7 @@ def load_release(path: str | Path, version: str | int = "best") -> "AdaptedModel
     `best`; or a release in its registry, `registry/GENERATION/VERSION.safetensors`.
 
         model = fleetfl.load_release("state/server")
-        model.probabilities(images)    # uint8 [B, H, W, 3] -> float32 [B, C], rows summing to 1
+        model.predictions(images)      # uint8 [B, H, W, 3] -> float32 [B, C], rows summing to 1
         model(torch.from_numpy(images))                                      # logits, float32 [B, C]
         model.config.classes                                   # names of the C classes, in their order
 

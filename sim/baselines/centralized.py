@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from fleetfl.models.adapted import AdaptedModel
 from vehicle_agent.sensors import SensorSource
@@ -39,10 +38,11 @@ def train_central(
         parts = rng.multinomial(batch_size, shares)
         frames = [sensor.read(int(n)) for sensor, n in zip(sensors, parts, strict=True) if n]
         images = np.concatenate([f.images for f in frames])
-        labels = np.concatenate([f.labels for f in frames])
+        labels = model.task.checked(np.concatenate([f.labels for f in frames]))
         flip = rng.random(len(images)) < 0.5
         images[flip] = images[flip][:, :, ::-1]
-        loss = functional.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
+        targets = model.task.mirrored(torch.from_numpy(labels), torch.from_numpy(flip))
+        loss = model.task.loss(model(torch.from_numpy(images)), targets)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

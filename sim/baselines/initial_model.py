@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fleetfl.models.adapted import AdaptedModel
@@ -14,9 +13,9 @@ from fleetfl.models.adapted import AdaptedModel
 def fit_head(
     model: AdaptedModel, images: np.ndarray, labels: np.ndarray, *, weight_decay: float = 1e-3
 ) -> float:
-    """Set the model's head by multinomial logistic regression on frozen features, to convergence.
+    """Fit the model's head to frozen features by the task's loss, to convergence.
 
-    Images uint8 [N, H, W, 3], labels int64 [N]; gives the accuracy on them (a fraction). The
+    Images uint8 [N, H, W, 3], labels the task's targets [N, ...]; gives the mean score on them, 0 to 1. The
     adapter is left as it is. Full-batch L-BFGS: no rate to tune, the same result every time.
     """
     with torch.no_grad():
@@ -34,7 +33,7 @@ def fit_head(
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(head(features), targets)
+        loss = model.task.loss(head(features), targets)
         loss = loss + weight_decay * head.weight.square().sum()
         loss.backward()
         return loss
@@ -42,7 +41,8 @@ def fit_head(
     with _WithoutMkl():
         optimizer.step(closure)  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
-        return float((head(features).argmax(dim=1) == targets).float().mean())
+        predictions = model.task.predictions(head(features)).numpy()
+    return float(model.task.scores(predictions, labels).mean())
 
 
 class _WithoutMkl(TorchFunctionMode):

@@ -79,12 +79,12 @@ def record(
     tree = read_with(path, overrides)
     tree.setdefault("transport", {"kind": "mqtt"})
     config = validate(tree, "sim", SimConfig, str(path))
-    checked(config.dataset, config.model.classes, str(path))
+    checked(config.dataset, config.model.built_task.targets, str(path))
     weathers = config.weather_of_each()[:updates]
     with scratch() as folder:
         tables = dealt(config.dataset, weathers, folder, seed=config.seed, source=str(path))
         sensors = [
-            TypeAdapter(AnySensor).validate_python(table).build(config.model.classes)
+            TypeAdapter(AnySensor).validate_python(table).build(config.model.built_task.targets)
             for table in tables
         ]
         part = {"name": "v00", "state": str(folder), "sensor": tables[0]}

@@ -72,7 +72,7 @@ def run(
     config = validate(tree, "bench", BenchConfig, str(path))
     sim = validate(tree, "sim", SimConfig, str(path))
     folder = (sim.runs / config.fleet).absolute()
-    checked(sim.dataset, sim.model.classes, str(path))
+    checked(sim.dataset, sim.model.built_task.targets, str(path))
     folder.mkdir(parents=True, exist_ok=True)
     initial = _initial_vector(tree, sim, folder)
     log = folder / "rate_accuracy.jsonl"
@@ -121,7 +121,8 @@ def _measure(trial: Trial) -> dict[str, Any]:
     with scratch() as folder:
         tables = dealt(sim.dataset, weathers, folder / "shards", seed=trial.seed, source=source)
         sensors = [
-            TypeAdapter(AnySensor).validate_python(t).build(sim.model.classes) for t in tables
+            TypeAdapter(AnySensor).validate_python(t).build(sim.model.built_task.targets)
+            for t in tables
         ]
         own = {"state": str(folder)}
         server = _section(trial, "server", ServerConfig, own)
@@ -145,7 +146,7 @@ def _measure(trial: Trial) -> dict[str, Any]:
     accuracies = []
     for vector in last:
         model.load(vector)
-        accuracies.append(held_out.accuracy(model.probabilities(held_out.images).argmax(1))[0])
+        accuracies.append(held_out.accuracy(model.task, model.predictions(held_out.images))[0])
     return _line(candidate, trial.seed, model.layout.size, accuracies, fleet.traffic)
 
 

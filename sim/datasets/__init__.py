@@ -96,4 +96,4 @@ def weathered(
             images[mine], weather.condition, weather.severity, seed=seed + number
         )
     conditions = np.array([w.condition for w in weathers])[turn]
-    return HeldOut(images, labels.astype(np.int64), conditions)
+    return HeldOut(images, labels, conditions)

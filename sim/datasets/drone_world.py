@@ -31,12 +31,15 @@ class Config(DatasetConfig):
     """Frames that the vehicles of a comparison share; in other runs a camera never shows a frame twice."""
     size: int = Field(default=64, ge=16, le=512)
     """Height and width of a frame, pixels."""
+    labels: Literal["classes", "pose"] = "classes"
+    """Label of each frame: its class, or the camera's altitude (m) and heading (degrees)."""
 
     def check(self, classes: tuple[str, ...]) -> None:
-        if classes != world.CLASSES:
-            raise ValueError(f"model.classes: the drone world shows {list(world.CLASSES)}")
+        known = world.CLASSES if self.labels == "classes" else world.POSE
+        if classes != known:
+            raise ValueError(f"model: the drone world shows {list(known)}, got {list(classes)}")
         if self.partition is not None:
-            self.partition.shares(1, len(classes), seed=0)
+            self.partition.shares(1, len(world.CLASSES), seed=0)
 
     def initial_frames(self, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return self._frames(self.num_initial, seed + 1)
@@ -58,10 +61,14 @@ class Config(DatasetConfig):
                 "condition": weather.condition,
                 "severity": weather.severity,
                 "size": self.size,
+                "labels": self.labels,
             }
             for number, (weather, row) in enumerate(zip(weathers, shares, strict=True))
         ]
 
     def _frames(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.random.default_rng(seed).permutation(np.arange(count) % len(world.CLASSES))
-        return world.render(labels, seed=seed, size=self.size), labels.astype(np.int64)
+        images = world.render(labels, seed=seed, size=self.size)
+        if self.labels == "pose":
+            return images, world.poses(labels, seed=seed)
+        return images, labels.astype(np.int64)

@@ -128,7 +128,7 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
     own = {"name": "v", "sensor": camera, **nowhere}
     vehicle = {**tree, "vehicle": {**table(tree, "vehicle", source), **own}}
     if isinstance(sim.learning, Vision):
-        checked(sim.dataset, sim.model.classes, source)
+        checked(sim.dataset, sim.model.built_task.targets, source)
     return Scenario(
         sim,
         validate(server, "server", ServerConfig, source),

@@ -11,16 +11,15 @@ from PIL import Image
 
 from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.events.event_log import EventLog
+from fleetfl.tasks import Task
 from sim.report.measurement import Measurement
 
 
 class Client:
     """One connection. `measure` asks about every frame; a thread asks steadily between measurements."""
 
-    def __init__(
-        self, url: str, held_out: HeldOut, classes: tuple[str, ...], events: EventLog
-    ) -> None:
-        self.held_out, self.classes, self.events = held_out, classes, events
+    def __init__(self, url: str, held_out: HeldOut, task: Task, events: EventLog) -> None:
+        self.held_out, self.task, self.events = held_out, task, events
         self.http = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
         self.bodies = [png(image) for image in held_out.images]
         self.requests = self.failures = 0
@@ -28,33 +27,36 @@ class Client:
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
 
-    def ask(self, frame: int) -> tuple[int, int] | None:
-        """(class number, version) for a held-out frame; None, counted and logged, if it fails."""
+    def ask(self, frame: int) -> tuple[float, int] | None:
+        """(score, version) for a held-out frame; None, counted and logged, if it fails."""
         self.requests += 1
         began = time.perf_counter()
         try:
             response = self.http.post(
-                "/v1/classify", content=self.bodies[frame], headers={"Content-Type": "image/png"}
+                f"/v1/{self.task.route}",
+                content=self.bodies[frame],
+                headers={"Content-Type": "image/png"},
             )
             response.raise_for_status()
             answer = response.json()
-            told = self.classes.index(answer["label"]), int(answer["model_version"])
+            told = self.task.prediction(answer)[None], int(answer["model_version"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as failed:
             self.failures += 1
             self.events.write("http_failed", detail=f"{type(failed).__name__}: {failed}")
             return None
         self.latencies_s.append(time.perf_counter() - began)
-        return told
+        target = self.held_out.labels[frame : frame + 1]
+        return float(self.task.scores(told[0], target)[0]), told[1]
 
     def measure(self) -> Measurement:
         """Ask about all frames; those that fail count as wrong."""
-        predicted = np.full(len(self.bodies), -1)
+        scores = np.zeros(len(self.bodies))
         version = -1
         for frame in range(len(self.bodies)):
             answer = self.ask(frame)
             if answer is not None:
-                predicted[frame], version = answer
-        accuracy, by_condition = self.held_out.accuracy(predicted)
+                scores[frame], version = answer
+        accuracy, by_condition = self.held_out.by_condition(scores)
         self.events.write("measured", version=version, accuracy=accuracy, by_condition=by_condition)
         return Measurement(version, accuracy, by_condition)
 
@@ -92,7 +94,7 @@ class Client:
             if answer is None:
                 counts["failures"] += 1
             else:
-                counts["right"] += answer[0] == self.held_out.labels[frame]
+                counts["right"] += int(answer[0] == 1)
                 version = answer[1]
             if time.monotonic() - reported >= 1.0:
                 self.events.write(

@@ -80,7 +80,7 @@ def run_settings(tree: dict[str, Any], source: str, *, progress: Progress) -> di
     """As `run`, with the settings as they were read from `source`."""
     tree = {"transport": {"kind": "mqtt"}, **tree}
     config = validate(tree, "sim", SimConfig, source)
-    checked(config.dataset, config.model.classes, source)
+    checked(config.dataset, config.model.built_task.targets, source)
     return _Run(source, tree, config, progress).go()
 
 
@@ -108,7 +108,7 @@ class _Run:
             with serving(self._server_config(), tell=self.progress.step) as server:
                 assert server.url is not None, "checked in _server_config"
                 self.progress.say(f"endpoint at [bold]{server.url}[/] (docs at {server.url}/docs)")
-                client = Client(server.url, held_out, config.model.classes, self.events)
+                client = Client(server.url, held_out, model.task, self.events)
                 with contextlib.closing(client):
                     start, end = self._train(server, client)
                 newest = server.newest()
@@ -224,14 +224,14 @@ class _Run:
         vector = train_central(
             model,
             factory,
-            [sensor.build(self.config.model.classes) for sensor in sensors],
+            [sensor.build(model.task.targets) for sensor in sensors],
             image_steps=steps,
             learning_rate=settings.learning_rate,
             seed=self.config.seed,
             progress=self.progress.share,
         )
         model.load(vector)
-        accuracy, _ = held_out.accuracy(model.probabilities(held_out.images).argmax(axis=1))
+        accuracy, _ = held_out.accuracy(model.task, model.predictions(held_out.images))
         self.progress.say(f"ceiling: [bold]{accuracy:.1%}[/]")
         return accuracy
 

@@ -24,6 +24,8 @@ class Config(SensorConfig):
     """Strength of the condition: 0 leaves a frame clear, 1 is the worst."""
     size: int = Field(default=64, ge=16, le=512)
     """Height and width of a frame, pixels."""
+    labels: Literal["classes", "pose"] = "classes"
+    """Label of each frame: its class, or the camera's altitude (m) and heading (degrees)."""
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "Config":
@@ -32,8 +34,9 @@ class Config(SensorConfig):
         return self
 
     def build(self, classes: tuple[str, ...]) -> "DroneCamera":
-        if classes != world.CLASSES:
-            raise SensorError(f"the drone world shows {world.CLASSES}, the model has {classes}")
+        known = world.CLASSES if self.labels == "classes" else world.POSE
+        if classes != known:
+            raise SensorError(f"the drone world shows {known}, the model has {classes}")
         return DroneCamera(self)
 
 
@@ -60,4 +63,6 @@ class DroneCamera:
         clear = world.render(labels, seed=seed, size=self.config.size)
         images = world.under(clear, self.config.condition, self.config.severity, seed=seed)
         now = time.time()
+        if self.config.labels == "pose":
+            return Frames(images, world.poses(labels, seed=seed), now, now)
         return Frames(images, labels.astype(np.int64), now, now)

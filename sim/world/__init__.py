@@ -5,7 +5,10 @@ It knows nothing of learning or of fleets.
 
 from sim.world.conditions import CONDITIONS, under
 from sim.world.objects import CLASSES
-from sim.world.renderer import render
+from sim.world.renderer import poses, render
 from sim.world.sheet import contact_sheet
 
-__all__ = ["CLASSES", "CONDITIONS", "contact_sheet", "render", "under"]
+POSE = ("altitude", "heading")
+"""Names of the numbers that `poses` gives, metres and degrees."""
+
+__all__ = ["CLASSES", "CONDITIONS", "POSE", "contact_sheet", "poses", "render", "under"]

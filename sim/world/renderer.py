@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ BLOCK = 128
 GROUP = 12
 """Frames painted by one call: enough to hide numpy's overhead, few enough to stay in the cache."""
 MIN_SIZE = 16
+FIELD_OF_VIEW_DEG = 60.0
 
 SCENE, GROUND, OBJECT = (0, 24), (24, 88), (88, 200)
 """Which throws of a frame's dice belong to the scene, to its ground, to its object."""
@@ -47,14 +49,48 @@ def render(labels: ArrayLike, *, seed: int, size: int = 64) -> NDArray[np.uint8]
     return frames
 
 
-def _block(labels: NDArray[np.intp], dice: Dice, size: int) -> NDArray[np.uint8]:
-    everyone = np.arange(len(labels))
-    scene = dice.of(everyone, first=SCENE[0], last=SCENE[1])
+def poses(labels: ArrayLike, *, seed: int) -> NDArray[np.float32]:
+    """Altitude in metres and heading in degrees, -180 to 180, of the camera of each frame: float32 [B, 2].
+
+    Frame i is that of `render` with the same labels and seed. The camera sees 60 degrees across.
+    """
+    kinds = np.asarray(labels).astype(np.intp)
+    if not len(kinds):
+        return np.zeros((0, 2), np.float32)
+    dice = Dice.thrown(seed=seed, stream=0, frames=range(len(kinds)), sides=OBJECT[1])
+    _, setting = _setting(kinds, dice)
+    altitude = setting.view[:, 0, 0] / (2 * np.tan(np.radians(FIELD_OF_VIEW_DEG / 2)))
+    return np.stack([altitude, np.degrees(setting.heading[:, 0, 0])], axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """Where each frame is taken, and in which light; [n, 1, 1] a number."""
+
+    light: Light
+    grounds: NDArray[np.intp]
+    road: tuple[Plane, Plane]
+    heading: Plane
+    """Radians."""
+    view: Plane
+    """Metres across the frame."""
+
+
+def _setting(labels: NDArray[np.intp], dice: Dice) -> tuple[Dice, _Setting]:
+    """The scene's dice, gone on to what is thrown next, and what they said so far, in this order."""
+    scene = dice.of(np.arange(len(labels)), first=SCENE[0], last=SCENE[1])
     light = Light.thrown(scene)
     grounds = objects.ground_of(labels, scene)
-    road_v, road_turn = objects.road_of(labels, scene)
+    road = objects.road_of(labels, scene)
     heading = scene.uniform(-np.pi, np.pi)
-    edge = objects.view_of(labels, scene) / size
+    return scene, _Setting(light, grounds, road, heading, objects.view_of(labels, scene))
+
+
+def _block(labels: NDArray[np.intp], dice: Dice, size: int) -> NDArray[np.uint8]:
+    scene, setting = _setting(labels, dice)
+    light, grounds, heading = setting.light, setting.grounds, setting.heading
+    road_v, road_turn = setting.road
+    edge = setting.view / size
     ticks = (np.arange(size, dtype=np.float32) + 0.5 - size / 2) * np.ones((1, 1, 1), np.float32)
     east = edge * (ticks - scene.uniform(-0.07, 0.07) * size)
     south = edge * (ticks.transpose(0, 2, 1) - scene.uniform(-0.07, 0.07) * size)

@@ -9,6 +9,7 @@ import pytest
 
 from fleetfl.evaluation.held_out import HeldOutError, read_held_out
 from fleetfl.storage.arrays import ArchiveError, array_from, arrays_from
+from fleetfl.tasks.classification import Classification
 from vehicle_agent.sensors import SensorError
 from vehicle_agent.sensors.labelled_npz import Config
 
@@ -57,7 +58,7 @@ def test_hostile_arrays_are_one_error(tmp_path, name):
     with pytest.raises(SensorError, match=r"x\.npz"):
         Config(path=path).build(("a", "b"))
     with pytest.raises(HeldOutError, match=r"x\.npz"):
-        read_held_out(path, 2)
+        read_held_out(path, Classification(("a", "b")))
     (tmp_path / "y.npy").write_bytes(HOSTILE[name])
     with pytest.raises(ArchiveError, match=r"y\.npy"):
         array_from(tmp_path / "y.npy")
@@ -111,5 +112,5 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, images, labels, says):
 
 def test_conditions_have_to_be_texts(tmp_path):
     path = archive(tmp_path / "x.npz", images=IMAGES, labels=LABELS, conditions=np.zeros(3))
-    with pytest.raises(HeldOutError, match="expected integers and texts"):
-        read_held_out(path, 2)
+    with pytest.raises(HeldOutError, match="expected texts"):
+        read_held_out(path, Classification(("a", "b")))

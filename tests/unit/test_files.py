@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from fleetfl.evaluation.held_out import HeldOut, HeldOutError, read_held_out
 from fleetfl.events.event_log import EventLog, EventReader
 from fleetfl.registry.adapter_file import AdapterFileError, read_adapter, write_adapter
+from fleetfl.tasks.classification import Classification
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit
@@ -49,19 +50,20 @@ HELD = HeldOut(
 def test_held_out_round_trip_and_accuracy(tmp_path):
     """Right, right, wrong, right: 3 of 4; fog 2 of 2, rain 1 of 2."""
     HELD.save(tmp_path / "h.npz")
-    again = read_held_out(tmp_path / "h.npz", 2)
-    assert again.accuracy(np.array([0, 1, 0, 0])) == (0.75, {"fog": 1.0, "rain": 0.5})
+    again = read_held_out(tmp_path / "h.npz", Classification(("a", "b")))
+    told = np.eye(2, dtype=np.float32)[[0, 1, 0, 0]]
+    assert again.accuracy(Classification(("a", "b")), told) == (0.75, {"fog": 1.0, "rain": 0.5})
 
 
 def test_unusable_held_out_files_are_named(tmp_path):
     with pytest.raises(HeldOutError, match=r"gone\.npz are missing"):
-        read_held_out(tmp_path / "gone.npz", 2)
+        read_held_out(tmp_path / "gone.npz", Classification(("a", "b")))
     (tmp_path / "junk.npz").write_bytes(b"junk")
     with pytest.raises(HeldOutError, match="cannot be read"):
-        read_held_out(tmp_path / "junk.npz", 2)
+        read_held_out(tmp_path / "junk.npz", Classification(("a", "b")))
     HELD.save(tmp_path / "h.npz")
-    with pytest.raises(HeldOutError, match="labels to 1, the model has 1 classes"):
-        read_held_out(tmp_path / "h.npz", 1)
+    with pytest.raises(HeldOutError, match="labels from 0 to 1, the model has 1 classes"):
+        read_held_out(tmp_path / "h.npz", Classification(("a",)))
 
 
 def test_events_are_read_line_by_whole_line(tmp_path):

@@ -71,10 +71,10 @@ def test_low_rank_sum_by_hand():
 
 def test_probabilities_of_any_size_sum_to_one(model):
     images = np.random.default_rng(0).integers(0, 256, (5, 33, 47, 3), np.uint8)
-    rows = model.probabilities(images, batch=2)
+    rows = model.predictions(images, batch=2)
     assert rows.shape == (5, 10)
     np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
-    assert model.probabilities(images[:0]).shape == (0, 10)
+    assert model.predictions(images[:0]).shape == (0, 10)
 
 
 def test_unknown_target_names_what_there_is():
@@ -157,7 +157,7 @@ def test_a_real_vit_s14_loads_and_adapts(data_dir):
     # The data's own README: a linear probe on 3,000 images reaches 74.5 %. Two hundred are enough
     # to see that these are its features and not noise (chance is 10 %).
     fit_head(model, images[:200], labels[:200])
-    right = model.probabilities(images[200:]).argmax(axis=1) == labels[200:]
+    right = model.predictions(images[200:]).argmax(axis=1) == labels[200:]
     assert right.mean() > 0.4
 
 

@@ -24,6 +24,7 @@ from fleetfl.storage.atomic_write import write_durably
 from fleetfl.storage.checkpoints import CheckpointError, Checkpoints
 from fleetfl.storage.high_water import HighWater
 from fleetfl.storage.journal import Journal, JournalError
+from fleetfl.tasks.classification import Classification
 from fleetfl.vectors import Layout
 
 pytestmark = pytest.mark.unit
@@ -53,7 +54,7 @@ READERS = {
     "adapter": (read_adapter, AdapterFileError),
     "release": (read_release, ReleaseFileError),
     "record": (read_record, ReleaseFileError),
-    "held out": (lambda path: read_held_out(path, 3), HeldOutError),
+    "held out": (lambda path: read_held_out(path, Classification(("a", "b", "c"))), HeldOutError),
     "private key": (lambda path: Signer.from_file("f", path), IdentityError),
     "public key": (lambda path: OneKey("f", path), IdentityError),
     "journal": (lambda path: Journal(path).rows(0, 9), JournalError),
@@ -338,6 +339,6 @@ def test_held_out_frames_that_are_damaged_are_one_error(tmp_path):
         content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
         path.write_bytes(content)
         try:
-            read_held_out(path, 3)
+            read_held_out(path, Classification(("a", "b", "c")))
         except HeldOutError:
             continue

@@ -119,7 +119,7 @@ def test_a_release_is_loaded_ready_to_classify(state, version, favourite):
     model = fleetfl.load_release(state, version)
     assert not model.training
     images = np.zeros((2, 40, 30, 3), np.uint8)
-    assert model.probabilities(images).argmax(axis=1).tolist() == [favourite] * 2
+    assert model.predictions(images).argmax(axis=1).tolist() == [favourite] * 2
     assert model(torch.from_numpy(images)).argmax(dim=1).tolist() == [favourite] * 2
     assert model.config.classes == ("a", "b", "c")
 
@@ -127,9 +127,9 @@ def test_a_release_is_loaded_ready_to_classify(state, version, favourite):
 def test_a_file_of_the_registry_is_loaded_by_its_path(state, monkeypatch):
     path = Registry.of_server(state).path("one", 1)
     images = np.zeros((1, 32, 32, 3), np.uint8)
-    assert fleetfl.load_release(path).probabilities(images).argmax() == 2
+    assert fleetfl.load_release(path).predictions(images).argmax() == 2
     monkeypatch.chdir(path.parent)
-    assert fleetfl.load_release(path.name).probabilities(images).argmax() == 2
+    assert fleetfl.load_release(path.name).predictions(images).argmax() == 2
 
 
 def test_what_is_no_release_is_said(state, tmp_path):

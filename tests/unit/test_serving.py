@@ -153,7 +153,7 @@ def test_answers_are_the_models_own_to_the_bit(http, served, releases):
     releases.put(0, served.model.vector())
     wait_for(http, 0)
     for data in (made.noise(), made.noise(33, 64), made.noise(33, 47, "JPEG"), made.noise(99, 64)):
-        own = served.model.probabilities(made.opened(data)[None])[0]
+        own = served.model.predictions(made.opened(data)[None])[0]
         answer = http.post("/v1/classify", content=data).json()["probabilities"]
         assert list(answer.values()) == [float(p) for p in own]
 

@@ -22,7 +22,7 @@ def frames():
 
 def loss_of(model, vector, frames):
     model.load(vector)
-    chances = model.probabilities(frames.images)
+    chances = model.predictions(frames.images)
     return -np.log(chances[np.arange(len(frames.labels)), frames.labels]).mean()
 
 
@@ -97,14 +97,14 @@ def test_training_on_half_of_the_patches_repeats_itself_and_leaves_inference_who
     model_config, frames
 ):
     model = model_config.build(seed=0)
-    before, start = model.probabilities(frames.images), model.vector()
+    before, start = model.predictions(frames.images), model.vector()
     config = Config(local_steps=2, batch_size=16, patch_keep_rate=0.5)
     deltas = [Trainer(config, model).train(start, frames, seed=1).delta for _ in range(2)]
     np.testing.assert_array_equal(deltas[0], deltas[1])
     whole = Trainer(Config(local_steps=2, batch_size=16), model).train(start, frames, seed=1)
     assert not np.array_equal(deltas[0], whole.delta)
     model.load(start)
-    np.testing.assert_array_equal(model.probabilities(frames.images), before)
+    np.testing.assert_array_equal(model.predictions(frames.images), before)
 
 
 def test_sums_are_those_of_the_features_that_the_vector_makes(model_config, frames):

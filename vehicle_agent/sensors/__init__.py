@@ -24,7 +24,7 @@ class Frames:
     images: np.ndarray
     """uint8 [B, H, W, 3]."""
     labels: np.ndarray
-    """int64 [B], positions in the model's `classes`."""
+    """Targets of the task: int64 [B], positions in `model.classes`; or numbers, float32 [B, K]."""
     captured_from: float
     captured_to: float
     """When the oldest and newest were taken, UTC seconds."""
@@ -58,15 +58,19 @@ def checked(frames: Frames) -> Frames:
     """
     images, labels = frames.images, frames.labels
     fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] == 3
-    if not fits or not len(images) or labels.shape != images.shape[:1]:
+    is_number = labels.dtype.kind == "f" and labels.ndim == 2
+    if not fits or not len(images) or labels.shape[: labels.ndim - is_number] != images.shape[:1]:
         raise SensorError(
             f"images {images.dtype} {list(images.shape)} with labels {list(labels.shape)}, "
             "expected uint8 [B, H, W, 3] and [B]"
         )
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
+    if is_number and not np.isfinite(labels).all():
+        raise SensorError("targets that are not all finite")
+    if not is_number and (labels.dtype.kind not in "iu" or labels.min() < 0):
         raise SensorError(f"labels {labels.dtype} from {labels.min()}, expected integers from 0")
     oldest, newest = _moment(frames.captured_from), _moment(frames.captured_to)
-    return Frames(images, labels.astype(np.int64), oldest, max(oldest, newest))
+    targets = labels.astype(np.float32 if is_number else np.int64)
+    return Frames(images, targets, oldest, max(oldest, newest))
 
 
 def _moment(second: float) -> float:

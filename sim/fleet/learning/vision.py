@@ -70,7 +70,9 @@ class Vision:
             now_s = asyncio.get_running_loop().time()
             return sim.weather.at(sim.weathers, number, sim.num_vehicles, now_s)
 
-        camera = _Outdoors(source.build(sim.model.classes), weather, seed=sim.seed + number)
+        camera = _Outdoors(
+            source.build(sim.model.built_task.targets), weather, seed=sim.seed + number
+        )
         return camera, Trainer(self.scenario.vehicle.trainer, self.model)
 
     def class_shares(self, number: int) -> list[float]:
@@ -79,15 +81,15 @@ class Vision:
     def score(self, vector: np.ndarray) -> Score:
         self.model.load(vector)
         held = self.held_out
-        predicted = self.model.probabilities(held.images).argmax(axis=1)
-        accuracy, by_condition = held.accuracy(predicted)
-        right = predicted == held.labels
+        task, predictions = self.model.task, self.model.predictions(held.images)
+        accuracy, by_condition = held.accuracy(task, predictions)
+        right, groups = task.scores(predictions, held.labels), task.groups(held.labels)
         by_both: dict[str, dict[int, float]] = {}
         for condition in by_condition:
             under = held.conditions == condition
             by_both[condition] = {
-                int(label): float(right[under & (held.labels == label)].mean())
-                for label in np.unique(held.labels[under])
+                int(group): float(right[under & (groups == group)].mean())
+                for group in np.unique(groups[under])
             }
         return Score(accuracy, by_condition, by_both)
 

@@ -10,7 +10,6 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from fleetfl.models.adapted import AdaptedModel
@@ -62,14 +61,16 @@ def _train_stack(
     optimizer = optimizer_for(config, list(values.values()))
     generators = [torch.Generator().manual_seed(assignment.seed) for assignment in todo]
     priors = torch.from_numpy(np.stack([assignment.prior for assignment in todo]))[:, None]
-    passes = [batches(config, a.frames, g) for a, g in zip(todo, generators, strict=True)]
+    passes = [
+        batches(config, model.task, a.frames, g) for a, g in zip(todo, generators, strict=True)
+    ]
     losses = []
     with model.patch_dropout(config.patch_keep_rate, generators):
         for step in zip(*passes, strict=True):
             images = torch.cat([images for images, _ in step])
-            labels = torch.stack([labels for _, labels in step])
-            logits = model.stacked_logits(values, images).view(*labels.shape, -1) + priors
-            loss = functional.cross_entropy(logits.mT, labels, reduction="none").mean(dim=1)
+            targets = torch.stack([targets for _, targets in step])
+            outputs = model.stacked_logits(values, images).view(*targets.shape[:2], -1) + priors
+            loss = model.task.losses(outputs, targets).mean(dim=1)
             optimizer.zero_grad()
             # No vehicle's loss depends on another's values: the sum's gradient is each one's own.
             loss.sum().backward()
