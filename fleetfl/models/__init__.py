@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from fleetfl import FleetflError
 from fleetfl.config import Section
@@ -27,15 +27,21 @@ class ModelConfig(Section):
     """Adapter that is trained together with the head; only these values travel."""
     task: AnyTask = Classification()
     """Task of the model; one of `classes` for each picture if not given."""
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = Field(
+        default=(),
+        validate_default=True,
+        json_schema_extra={"anyOf": [{"maxItems": 0}, {"minItems": 2}]},
+    )
     """Labels, in the order of the head's outputs, where the task tells classes apart."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the backbone; `auto` takes bfloat16 where the processor has it and float32 elsewhere."""
 
-    @model_validator(mode="after")
-    def _fits_the_task(self) -> "ModelConfig":
-        self.task.build(self.classes)
-        return self
+    @field_validator("classes")
+    @classmethod
+    def _fit_the_task(cls, classes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "task" in info.data:  # else what is wrong with it is said already
+            info.data["task"].build(classes)
+        return classes
 
     @property
     def built_task(self) -> Task:

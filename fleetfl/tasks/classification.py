@@ -29,7 +29,7 @@ class Config(TaskConfig):
     def build(self, classes: tuple[str, ...]) -> Classification:
         """The task of telling these classes apart. Raises ValueError for fewer than two, or two alike."""
         if len(classes) < 2:
-            raise ValueError(f"classes: got {len(classes)}, expected at least 2 to tell apart")
+            raise ValueError(f"got {len(classes)}, expected at least 2 to tell apart")
         if len(set(classes)) != len(classes):
             raise ValueError("class names must differ")
         return Classification(classes)

@@ -71,10 +71,10 @@ class Config(TaskConfig):
     def build(self, classes: tuple[str, ...]) -> Regression:
         """The task. Raises ValueError if there are classes, or two numbers of one name."""
         if classes:
-            raise ValueError("classes: regression has none, its outputs are model.task.numbers")
+            raise ValueError("regression has none, its outputs are model.task.numbers")
         names = [number.name for number in self.numbers]
         if len(set(names)) != len(names):
-            raise ValueError(f"task.numbers: names {names} must differ")
+            raise ValueError(f"model.task.numbers: names {names} must differ")
         return Regression(self.numbers)
 
 

@@ -37,7 +37,8 @@ class Config(DatasetConfig):
     def check(self, classes: tuple[str, ...]) -> None:
         known = world.CLASSES if self.labels == "classes" else world.POSE
         if classes != known:
-            raise ValueError(f"model: the drone world shows {list(known)}, got {list(classes)}")
+            where = "model.classes" if self.labels == "classes" else "model.task.numbers"
+            raise ValueError(f"{where}: the drone world shows {list(known)}, got {list(classes)}")
         if self.partition is not None:
             self.partition.shares(1, len(world.CLASSES), seed=0)
 

@@ -121,7 +121,7 @@ def test_a_model_is_built_from_the_example(page, targets, config_of):
         tree["adapter"] = {"kind": "lora", "targets": targets}
     model = ModelConfig.model_validate(tree).build(seed=0, threads=1)
     pictures = np.zeros((2, model.image_size, model.image_size, 3), np.uint8)
-    assert np.isfinite(model.probabilities(pictures)).all()
+    assert np.isfinite(model.predictions(pictures)).all()
     assert model.layout.size > 2
 
 

@@ -65,8 +65,8 @@ def test_its_numbers_are_part_of_what_a_vector_means():
             {"task": {"kind": "regression", "numbers": [ALTITUDE]}, "classes": ["a", "b"]},
             "regression has none",
         ),
-        ({"classes": ["a"]}, "classes: got 1, expected at least 2"),
-        ({}, "classes: got 0, expected at least 2"),
+        ({"classes": ["a"]}, "model.classes: got 1, expected at least 2"),
+        ({}, "model.classes: got 0, expected at least 2"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(tmp_path, model, why):
