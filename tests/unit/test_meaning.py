@@ -240,6 +240,7 @@ SETTINGS = {
     ("", "backbone"): None,  # each kind's own settings below
     ("", "adapter"): None,
     ("", "classes"): [("classes", list(reversed(world.CLASSES)), {"classes"})],
+    ("", "task"): None,  # its outputs are what `classes` says; regression's: test_regression.py
     # The arithmetic's rounding, which differs between processors anyway.
     ("", "precision"): [("precision", "bfloat16", set())],
     ("lora", "kind"): None,  # there is one
