@@ -10,10 +10,11 @@ the shared settings and its own part, with a schema from its own package, and do
       aggregator: {kind: fedbuff, goal: 10}
 """
 
+import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core.core_schema import CoreSchema
@@ -100,7 +101,7 @@ def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -
         return schema.model_validate({**shared, **own})
     except ValidationError as invalid:
         lines = []
-        for where, told in problems(invalid):
+        for where, told in problems(invalid, schema):
             first = [] if where and where[0] in shared else [part]
             lines.append(f"{'.'.join([*first, *where])}: {told}")
         # `from None`: the cause holds the values, and passwords are among them.
@@ -121,16 +122,39 @@ def table(tree: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
     return found
 
 
-def problems(invalid: ValidationError) -> Iterator[tuple[list[str], str]]:
-    """Path and description of each problem, in words that repeat no password."""
+def problems(
+    invalid: ValidationError, schema: type[BaseModel] | None = None
+) -> Iterator[tuple[list[str], str]]:
+    """Path and description of each problem, in words that repeat no password.
+
+    With `schema` the description of an unknown setting names the setting that is most like it.
+    """
     for error in invalid.errors():
         where = [str(step) for step in error["loc"]]
-        # Our own validators say what they got; pydantic's do not. A name that does not exist may be a
-        # misspelt one, and nobody knows what of.
-        silent = error["type"] not in ("missing", "value_error", "extra_forbidden")
+        if error["type"] == "extra_forbidden":
+            yield where, f"there is no such setting{_meant(schema, where)}"
+            continue
+        # Our own validators say what they got; pydantic's do not. Of a name that does not exist no value is
+        # told: it may be a misspelt one, and nobody knows what of.
+        silent = error["type"] not in ("missing", "value_error")
         is_secret = any(word in step.lower() for step in where for word in SECRETS)
         got = f" (got {_shown(error['input'])})" if silent and not is_secret else ""
         yield where, " ".join(error["msg"].removeprefix("Value error, ").split()) + got
+
+
+def _meant(schema: type[BaseModel] | None, where: Sequence[str]) -> str:
+    """The existing name that is most like the last one of `where`; empty if none is like it."""
+    for step in where[:-1]:
+        field = None if schema is None else schema.model_fields.get(step)
+        told = () if field is None else (field.annotation, *get_args(field.annotation))
+        tables = (kind for kind in told if isinstance(kind, type) and issubclass(kind, BaseModel))
+        schema = next(tables, None)
+    if schema is None:
+        return ""
+    # The `Config` of a kind is a subclass of what the field is annotated with.
+    names = {name for kind in (schema, *schema.__subclasses__()) for name in kind.model_fields}
+    like = difflib.get_close_matches(where[-1], sorted(names), n=1)
+    return f"; did you mean `{like[0]}`?" if like else ""
 
 
 def _shown(value: Any) -> str:
