@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 import signal
+from pathlib import Path
 
 from fleetfl.protocol.signing import OneKey, Signer
 from fleetfl.storage import client_ids
@@ -39,6 +40,8 @@ async def _run(config: VehicleConfig) -> None:
     model = config.model.build(seed=config.seed, threads=config.threads)
     is_used = (config.state / "outbox.db").exists()
     outbox = await _opened(config)
+    if not is_used:
+        _note_session(config)
     memory = outbox.memory()
     trainer = Trainer(config.trainer, model, memory.counts_by(model.layout.means("classes")))
     sensor = opened(config.sensor, model.task.targets, num_read=memory.num_read)
@@ -79,7 +82,7 @@ async def _run(config: VehicleConfig) -> None:
                 sums=trainer.sums,
             )
             try:
-                await together(agent=agent.run(), session=_forget_old_session(config, is_used))
+                await together(agent=agent.run(), session=_forget_old_session(config))
             finally:
                 await agent.report("offline", timeout_s=2.0)
 
@@ -94,16 +97,27 @@ async def _run(config: VehicleConfig) -> None:
         outbox.close()
 
 
-async def _forget_old_session(config: VehicleConfig, is_used: bool) -> None:
-    """Once for a state folder: a broker would keep releases for the id of earlier code for ever."""
-    done = config.state / "session"
-    if done.exists():
+async def _forget_old_session(config: VehicleConfig) -> None:
+    """Once for a state folder of earlier code: a broker would keep releases for its id for ever."""
+    if _session_note(config).exists():
         return
-    if not is_used or await config.transport.forget(
-        client_ids.vehicle_before(config.fleet, config.name)
-    ):
-        with contextlib.suppress(OSError):  # a full disk: it is done again at the next start
-            done.write_text(client_ids.vehicle(config.fleet, config.name) + "\n")
+    if await config.transport.forget(client_ids.vehicle_before(config.fleet, config.name)):
+        _note_session(config)
+
+
+def _note_session(config: VehicleConfig) -> None:
+    """No code but this has a session for the folder.
+
+    Written before the first connection, for which a vehicle may wait for days: the next start must not take
+    the folder for one of earlier code.
+    """
+    with contextlib.suppress(OSError):  # a full disk: it is done again at the next start
+        id_now = client_ids.vehicle(config.fleet, config.name)
+        _session_note(config).write_text(id_now + "\n")
+
+
+def _session_note(config: VehicleConfig) -> Path:
+    return config.state / "session"
 
 
 async def _opened(config: VehicleConfig) -> Outbox:

@@ -1,12 +1,16 @@
 """No two connections of any fleets are the same to a broker."""
 
+import asyncio
 import itertools
 import re
 
 import pytest
 
+from actors.ports import free_ports
 from fleetfl.protocol.messages import VEHICLE_PATTERN
 from fleetfl.storage import client_ids
+from vehicle_agent.config import VehicleConfig
+from vehicle_agent.run import run
 
 pytestmark = pytest.mark.unit
 
@@ -35,3 +39,28 @@ def test_a_server_keeps_its_own_and_another_has_another(tmp_path):
     assert client_ids.server_of(tmp_path / "b") != first
     (tmp_path / "a" / client_ids.FILE).write_text("of:two\nlines")
     assert client_ids.server_of(tmp_path / "a").isalnum()
+
+
+def test_a_new_vehicle_that_waits_for_its_broker_is_not_taken_for_one_of_earlier_code(
+    tmp_path, model_config
+):
+    """Else its second start would connect under an id that no rule of the broker allows."""
+    config = VehicleConfig(
+        fleet="f",
+        name="v",
+        model=model_config,
+        transport={"kind": "mqtt", "port": free_ports(1)[0]},
+        state=tmp_path / "state",
+        sensor={"kind": "image_folder", "root": tmp_path},
+    )
+    note = config.state / "session"
+
+    async def scene():
+        agent = asyncio.create_task(run(config))
+        while not (note.exists() or agent.done()):
+            await asyncio.sleep(0.02)
+        agent.cancel()
+        await agent
+
+    asyncio.run(scene())
+    assert note.read_text() == "f:v:v\n"
