@@ -82,8 +82,9 @@ def _fetched(url: str, timeout_s: float) -> bytes:
         with opener(url).open(url, timeout=timeout_s) as answer:
             return answer.read()
     except Exception as silent:  # no address, nobody there, or somebody who speaks no HTTP
+        why = getattr(silent, "reason", None) or silent  # of a URLError; it wraps that in brackets
         raise StatusError(
-            f"no server answers at {url}: {silent}. `fleetfl server run` says where it does; "
+            f"no server answers at {url}: {why}. `fleetfl server run` says where it does; "
             "name that with --url"
         ) from silent
 

@@ -17,8 +17,9 @@ STATES = {
 
 
 def rendered(about: Mapping[str, Any]) -> RenderableType:
-    """The server's parts and the vehicles as two tables; `about` is a `status.summary`."""
-    return Group(_server(about), "", _vehicles(about["vehicles"]))
+    """The server's parts, the vehicles and their notes; `about` is a `status.summary`."""
+    vehicles = about["vehicles"]
+    return Group(_server(about), "", _vehicles(vehicles), *_notes(vehicles))
 
 
 def _server(about: Mapping[str, Any]) -> Table:
@@ -89,7 +90,7 @@ def _replica(about: Mapping[str, Any]) -> str:
 
 def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("vehicle", "", "version", "behind", "waiting", "dropped", "heard", "note"):
+    for heading in ("vehicle", "", "version", "behind", "waiting", "dropped", "heard"):
         table.add_column(heading)
     for about in vehicles:
         state = about["state"]
@@ -101,9 +102,14 @@ def _vehicles(vehicles: list[dict[str, Any]]) -> Table:
             str(about["waiting"]),
             escape(_dropped(about["outcomes"])) or "-",
             "-" if about["silent_s"] is None else f"{about['silent_s']:.0f} s ago",
-            escape(about["note"]),
         )
     return table
+
+
+def _notes(vehicles: list[dict[str, Any]]) -> list[str]:
+    """What hinders whom, each from the left edge: beside the table's columns nobody could read it."""
+    told = [f"[bold]{v['vehicle']}[/] {escape(v['note'])}" for v in vehicles if v["note"]]
+    return ["", *told] if told else []
 
 
 def _dropped(outcomes: Mapping[str, int]) -> str:
@@ -120,7 +126,12 @@ def _number(value: float, digits: int = 0) -> str:
 def _within(histogram: Mapping[str, float], unit: str, scale: float) -> str:
     if not histogram["count"]:
         return "-"
-    half, most = (f"≤ {scale * histogram[key]:g}{unit}" for key in ("p50", "p99"))
+    half, most = (
+        f"≤ {scale * histogram[key]:g}{unit}"
+        if math.isfinite(histogram[key])
+        else "longer than is measured"
+        for key in ("p50", "p99")
+    )
     return f"{half} (half), {most} (99 %)"
 
 

@@ -195,6 +195,28 @@ def test_the_status_shows_who_is_refused_and_who_was_never_heard(aggregator, ros
         assert words in screen.getvalue()
 
 
+def test_a_note_is_read_whole_on_a_narrow_screen(aggregator, roster):
+    note = "frames passed over: 10 damaged, the last: truck/broken.jpg"
+    roster.note(Status("v1", "b", "online", 5, 10, 20, 1, note, b""), at=time.time())
+    with answering(lambda: {"aggregator": aggregator.collected()}, roster) as url:
+        about = summary(look(url))
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(rendered(about))
+    assert f"v1 {note}\n" in screen.getvalue()
+
+
+def test_what_took_longer_than_all_bounds_is_not_said_to_be_infinite(aggregator, roster):
+    replica = Metrics()
+    replica.histogram("fleetfl_request_seconds", "", [0.001, 1.0]).observe(15.0)
+    parts = {"aggregator": aggregator.collected(), "replica 0": replica.collected()}
+    with answering(lambda: parts, roster) as url:
+        about = summary(look(url))
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(rendered(about))
+    assert "longer than is measured (99 %)" in screen.getvalue()
+    assert "inf" not in screen.getvalue()
+
+
 def test_the_status_shows_who_is_banned(aggregator, roster):
     banned = GaugeMetricFamily("fleetfl_banned_vehicle", "Banned.", labels=["vehicle"])
     banned.add_metric(["v2"], 1)
