@@ -164,10 +164,12 @@ def _serving(config: ServerConfig, folder: Path, tell: Callable[[str], None]) ->
         require_broker(config.transport, config.fleet)
         with_session(config)
         with ray_cluster(config, folder, tell):
-            tell("release 0: the model that the fleet begins with")
+            tell("the initial model")
             config = initial()
             if not config.resume:  # last of all: nothing is moved for a server that cannot start
-                set_aside(config)
+                aside = set_aside(config)
+                if aside is not None:
+                    tell(f"anew: what was there before, bans too, is in {aside}")
             with _wired(config, tell) as server:
                 yield server
 

@@ -18,6 +18,7 @@ from fleetfl.events.event_log import parts
 from fleetfl.protocol.addresses import authority, family
 from fleetfl.protocol.messages import SERVER
 from fleetfl.protocol.signing import Signer
+from fleetfl.registry import ban
 from fleetfl.registry.adapter_file import read_adapter, says_meaning, write_adapter
 from fleetfl.storage import client_ids
 from fleetfl.transport import TransportConfig
@@ -26,9 +27,10 @@ from fleetfl.vectors import Layout
 log = logging.getLogger(__name__)
 
 
-def set_aside(config: ServerConfig) -> None:
-    """Move the state that a server would resume from into a folder `before-<time>`, to keep or delete."""
+def set_aside(config: ServerConfig) -> Path | None:
+    """Move the state that a server would resume from into a folder, for people; None if there is no state."""
     aside = config.state / f"before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    moved = None
     # The events too: they tell which rows of that journal were told.
     for path in (
         config.journal_path.parent,
@@ -36,10 +38,13 @@ def set_aside(config: ServerConfig) -> None:
         config.releases.folder,
         *parts(config.state / "events.jsonl"),
         config.told_path,
+        ban.listing(config.state),  # the bans are rows of the journal
     ):
         if path.exists():
             aside.mkdir(exist_ok=True)
             path.rename(aside / path.name)
+            moved = aside
+    return moved
 
 
 def with_initial(config: ServerConfig) -> ServerConfig:

@@ -12,7 +12,8 @@ from fleetfl.cli.options import ConfigFile, Overrides
 from fleetfl.models.loading import uncollected
 
 vehicle_app = typer.Typer(
-    help="The agent on a vehicle; on the server, whom nothing is taken from.", no_args_is_help=True
+    help="The agent on a vehicle; and, for the server, which vehicles are banned.",
+    no_args_is_help=True,
 )
 
 State = Annotated[
@@ -80,17 +81,22 @@ def vehicle_bans(
 ) -> None:
     """List the vehicles that are banned, and why."""
     from fleetfl.registry.ban import in_force
+    from fleetfl.registry.registry import Registry
 
+    Registry.of_server(state).required()  # else a misspelt folder would say that nobody is
     banned = in_force(state)
     if as_json:
         typer.echo(json.dumps(banned, indent=2))
     for name, reason in {} if as_json else banned.items():
         typer.echo(f"{name}: {reason or 'no reason was given'}")
+    if not banned and not as_json:
+        typer.echo("no vehicle is banned")
 
 
 def _ask(name: str, state: Path, reason: str, patience_s: float, *, is_banned: bool) -> None:
     from fleetfl.registry import ban, requests
 
+    was_banned = name in ban.in_force(state)
     row = asyncio.run(ban.ask(state, name, reason=reason, is_banned=is_banned))
     done = ban.DONE if is_banned else ban.LIFTED
     if requests.answer(state, row, done=done, refused=ban.REFUSED, patience_s=patience_s) is None:
@@ -99,4 +105,11 @@ def _ask(name: str, state: Path, reason: str, patience_s: float, *, is_banned: b
             "It is done when one is started."
         )
         return
-    typer.echo(f"{name} is {'banned' if is_banned else 'no longer banned'} from row {row} on")
+    if is_banned or was_banned:
+        now = "banned" if is_banned else "no longer banned"
+        typer.echo(f"{name} is {now} from row {row} on")
+    else:
+        typer.echo(f"{name} was not banned, and is not from row {row} on")
+    keys = state / "keys"
+    if is_banned and keys.is_dir() and not (keys / f"{name}.pub").exists():
+        typer.echo(f"note: {keys} has no key of {name}; is the name right?", err=True)

@@ -33,7 +33,7 @@ async def ask(state: Path, name: str, *, reason: str = "", is_banned: bool = Tru
 def in_force(state: Path) -> dict[str, str]:
     """Reason for the ban of each banned vehicle, from the file that the server writes for people."""
     try:
-        found = json.loads(content_of(_view(state)))
+        found = json.loads(content_of(listing(state)))
     except Exception:  # no ban was ever asked for; the server's memory is in its checkpoints
         return {}
     return found if isinstance(found, dict) else {}
@@ -41,13 +41,14 @@ def in_force(state: Path) -> dict[str, str]:
 
 def write_down(state: Path, banned: Mapping[str, str]) -> None:
     """Write the bans to a file for people; no server reads it back."""
-    if not banned and not _view(state).exists():
+    if not banned and not listing(state).exists():
         return
     try:
-        write_whole(_view(state), json.dumps(dict(banned), indent=2).encode())
+        write_whole(listing(state), json.dumps(dict(banned), indent=2).encode())
     except OSError as failed:
-        log.error("%s is not written: %s", _view(state), failed)
+        log.error("%s is not written: %s", listing(state), failed)
 
 
-def _view(state: Path) -> Path:
+def listing(state: Path) -> Path:
+    """Path of the file of bans that the server writes for people."""
     return state / "bans.json"

@@ -1,12 +1,15 @@
 """A ban is a row of the journal: from it on nothing of that vehicle counts, after any restart."""
 
 import asyncio
+import contextlib
+import threading
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from actors.aggregator import AggregatorActor
+from actors.startup import set_aside
 from fleetfl.cli import app
 from fleetfl.codecs import decoder
 from fleetfl.protocol import wire
@@ -88,6 +91,18 @@ def test_a_ban_outlives_the_server_and_is_lifted_by_another_row(config, updates,
     assert end(third.coordinator) == end(second.coordinator)
 
 
+def test_a_server_that_begins_anew_knows_no_bans_and_lists_none(config, updates):
+    """They are rows of the journal, which was set aside."""
+    first = AggregatorActor(config)
+    ask(first, "bad", reason="stolen")
+    assert ban.in_force(config.state) == {"bad": "stolen"}
+    aside = set_aside(config)
+    assert aside is not None
+    assert {o.verdict for o in counted(AggregatorActor(config), updates[:4])} == {"accepted"}
+    assert ban.in_force(config.state) == {}
+    assert ban.in_force(aside) == {"bad": "stolen"}
+
+
 def test_a_row_that_the_servers_key_has_not_signed_bans_nobody(config, updates):
     aggregator = AggregatorActor(config)
     forged = Ban("x", "good", True, "")
@@ -116,6 +131,51 @@ def test_bans_by_the_command_line(config, updates):
     CliRunner().invoke(app, ["vehicle", "unban", "bad", "--state", state, "--wait", "0"])
     AggregatorActor(config)
     assert CliRunner().invoke(app, ["vehicle", "bans", "--json", "--state", state]).output == "{}\n"
+
+
+def command(config, *words):
+    """What a person reads."""
+    argv = ["vehicle", *words, "--state", str(config.state)]
+    return CliRunner().invoke(app, argv).output
+
+
+def test_a_folder_that_is_no_servers_does_not_say_that_nobody_is_banned(config):
+    AggregatorActor(config)
+    assert command(config, "bans") == "no vehicle is banned\n"
+    words = ["vehicle", "bans", "--state", str(config.state / "misspelt")]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 1
+    assert "misspelt" in str(refused.exception)
+
+
+def test_a_ban_that_may_be_for_a_misspelt_name_says_so(config):
+    """A name whose key is there needs no remark; one that has none may be another's, misspelt."""
+    (config.state / "keys").mkdir()
+    (config.state / "keys" / "drone-07.pub").touch()
+    with running(config):
+        assert "note:" not in command(config, "ban", "drone-07")
+        assert "no key of drone-70; is the name right?" in command(config, "ban", "drone-70")
+        assert "drone-07 is no longer banned" in command(config, "unban", "drone-07")
+        assert "drone-07 was not banned" in command(config, "unban", "drone-07")
+
+
+@contextlib.contextmanager
+def running(config):
+    """A server that counts what is asked of it, in a thread of its own."""
+    aggregator, stop = AggregatorActor(config), threading.Event()
+
+    def count():
+        while not stop.wait(0.02):
+            while aggregator._count():
+                pass
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_name_that_no_vehicle_has_is_refused_before_it_is_a_row(config):

@@ -273,7 +273,10 @@ def test_on_a_full_disk_nobody_hears_of_a_generation_that_is_not_on_it(config, u
 def test_numbers_go_on_though_all_else_was_set_aside(config, updates):
     first = AggregatorActor(config)
     ask(first, *keep(first.journal, updates[:3]))
-    set_aside(config)
+    aside = set_aside(config)
+    assert aside is not None
+    assert (aside / "journal").is_dir()
+    assert set_aside(config) is None, "nothing is there to be moved"
     second = AggregatorActor(config)
     assert (number_of(generation(second)), second.coordinator.version) == (2, 0)
     assert (why(config), told(config, "journal_lost")) == ([], [])
