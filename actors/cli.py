@@ -94,7 +94,8 @@ def server_restore(
         made = restore(backup, state, tell=lambda line: status.update(f"restore: {line}"))
     typer.echo(f"{state}: {_summary(made)}")
     typer.echo(
-        "stop the server it came from for good, and start one: fleetfl server run CONFIG.yaml"
+        "stop the server it came from for good, and start one: fleetfl server run CONFIG.yaml "
+        f"--set server.state={state}"
     )
 
 

@@ -273,6 +273,8 @@ def _read_line(path: Path) -> Ed25519PublicKey:
     """The public key in a NAME.pub. Raises IdentityError."""
     try:
         key = load_ssh_public_key(content_of(path, max_bytes=MAX_BYTES))
+    except FileNotFoundError as missing:
+        raise IdentityError(f"key file {path} is not there") from missing
     except Exception as unfit:  # as above
         raise IdentityError(
             f"key file {path} is not a line `ssh-ed25519 KEY NAME`: {unfit}"

@@ -309,7 +309,11 @@ def _copy_listed(backup: Path, scratch: Path) -> None:
 
 def _extract_listed(backup: Path, scratch: Path) -> None:
     """Unpack the regular files of a tar file into `scratch`, and none outside of it."""
-    with tarfile.open(backup) as tar:
+    try:
+        archive = tarfile.open(backup)  # noqa: SIM115
+    except tarfile.ReadError as odd:  # it says so for each way of packing, a line each
+        raise BackupError(f"{backup} is no backup of a server: no tar archive") from odd
+    with archive as tar:
         for member in tar:
             if not member.isfile() or not _is_inside(member.name):
                 continue

@@ -191,6 +191,15 @@ def test_nothing_that_is_there_is_overwritten(tmp_path, config):
     restore(tmp_path / "copy", tmp_path / "empty")
 
 
+def test_a_file_that_is_no_archive_is_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("not a backup")
+    with pytest.raises(BackupError) as refused:
+        restore(tmp_path / "notes.txt", tmp_path / "there")
+    assert "no backup of a server" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "there").exists()
+
+
 def test_the_commands_say_what_they_did(tmp_path, config, updates):
     server = AggregatorActor(config)
     ask(server, *keep(server.journal, updates[:4]))
@@ -201,6 +210,8 @@ def test_the_commands_say_what_they_did(tmp_path, config, updates):
     assert "row 0 of 4 in the journal" in made.output
     assert "1 vehicles' keys" in made.output
     words = ["server", "restore", str(tmp_path / "b.tar.gz"), "--state", str(tmp_path / "there")]
-    assert run.invoke(app, words).exit_code == 0
+    restored = run.invoke(app, words)
+    assert restored.exit_code == 0
+    assert f"--set server.state={tmp_path / 'there'}" in restored.output
     refused = run.invoke(app, words)
     assert refused.exit_code != 0

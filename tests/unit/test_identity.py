@@ -94,6 +94,11 @@ def test_a_key_file_that_is_something_else_is_named(tmp_path):
         Signer.from_file("f", path)
 
 
+def test_a_public_key_that_is_not_there_is_not_said_to_be_malformed(tmp_path):
+    with pytest.raises(IdentityError, match=r"server\.pub is not there$"):
+        OneKey("f", tmp_path / "server.pub")
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(IdentityError, match=r"key\.pem cannot be written"):

@@ -133,9 +133,11 @@ class ImageFolder:
                 self._look_again()
             self.queue = self.rng.permutation(len(self.files))
         if not len(self.queue):
-            named = f"{shown(self._root)}: no pictures in folders named {', '.join(self.classes)}"
-            there = "" if self.files.is_there else "; it cannot be read, or is not there"
-            raise SensorError(f"{named[:200]}{there}")
+            root = shown(self._root)
+            if not self.files.is_there:
+                raise SensorError(f"the folder {root} is not there, or cannot be read")
+            named = f"{root}: no pictures in folders named {', '.join(self.classes)}"
+            raise SensorError(named[:200])
         number, self.queue = int(self.queue[-1]), self.queue[:-1]
         return self.files[number]
 
