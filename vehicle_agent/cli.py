@@ -98,6 +98,9 @@ def _ask(name: str, state: Path, reason: str, patience_s: float, *, is_banned: b
 
     was_banned = name in ban.in_force(state)
     row = asyncio.run(ban.ask(state, name, reason=reason, is_banned=is_banned))
+    keys = state / "keys"
+    if is_banned and keys.is_dir() and not (keys / f"{name}.pub").exists():
+        typer.echo(f"note: {keys} has no key of {name}; is the name right?", err=True)
     done = ban.DONE if is_banned else ban.LIFTED
     if requests.answer(state, row, done=done, refused=ban.REFUSED, patience_s=patience_s) is None:
         typer.echo(
@@ -110,6 +113,3 @@ def _ask(name: str, state: Path, reason: str, patience_s: float, *, is_banned: b
         typer.echo(f"{name} is {now} from row {row} on")
     else:
         typer.echo(f"{name} was not banned, and is not from row {row} on")
-    keys = state / "keys"
-    if is_banned and keys.is_dir() and not (keys / f"{name}.pub").exists():
-        typer.echo(f"note: {keys} has no key of {name}; is the name right?", err=True)

@@ -166,7 +166,7 @@ def running(config):
 
     def count():
         while not stop.wait(0.02):
-            while aggregator._count():
+            while aggregator.judge.count(64):
                 pass
 
     thread = threading.Thread(target=count)
