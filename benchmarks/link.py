@@ -41,6 +41,7 @@ from sim.chaos.tcp_proxy import proxy
 from sim.processes.brokers import Broker, mosquitto, nats_server
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames, SensorError
 from vehicle_agent.training import LocalTraining
 
@@ -149,8 +150,8 @@ async def measured(broker: Broker, folder: Path, args: argparse.Namespace) -> di
                 Config(status_s=STATUS_S, resend_s=60.0, fetch_s=120.0),
                 Identity("f", "v1", "boot"),
                 transport=down,
-                sensor=Resting(),
-                trainer=Resting(),
+                sensor=SensorAside(Resting()),
+                trainer=TrainerAside(Resting()),
                 layout=LAYOUT,
                 codec=Int8(),
                 frames_per_update=1,

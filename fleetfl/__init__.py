@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from fleetfl.client import Classification as Classification
     from fleetfl.client import Client as Client
     from fleetfl.registry.loading import load_release as load_release
-    from sim.api import Summary as Summary
-    from sim.api import simulate as simulate
 
 __version__ = "0.1.0"
 

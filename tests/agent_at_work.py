@@ -17,6 +17,7 @@ from fleetfl.protocol.signing import Signer
 from fleetfl.releases.versions import Published
 from fleetfl.vectors import Layout
 from vehicle_agent.agent import Agent, Config, Identity
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
@@ -94,23 +95,22 @@ async def running(
         server.subscribe("fleetfl/1/f/up/#") as uplink,
     ):
         config = Config(**{"resend_s": 0.05, "status_s": 60, "max_waiting": 3, **settings})
-        follower = agent and agent.adoption.follower
+        follower = agent.adoption.follower if agent else None
         agent = Agent(
             config,
             me,
             transport=link,
-            sensor=sensor or Camera(),
-            trainer=trainer or HalfWayTo3(),
+            sensor=SensorAside(sensor or Camera(), work),
+            trainer=TrainerAside(trainer or HalfWayTo3(), sums, work=work),
             layout=layout,
             codec=codec,
             error_feedback=error_feedback,
             frames_per_update=6,
             outbox=outbox,
             server_key=server_key,
+            follower=follower,
             work=work,
-            sums=sums,
         )
-        agent.adoption.follower = follower or agent.adoption.follower
         task = asyncio.create_task(agent.run())
         try:
             yield agent, server, uplink

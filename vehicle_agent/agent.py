@@ -9,9 +9,8 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from fleetfl import FleetflError, closed_form
@@ -21,17 +20,18 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.log_keys import log_keys
 from fleetfl.protocol.messages import MAX_NOTE, AnyMessage, Status, Update, fitting
 from fleetfl.protocol.signing import Signer
-from fleetfl.releases.versions import BASE_DIGEST_BYTES, CurrentRelease
+from fleetfl.releases.versions import BASE_DIGEST_BYTES, CurrentRelease, Follower
 from fleetfl.task_group import together
 from fleetfl.transport import Transport, TransportError
 from fleetfl.vectors import Layout
 from vehicle_agent import sendable
 from vehicle_agent.delivery import Delivery
 from vehicle_agent.outbox import Memory, Outbox, OutboxError
+from vehicle_agent.ports import SensorPort, TrainerPort, Work, said
 from vehicle_agent.release_follower import ReleaseFollower
-from vehicle_agent.sensors import Frames, SensorError, SensorSource, checked, passed_over
-from vehicle_agent.training import LocalTraining, Summed
-from vehicle_agent.update_queue import UpdateQueue, Work
+from vehicle_agent.sensors import Frames
+from vehicle_agent.training import LocalTraining
+from vehicle_agent.update_queue import UpdateQueue
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,6 @@ class Config(Section):
     closed form (`server.closed_form`). 0 sends none."""
     sums_wait_s: float = Field(default=30.0, ge=0)
     """After that, how long to wait for the head before training goes on without it."""
-
-
-class Training(Protocol):
-    """What the agent needs of a trainer."""
-
-    def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining: ...
 
 
 @dataclass(frozen=True)
@@ -99,8 +93,9 @@ class Identity:
 class Agent:
     """Runs on any Transport, sensor and trainer.
 
-    `work` runs a blocking call aside: in a thread, unless a simulation knows better. With
-    `server_key` it believes only what its server has signed.
+    `work` packs updates aside: in a thread, unless a simulation knows better. With `server_key` the agent
+    believes only what its server has signed. A `follower` is taken as it stands; without one the agent goes
+    on from the version that its outbox holds.
     """
 
     def __init__(
@@ -109,26 +104,26 @@ class Agent:
         identity: Identity,
         *,
         transport: Transport,
-        sensor: SensorSource,
-        trainer: Training,
+        sensor: SensorPort,
+        trainer: TrainerPort,
         layout: Layout,
         codec: CodecConfig,
         error_feedback: float = 0.9,
         frames_per_update: int,
         outbox: Outbox,
         server_key: wire.Verifier | None = None,
-        sums: Callable[[np.ndarray, Frames], Summed] | None = None,
+        follower: Follower | None = None,
         work: Work = asyncio.to_thread,
     ) -> None:
         self.config, self.identity = config, identity
         self.transport, self.sensor, self.trainer = transport, sensor, trainer
-        self.layout, self.outbox, self.work = layout, outbox, work
-        self.frames_per_update, self.sums = frames_per_update, sums
+        self.layout, self.outbox = layout, outbox
+        self.frames_per_update = frames_per_update
         self.adoption = ReleaseFollower(
             identity.fleet,
             layout,
             held=outbox.held(layout),
-            floor=outbox.floor(),
+            follower=follower or Follower(layout, floor=outbox.floor()),
             transport=transport,
             server_key=server_key,
             fetch_s=config.fetch_s,
@@ -179,13 +174,15 @@ class Agent:
         await self.adoption.came.wait()
         base = self.adoption.held
         assert base is not None
-        if self.sums is None or not self.config.sums_of_frames or base.version > 0:
+        if not self.config.sums_of_frames or base.version > 0:
             return
         try:
             frames = await self._frames(self.config.sums_of_frames)
-            summed = await self.work(self.sums, base.vector, frames)
+            summed = await self.trainer.sums(base.vector, frames)
         except Exception as unfit:  # training needs no sums
-            self._tell("sums", f"no sums: {_said(unfit)}")
+            self._tell("sums", f"no sums: {said(unfit)}")
+            return
+        if summed is None:
             return
         update = self._update(
             base,
@@ -224,26 +221,22 @@ class Agent:
                 base = self.adoption.held
                 assert base is not None
                 seed = self.identity.seed * 1_000_003 + self.memory.num_trained
-                trained = await self.work(self.trainer.train, base.vector, frames, seed=seed)
+                trained = await self.trainer.train(base.vector, frames, seed=seed)
                 await self._keep(base, frames, trained)
                 tell("")
             except Exception as unfit:  # the loop must live: the next frames may be good ones
                 if not isinstance(unfit, FleetflError):
                     log.exception("a training failed")
-                tell(f"no update: {_said(unfit)}")
+                tell(f"no update: {said(unfit)}")
                 await asyncio.sleep(self.config.resend_s)
             await asyncio.sleep(self.config.pause_s)
 
     async def _frames(self, count: int) -> Frames:
-        """The sensor's next frames; what it passed over is noted. Raises SensorError, whatever it raises."""
+        """The sensor's next frames; what it passed over is noted. Raises SensorError."""
         try:
-            return checked(await self.work(self.sensor.read, count))
-        except SensorError:
-            raise
-        except Exception as broken:
-            raise SensorError(f"{type(self.sensor).__name__}: {_said(broken)}") from broken
+            return await self.sensor.read(count)
         finally:
-            self._tell("sensor", passed_over(self.sensor))
+            self._tell("sensor", self.sensor.note)
 
     async def _keep(self, base: CurrentRelease, frames: Frames, trained: LocalTraining) -> None:
         """Into the outbox, as soon as there is room on the disk. Raises CodecError if it diverged."""
@@ -363,8 +356,3 @@ class Agent:
         elif self.notes.get(who) != note:
             self.notes[who] = note
             log.warning("%s", note)
-
-
-def _said(error: Exception) -> str:
-    """One of ours says it in words; of any other its kind is named too."""
-    return str(error) if isinstance(error, FleetflError) else f"{type(error).__name__}: {error}"

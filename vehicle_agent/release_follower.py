@@ -13,7 +13,7 @@ from fleetfl.protocol import topics, wire
 from fleetfl.protocol.chunks import Assembler
 from fleetfl.protocol.messages import SERVER, Release, Snapshot
 from fleetfl.releases.frame_bounds import max_frame_bytes
-from fleetfl.releases.generations import BEFORE_ALL, Order, order_of
+from fleetfl.releases.generations import order_of
 from fleetfl.releases.versions import CurrentRelease, Follower, OlderRelease, ReleaseError
 from fleetfl.transport import Packet, Transport, TransportError
 from fleetfl.vectors import Layout
@@ -31,8 +31,8 @@ class ReleaseFollower:
     """Follows one fleet's releases until cancelled.
 
     `tell` gets what is in the way, in words, and nothing ("") once a release is reached. With
-    `server_key` it believes only what its server has signed. It takes nothing that stands before `held`
-    or `floor`.
+    `server_key` it believes only what its server has signed. It goes on from `held`, if that is
+    given, and takes nothing that `follower` takes for past.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ReleaseFollower:
         layout: Layout,
         *,
         held: CurrentRelease | None = None,
-        floor: Order = BEFORE_ALL,
+        follower: Follower,
         transport: Transport,
         server_key: wire.Verifier | None,
         fetch_s: float,
@@ -51,7 +51,7 @@ class ReleaseFollower:
     ) -> None:
         self.fleet, self.transport, self.server_key = fleet, transport, server_key
         self.fetch_s, self.retry_s, self.tell = fetch_s, retry_s, tell
-        self.follower = Follower(layout, floor=floor)
+        self.follower = follower
         self.max_frame_bytes = max_frame_bytes(layout)
         self.proof_topic, self.word = proof_topic, b""
         """`word` is the frame of the last release that was followed; it goes to `proof_topic` if the server

@@ -16,6 +16,7 @@ from fleetfl.transport import Will
 from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.outbox import Outbox, OutboxError
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import opened
 from vehicle_agent.trainer import Trainer
 
@@ -71,15 +72,14 @@ async def _run(config: VehicleConfig) -> None:
                 config.agent,
                 identity,
                 transport=transport,
-                sensor=sensor,
-                trainer=trainer,
+                sensor=SensorAside(sensor),
+                trainer=TrainerAside(trainer, trainer.sums),
                 layout=model.layout,
                 codec=config.codec,
                 error_feedback=config.error_feedback,
                 frames_per_update=config.trainer.num_examples,
                 outbox=outbox,
                 server_key=server_key,
-                sums=trainer.sums,
             )
             try:
                 await together(agent=agent.run(), session=_forget_old_session(config))

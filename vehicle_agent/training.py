@@ -1,7 +1,7 @@
 """What a training is asked for and what it came to. Knows no torch, so an agent can be there without."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -74,3 +74,11 @@ class Summed:
     num_examples: int
     loss: float
     """Of the head as it is."""
+
+
+class Training(Protocol):
+    """A trainer whose call returns when the training is done."""
+
+    def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
+        """Train from `start`, float32 [P], on the frames."""
+        ...

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,11 +16,9 @@ from fleetfl.releases.versions import CurrentRelease
 from fleetfl.vectors import Layout
 from vehicle_agent.error_feedback import ErrorFeedback
 from vehicle_agent.outbox import Memory, Name, Newest, Outbox, Verdict
+from vehicle_agent.ports import Work
 
 log = logging.getLogger(__name__)
-
-Work = Callable[..., Awaitable[Any]]
-"""Runs a blocking call aside."""
 
 
 class UpdateQueue:

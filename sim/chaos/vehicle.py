@@ -33,6 +33,7 @@ from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.transport import Packet, QoS, Transport, TransportConfig, TransportError, Will
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
@@ -125,8 +126,8 @@ async def _live(settings: Settings) -> None:
             Config.model_validate(settings.agent),
             identity,
             transport=Witness(link, topic, receipts, settings.folder),
-            sensor=Nothing(settings.folder),
-            trainer=Noise(),
+            sensor=SensorAside(Nothing(settings.folder)),
+            trainer=TrainerAside(Noise()),
             layout=layout,
             codec=codec,
             frames_per_update=8,

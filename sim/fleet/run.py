@@ -26,7 +26,7 @@ from sim.fleet.learning import Learning, Score
 from sim.fleet.links import Link
 from sim.fleet.network import Meter
 from sim.fleet.releases import SharedVersions
-from sim.fleet.scenario import Scenario, VirtualConfig
+from sim.fleet.scenario import Scenario, VirtualConfig, learning_context, training_context
 from sim.fleet.server import VirtualServer, coordinator_of
 from sim.fleet.vehicle import DeviceHardware, Ending, FleetContext, VirtualVehicle
 
@@ -133,8 +133,9 @@ def simulate(
     """
     events_path = folder / "events.jsonl"
     start_s = scenario.sim.start_hour * 3600
-    with _quiet(), _unfrozen(), scenario.sim.executor.running(scenario) as executor:
-        learning = scenario.sim.learning.build(scenario, folder, say)
+    training = training_context(scenario)
+    with _quiet(), _unfrozen(), scenario.sim.executor.running(training) as executor:
+        learning = scenario.sim.learning.build(learning_context(scenario, folder, say))
         run = VirtualRun(scenario, learning, executor, events_path, tell)
         return virtual_time.run(run.go(), start_s=start_s)
 

@@ -1,6 +1,6 @@
 """A virtual fleet as a file describes it: what it shares, its server, its vehicles, and the part `sim`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,9 +15,9 @@ from sim.datasets.drone_world import Config as DroneWorld
 from sim.fleet.availability import AnyAvailability
 from sim.fleet.availability.always import Config as Always
 from sim.fleet.devices import DEVICES, Device
-from sim.fleet.executors import AnyExecutor
+from sim.fleet.executors import AnyExecutor, TrainingContext
 from sim.fleet.executors.serial import Config as Serial
-from sim.fleet.learning import AnyLearning
+from sim.fleet.learning import AnyLearning, LearningContext
 from sim.fleet.learning.vision import Config as Vision
 from sim.fleet.links import AnyLink
 from sim.fleet.links.lte import Config as Lte
@@ -103,6 +103,39 @@ class Scenario:
     vehicle: VehicleConfig
     initial_seed: int
     """Of version 0 and the held-out frames; `sim.seed` deals the rest."""
+
+
+def learning_context(
+    scenario: Scenario, folder: Path, say: Callable[[str], None]
+) -> LearningContext:
+    """The scenario's part that its learning may know; `folder` keeps what takes long to make."""
+    sim, server = scenario.sim, scenario.server
+    return LearningContext(
+        fleet=sim.fleet,
+        seed=sim.seed,
+        initial_seed=scenario.initial_seed,
+        num_vehicles=sim.num_vehicles,
+        model=sim.model,
+        trainer=scenario.vehicle.trainer,
+        dataset=sim.dataset,
+        weathers=sim.weathers,
+        weather=sim.weather,
+        initial=server.initial,
+        held_out=server.held_out,
+        folder=folder,
+        say=say,
+    )
+
+
+def training_context(scenario: Scenario) -> TrainingContext:
+    """The scenario's part that its executor may know."""
+    sim = scenario.sim
+    return TrainingContext(
+        learning=sim.learning.kind_name,
+        model=sim.model,
+        trainer=scenario.vehicle.trainer,
+        seed=sim.seed,
+    )
 
 
 def read_scenario(

@@ -1,7 +1,6 @@
 """One vehicle of a virtual fleet: the real agent while it is on, and a few numbers while it is off."""
 
 import asyncio
-import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,16 +18,18 @@ from sim.fleet.availability import Window
 from sim.fleet.devices import Device
 from sim.fleet.dice import normal, seed_of, uniform
 from sim.fleet.executors import Executor
+from sim.fleet.learning import Learner
 from sim.fleet.links import Link
 from sim.fleet.network import LinkedTransport, Meter
 from sim.fleet.outbox import MemoryOutbox
 from sim.fleet.releases import SharedFollower, SharedVersions
-from vehicle_agent.agent import Agent, Identity, Training
+from vehicle_agent.agent import Agent, Identity
 from vehicle_agent.agent import Config as AgentConfig
 from vehicle_agent.outbox import Config as OutboxConfig
 from vehicle_agent.outbox import Verdict
-from vehicle_agent.sensors import Frames, SensorSource
-from vehicle_agent.training import LocalTraining
+from vehicle_agent.ports import Sums
+from vehicle_agent.sensors import Frames, SensorSource, passed_over
+from vehicle_agent.training import LocalTraining, Summed, Training
 
 Ending = Literal["done", "off", "lost"]
 """Of a session: its trainings are counted, its window is over, or power went in the middle of one."""
@@ -75,7 +76,7 @@ class FleetContext:
     """By number and seed."""
     windows: Callable[[int], Iterator[Window]]
     """By seed."""
-    learner: Callable[[int], tuple[SensorSource, Training]]
+    learner: Callable[[int], Learner]
     """By number."""
 
 
@@ -132,7 +133,7 @@ class VirtualVehicle:
         self.held: CurrentRelease | None = None
         """What it holds when it is switched on: kept on its disk, shared with the others in memory."""
         self.outbox: _Outbox | None = None
-        self.learner: tuple[SensorSource, Training] | None = None
+        self.learner: Learner | None = None
         self.session_ends: asyncio.Future[Ending] | None = None
         self.trainings_left = 0
         self._kit: DeviceHardware | None = None
@@ -188,23 +189,21 @@ class VirtualVehicle:
         works = self.works
         assert self.outbox is not None
         assert self.learner is not None
-        sensor, trainer = self.learner
-        camera = _Camera(sensor)
         follower = SharedFollower(works.layout, works.versions, self._still_held())
         agent = Agent(
             works.agent,
             identity,
             transport=transport,
-            sensor=camera,
-            trainer=trainer,
+            sensor=_Camera(self, self.learner.sensor),
+            trainer=_Trainer(self, self.learner),
             layout=works.layout,
             codec=works.codec,
             error_feedback=works.error_feedback,
             frames_per_update=works.frames_per_update,
             outbox=self.outbox,
-            work=functools.partial(self._work, camera, trainer),
+            follower=follower,
+            work=_at_once,
         )
-        agent.adoption.follower = follower
         life = asyncio.create_task(agent.run(), name=self.name)
         try:
             await asyncio.wait({life, ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -234,27 +233,10 @@ class VirtualVehicle:
         if self.trainings_left == 0 and not len(self.outbox or ()):
             self._end("done")
 
-    async def _work(
-        self,
-        camera: "_Camera",
-        trainer: Training,
-        call: Callable[..., Any],
-        *given: Any,
-        **named: Any,
-    ) -> Any:
-        """The agent's `work`: training lasts as long as on the vehicle's device, the rest no time."""
-        if call == camera.read and self.trainings_left == 0:
-            # All that this session was for is done; it ends with the receipt.
-            await asyncio.get_running_loop().create_future()
-        if call == camera.read:
-            await asyncio.sleep(self.works.frame_every_s * self.works.frames_per_update)
-        if call == trainer.train:
-            return await self._trained(trainer, *given, **named)
-        return call(*given, **named)
-
-    async def _trained(
+    async def train(
         self, trainer: Training, start: np.ndarray, frames: Frames, *, seed: int
     ) -> LocalTraining:
+        """Train for as long as this vehicle's device takes. Raises PowerLost in the middle of some."""
         works, nth = self.works, self.num_trainings
         self.num_trainings += 1
         jitter = math.exp(works.jitter_sigma * normal(self.seed, nth, "jitter"))
@@ -266,6 +248,20 @@ class VirtualVehicle:
         await self._spend(seconds)
         return result()
 
+    async def sums(self, sums: Sums, vector: np.ndarray, frames: Frames) -> Summed:
+        """Sum features; each frame is charged as in a training, though it takes no backward pass."""
+        await self._spend(self.kit.pace * len(frames.images) / self.kit.device.images_per_s)
+        return sums(vector, frames)
+
+    async def frames(self, sensor: SensorSource, count: int) -> Frames:
+        """Wait for the next frames, taken now in virtual time; for ever once a session's work is done."""
+        loop = asyncio.get_running_loop()
+        if self.trainings_left == 0:  # the session ends with the last receipt
+            await loop.create_future()
+        await asyncio.sleep(self.works.frame_every_s * count)
+        now = loop.time()
+        return replace(sensor.read(count), captured_from=now, captured_to=now)
+
     async def _spend(self, seconds: float) -> None:
         self.meter.training_s += seconds
         self.meter.training_joules += seconds * self.kit.device.watts
@@ -273,18 +269,34 @@ class VirtualVehicle:
 
 
 class _Camera:
-    """A sensor whose frames are taken now, in virtual time."""
+    """SensorPort of a vehicle that is on."""
 
-    def __init__(self, source: SensorSource) -> None:
-        self.source = source
+    def __init__(self, vehicle: VirtualVehicle, source: SensorSource) -> None:
+        self.vehicle, self.source = vehicle, source
 
     @property
-    def num_frames(self) -> int | None:
-        return self.source.num_frames
+    def note(self) -> str:
+        return passed_over(self.source)
 
-    def read(self, count: int) -> Frames:
-        now = asyncio.get_running_loop().time()
-        return replace(self.source.read(count), captured_from=now, captured_to=now)
+    async def read(self, count: int) -> Frames:
+        return await self.vehicle.frames(self.source, count)
 
-    def skip(self, count: int) -> None:
-        """Nothing: the source is the same one as before this boot."""
+
+class _Trainer:
+    """TrainerPort of a vehicle that is on."""
+
+    def __init__(self, vehicle: VirtualVehicle, learner: Learner) -> None:
+        self.vehicle, self.learner = vehicle, learner
+
+    async def train(self, start: np.ndarray, frames: Frames, *, seed: int) -> LocalTraining:
+        return await self.vehicle.train(self.learner.trainer, start, frames, seed=seed)
+
+    async def sums(self, vector: np.ndarray, frames: Frames) -> Summed | None:
+        if self.learner.sums is None:
+            return None
+        return await self.vehicle.sums(self.learner.sums, vector, frames)
+
+
+async def _at_once(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """An agent's `work` that takes no virtual time."""
+    return call(*given, **named)

@@ -22,6 +22,7 @@ from fleetfl.vectors import Layout
 from sim.processes.brokers import Broker
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
@@ -96,8 +97,7 @@ async def vehicle(server: Server, follower: Follower | None = None) -> AsyncIter
     """Online with a session, holding what it held before."""
     outbox = Outbox(server.folder / "outbox.db")
     async with server.mqtt.connect("v1", clean_session=False) as link:
-        agent = make_agent(link, outbox)
-        agent.adoption.follower = follower or agent.adoption.follower
+        agent = make_agent(link, outbox, follower)
         task = asyncio.create_task(agent.run())
         try:
             yield agent
@@ -107,17 +107,18 @@ async def vehicle(server: Server, follower: Follower | None = None) -> AsyncIter
             outbox.close()
 
 
-def make_agent(link: Transport, outbox: Outbox) -> Agent:
+def make_agent(link: Transport, outbox: Outbox, follower: Follower | None = None) -> Agent:
     return Agent(
         Config(max_waiting=1, fetch_s=PATIENCE_S),
         Identity("f", "v1", "boot"),
         transport=link,
-        sensor=Still(),
-        trainer=Still(),
+        sensor=SensorAside(Still()),
+        trainer=TrainerAside(Still()),
         layout=LAYOUT,
         codec=Int8(),
         frames_per_update=2,
         outbox=outbox,
+        follower=follower,
     )
 
 

@@ -34,6 +34,7 @@ from sim.chaos.tcp_proxy import proxy
 from sim.processes.brokers import Broker, mosquitto, nats_server
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames, SensorError
 from vehicle_agent.training import LocalTraining
 
@@ -195,8 +196,8 @@ class Scene:
                 Config(resend_s=0.2, status_s=0.5, max_waiting=100, pause_s=0.01),
                 Identity("f", "v1", "boot"),
                 transport=link,
-                sensor=self.sensor,
-                trainer=Noise(),
+                sensor=SensorAside(self.sensor, at_once),
+                trainer=TrainerAside(Noise(), work=at_once),
                 layout=LAYOUT,
                 codec=Int8(),
                 frames_per_update=1,

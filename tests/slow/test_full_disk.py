@@ -17,6 +17,7 @@ from fleetfl.vectors import Layout
 from tests.small_disk import fill, read_only, small_disk
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox, OutboxError
+from vehicle_agent.ports import SensorAside, TrainerAside
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
@@ -59,8 +60,8 @@ async def training(outbox: Outbox) -> AsyncIterator[tuple[Agent, Transport]]:
             Config(resend_s=0.05, status_s=0.05, max_waiting=10_000, pause_s=0.01),
             Identity("f", "v1", "boot"),
             transport=link,
-            sensor=Camera(),
-            trainer=Noise(),
+            sensor=SensorAside(Camera()),
+            trainer=TrainerAside(Noise()),
             layout=LAYOUT,
             codec=Int8(),
             frames_per_update=2,

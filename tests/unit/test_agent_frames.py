@@ -30,6 +30,7 @@ from tests.agent_at_work import (
     until,
 )
 from vehicle_agent.agent import Agent, Config
+from vehicle_agent.ports import SensorAside, TrainerAside
 
 pytestmark = pytest.mark.unit
 
@@ -152,8 +153,8 @@ def test_after_a_break_chunks_go_on_where_it_was_and_a_repeat_is_whole(outbox):
         Config(),
         ME,
         transport=link,
-        sensor=Camera(),
-        trainer=Idle(),
+        sensor=SensorAside(Camera()),
+        trainer=TrainerAside(Idle()),
         layout=LAYOUT,
         codec=Int8(),
         frames_per_update=1,
@@ -199,8 +200,8 @@ def test_a_long_note_is_cut_to_what_a_status_holds(outbox):
         Config(),
         ME,
         transport=Breaks(-1),
-        sensor=Camera(),
-        trainer=Idle(),
+        sensor=SensorAside(Camera()),
+        trainer=TrainerAside(Idle()),
         layout=LAYOUT,
         codec=Int8(),
         frames_per_update=1,

@@ -20,6 +20,7 @@ from tests.agent_at_work import Camera, HalfWayTo3, now, until
 from tests.unit.test_recovery import LAYOUT, config_in, told
 from vehicle_agent.agent import Agent, Config, Identity
 from vehicle_agent.outbox import Outbox
+from vehicle_agent.ports import SensorAside, TrainerAside
 
 pytestmark = pytest.mark.unit
 
@@ -64,8 +65,8 @@ async def vehicle(name, folder, broker, key, *, outbox=None):
             Config(resend_s=0.1, status_s=1, fetch_s=1, pause_s=0.005),
             Identity("f", name, "boot", signer=Signer.from_file("f", folder / f"{name}.pem")),
             transport=link,
-            sensor=Camera(),
-            trainer=HalfWayTo3(),
+            sensor=SensorAside(Camera(), now),
+            trainer=TrainerAside(HalfWayTo3(), work=now),
             layout=LAYOUT,
             codec=Float32(),
             frames_per_update=4,

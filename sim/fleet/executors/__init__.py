@@ -4,22 +4,31 @@ What one gives follows from its arguments alone, so it may be worked out at any 
 or on another core.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import SerializeAsAny
 
+from fleetfl.models import ModelConfig
 from fleetfl.plugins import PluginConfig, chosen_from
-from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.training import LocalTraining
+from vehicle_agent.training import Config as TrainerConfig
+from vehicle_agent.training import LocalTraining, Training
 
-if TYPE_CHECKING:
-    from sim.fleet.scenario import Scenario
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """Everything that an executor may know of the trainings that it is for."""
+
+    learning: str
+    """Kind of the learning."""
+    model: ModelConfig
+    trainer: TrainerConfig
+    seed: int
+
 
 Result = Callable[[], LocalTraining]
 """Asked for once, or never if the vehicle is gone by then."""
@@ -32,7 +41,7 @@ class Executor(Protocol):
 
 
 class ExecutorConfig(PluginConfig):
-    def running(self, scenario: Scenario) -> AbstractContextManager[Executor]:
+    def running(self, context: TrainingContext) -> AbstractContextManager[Executor]:
         """For one run. Raises ConfigError if the scenario's learning is not for it."""
         raise NotImplementedError
 

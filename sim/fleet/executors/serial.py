@@ -1,24 +1,19 @@
 """One after the other, each when its result is asked for. Trainings of vehicles that vanish cost nothing."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
-from sim.fleet.executors import ExecutorConfig, Result
-from vehicle_agent.agent import Training
+from sim.fleet.executors import ExecutorConfig, Result, TrainingContext
 from vehicle_agent.sensors import Frames
-
-if TYPE_CHECKING:
-    from sim.fleet.scenario import Scenario
+from vehicle_agent.training import Training
 
 
 class Config(ExecutorConfig):
     kind: Literal["serial"] = "serial"
 
-    def running(self, scenario: Scenario) -> AbstractContextManager[Serial]:
+    def running(self, context: TrainingContext) -> AbstractContextManager["Serial"]:
         return nullcontext(Serial())
 
 

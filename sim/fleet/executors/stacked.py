@@ -18,17 +18,15 @@ import numpy as np
 from pydantic import Field
 
 from fleetfl.config import ConfigError
-from sim.fleet.executors import ExecutorConfig, Result
+from sim.fleet.executors import ExecutorConfig, Result, TrainingContext
 from sim.fleet.workers.process_pool import TrainingProcesses
 from sim.fleet.workers.ray_pool import TrainingPool
-from vehicle_agent.agent import Training
 from vehicle_agent.sensors import Frames
-from vehicle_agent.training import Assignment, LocalTraining
+from vehicle_agent.training import Assignment, LocalTraining, Training
 from vehicle_agent.training import Config as TrainerConfig
 
 if TYPE_CHECKING:
     from fleetfl.models.adapted import AdaptedModel
-    from sim.fleet.scenario import Scenario
     from vehicle_agent.trainer import Trainer
 
 Results = Callable[[], list[LocalTraining]]
@@ -43,25 +41,27 @@ class Config(ExecutorConfig):
     """Train on the actors of this Ray cluster (`auto` or an address) instead."""
 
     @contextmanager
-    def running(self, scenario: Scenario) -> Iterator[Stacked]:
-        sim, trainer = scenario.sim, scenario.vehicle.trainer
-        if sim.learning.kind_name != "vision":
+    def running(self, context: TrainingContext) -> Iterator[Stacked]:
+        if context.learning != "vision":
             raise ConfigError(
-                f"sim.executor: `stacked` trains a model, and sim.learning is "
-                f"{sim.learning.kind_name!r}; expected `serial`"
+                f"sim.executor: `stacked` trains a model, and sim.learning is {context.learning!r}; "
+                "expected `serial`"
             )
+        trainer = context.trainer
         if self.workers == 0:
-            yield Stacked(_Here(trainer, sim.model.build(seed=sim.seed)), trainer.batch_size)
+            yield Stacked(
+                _Here(trainer, context.model.build(seed=context.seed)), trainer.batch_size
+            )
             return
-        with self._pool(scenario) as pool:
+        with self._pool(context) as pool:
             yield Stacked(pool, trainer.batch_size)
 
-    def _pool(self, scenario: Scenario) -> TrainingPool | TrainingProcesses:
-        trainer, model, seed = scenario.vehicle.trainer, scenario.sim.model, scenario.sim.seed
+    def _pool(self, context: TrainingContext) -> TrainingPool | TrainingProcesses:
+        given = (context.trainer, context.model)
         if self.ray is not None:
-            return TrainingPool(trainer, model, seed=seed, workers=self.workers, address=self.ray)
+            return TrainingPool(*given, seed=context.seed, workers=self.workers, address=self.ray)
         workers = self.workers or os.cpu_count() or 1
-        return TrainingProcesses(trainer, model, seed=seed, workers=workers)
+        return TrainingProcesses(*given, seed=context.seed, workers=workers)
 
 
 class Trainers(Protocol):

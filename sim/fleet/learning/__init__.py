@@ -1,22 +1,59 @@
 """What a virtual fleet learns: a vector, each vehicle's frames and trainer, and how good a version is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import SerializeAsAny
 
+from fleetfl.config import ConfigError
+from fleetfl.models import ModelConfig
 from fleetfl.plugins import PluginConfig, chosen_from
+from fleetfl.registry.adapter_file import read_adapter
 from fleetfl.vectors import Layout
-from vehicle_agent.agent import Training
+from sim.datasets import DatasetConfig, Weather
+from sim.fleet.weather import WeatherConfig
+from vehicle_agent.ports import Sums
 from vehicle_agent.sensors import SensorSource
+from vehicle_agent.training import Config as TrainerConfig
+from vehicle_agent.training import Training
 
-if TYPE_CHECKING:
-    from sim.fleet.scenario import Scenario
+
+@dataclass(frozen=True)
+class LearningContext:
+    """Everything that a kind of learning may know of the fleet that it is for."""
+
+    fleet: str
+    seed: int
+    """Deals data and chance to the vehicles."""
+    initial_seed: int
+    """Makes version 0 and the held-out frames, the same for all fleets of a comparison."""
+    num_vehicles: int
+    model: ModelConfig
+    trainer: TrainerConfig
+    dataset: DatasetConfig
+    weathers: tuple[Weather, ...]
+    weather: WeatherConfig
+    initial: Path | None
+    """Adapter file of version 0, as `server.initial`; None leaves version 0 to the learning."""
+    held_out: Path | None
+    """Labelled frames to score versions on, as `server.held_out`; None leaves them to the learning."""
+    folder: Path
+    """Keeps what takes long to make and does not depend on `seed`."""
+    say: Callable[[str], None]
+    """Told of steps that take a while."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A vehicle's own frames and trainer."""
+
+    sensor: SensorSource
+    trainer: Training
+    sums: Sums | None = None
+    """Sums features for a head in closed form; None where there is no such head."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +76,8 @@ class Learning(Protocol):
     images_per_update: float
     """What a training costs, in whole images."""
 
-    def learner(self, number: int) -> tuple[SensorSource, Training]:
-        """A vehicle's own."""
+    def learner(self, number: int) -> Learner:
+        """The frames and trainer of vehicle `number`."""
         ...
 
     def class_shares(self, number: int) -> list[float]:
@@ -50,9 +87,18 @@ class Learning(Protocol):
     def score(self, vector: np.ndarray) -> Score: ...
 
 
+def given_initial(path: Path, layout: Layout) -> np.ndarray:
+    """Version 0, float32 [P], from an adapter file. Raises ConfigError for another layout."""
+    found, vector = read_adapter(path)
+    unlike = layout.objection(found.fingerprint, found.parts, ours="the fleet's")
+    if unlike and found.fingerprint != layout.plain.fingerprint:
+        raise ConfigError(f"server.initial: {path} does not fit the fleet's model: {unlike}")
+    return vector
+
+
 class LearningConfig(PluginConfig):
-    def build(self, scenario: Scenario, folder: Path, say: Callable[[str], None]) -> Learning:
-        """May take a while, which it tells of by `say`; what it makes for later goes to `folder`."""
+    def build(self, context: LearningContext) -> Learning:
+        """Make the learning of one fleet. May take a while, which it tells of by `context.say`."""
         raise NotImplementedError
 
 

@@ -4,23 +4,15 @@ A training takes microseconds, so that what is measured is the fleet. Accuracy i
 distance to the common point, of which 1 is where it starts): from a half to near 1.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from fleetfl.vectors import Layout
-from sim.fleet.learning import LearningConfig, Score
-from vehicle_agent.agent import Training
-from vehicle_agent.sensors import Frames, SensorSource
+from sim.fleet.learning import Learner, LearningConfig, LearningContext, Score, given_initial
+from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
-
-if TYPE_CHECKING:
-    from sim.fleet.scenario import Scenario
 
 
 class Config(LearningConfig):
@@ -36,8 +28,11 @@ class Config(LearningConfig):
     images: int = Field(default=320, ge=1)
     """Images that a training would look at."""
 
-    def build(self, scenario: Scenario, folder: Path, say: Callable[[str], None]) -> Synthetic:
-        return Synthetic(self, seed=scenario.sim.seed)
+    def build(self, context: LearningContext) -> "Synthetic":
+        made = Synthetic(self, seed=context.seed)
+        if context.initial is not None:
+            made.initial = given_initial(context.initial, made.layout)
+        return made
 
 
 class Synthetic:
@@ -52,8 +47,8 @@ class Synthetic:
         self.images_per_update = float(config.images)
         self.sensor = _Nothing()
 
-    def learner(self, number: int) -> tuple[SensorSource, Training]:
-        return self.sensor, Pull(self, number)
+    def learner(self, number: int) -> Learner:
+        return Learner(self.sensor, Pull(self, number))
 
     def class_shares(self, number: int) -> list[float]:
         return []

@@ -7,20 +7,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter
 
+from fleetfl.evaluation.held_out import HeldOut, read_held_out
 from sim import world
 from sim.datasets import Weather, dealt
-from sim.fleet.learning import LearningConfig, Score
+from sim.fleet.learning import Learner, LearningConfig, LearningContext, Score, given_initial
 from vehicle_agent.sensors import AnySensor, Frames, SensorSource
-
-if TYPE_CHECKING:
-    from sim.fleet.scenario import Scenario
-    from vehicle_agent.trainer import Trainer
 
 
 class Config(LearningConfig):
@@ -28,52 +24,46 @@ class Config(LearningConfig):
     held_out_frames: int = Field(default=300, ge=10)
     """Frames that a version is scored on, the data set's first ones."""
 
-    def build(self, scenario: Scenario, folder: Path, say: Callable[[str], None]) -> Vision:
-        return Vision(self, scenario, folder, say)
+    def build(self, context: LearningContext) -> Vision:
+        return Vision(self, context)
 
 
 class Vision:
-    """All vehicles train on one model in turn; a vehicle's own are its frames and what its trainer counts."""
+    """All vehicles train on one model in turn; each has its own frames and class counts."""
 
-    def __init__(
-        self, config: Config, scenario: Scenario, folder: Path, say: Callable[[str], None]
-    ) -> None:
-        self.scenario, sim = scenario, scenario.sim
-        self.model = sim.model.build(seed=sim.seed, threads=1)
+    def __init__(self, config: Config, context: LearningContext) -> None:
+        self.context, trainer = context, context.trainer
+        self.model = context.model.build(seed=context.seed, threads=1)
         self.layout = self.model.layout
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
-        trainer = scenario.vehicle.trainer
         self.frames_per_update = trainer.num_examples
         self.images_per_update = trainer.num_examples * trainer.patch_keep_rate
-        # The factory, and what the fleet is judged by, are the same for every seed of a comparison.
-        self.initial = self._factory(folder, say)
-        held_out = sim.dataset.held_out(list(sim.weathers), seed=scenario.initial_seed)
-        chosen = slice(0, config.held_out_frames)
-        self.held_out = replace(
-            held_out,
-            images=held_out.images[chosen],
-            labels=held_out.labels[chosen],
-            conditions=held_out.conditions[chosen],
-        )
-        clear = [Weather(condition="clear", severity=0.0)] * sim.num_vehicles
+        self.initial = self._initial()
+        self.held_out = self._held_out(config)
+        clear = [Weather(condition="clear", severity=0.0)] * context.num_vehicles
         self.tables = dealt(
-            sim.dataset, clear, folder / "shards", seed=sim.seed, source=f"fleet {sim.fleet}"
+            context.dataset,
+            clear,
+            context.folder / "shards",
+            seed=context.seed,
+            source=f"fleet {context.fleet}",
         )
 
-    def learner(self, number: int) -> tuple[SensorSource, Trainer]:
+    def learner(self, number: int) -> Learner:
         from vehicle_agent.trainer import Trainer
 
-        sim = self.scenario.sim
+        context = self.context
         source = TypeAdapter(AnySensor).validate_python(self.tables[number])
 
         def weather() -> Weather:
             now_s = asyncio.get_running_loop().time()
-            return sim.weather.at(sim.weathers, number, sim.num_vehicles, now_s)
+            return context.weather.at(context.weathers, number, context.num_vehicles, now_s)
 
         camera = _Outdoors(
-            source.build(sim.model.built_task.targets), weather, seed=sim.seed + number
+            source.build(context.model.built_task.targets), weather, seed=context.seed + number
         )
-        return camera, Trainer(self.scenario.vehicle.trainer, self.model)
+        trainer = Trainer(context.trainer, self.model)
+        return Learner(camera, trainer, trainer.sums)
 
     def class_shares(self, number: int) -> list[float]:
         return list(self.tables[number].get("shares", ()))
@@ -93,19 +83,32 @@ class Vision:
             }
         return Score(accuracy, by_condition, by_both)
 
-    def _factory(self, folder: Path, say: Callable[[str], None]) -> np.ndarray:
-        """The factory's vector, made once for this model and data: it takes longer than some runs."""
+    # Version 0, and the frames that a fleet is judged by, are the same for every seed of a comparison.
+
+    def _held_out(self, config: Config) -> HeldOut:
+        context = self.context
+        if context.held_out is not None:
+            return read_held_out(context.held_out, context.model.built_task)
+        weathers = list(context.weathers)
+        found = context.dataset.held_out(weathers, seed=context.initial_seed)
+        chosen = slice(0, config.held_out_frames)
+        return HeldOut(found.images[chosen], found.labels[chosen], found.conditions[chosen])
+
+    def _initial(self) -> np.ndarray:
+        """Version 0, made once for this model and data: it takes longer than some runs."""
         from sim.baselines.initial_model import fit_head
 
-        sim, seed = self.scenario.sim, self.scenario.initial_seed
-        settings: list[Any] = [seed, sim.model.model_dump(mode="json")]
-        settings.append(sim.dataset.model_dump(mode="json"))
+        context, seed = self.context, self.context.initial_seed
+        if context.initial is not None:
+            return given_initial(context.initial, self.layout)
+        settings: list[Any] = [seed, context.model.model_dump(mode="json")]
+        settings.append(context.dataset.model_dump(mode="json"))
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        path = folder / f"factory_{key}.npy"
+        path = context.folder / f"factory_{key}.npy"
         if not path.exists():
-            images, labels = sim.dataset.initial_frames(seed=seed)
+            images, labels = context.dataset.initial_frames(seed=seed)
             accuracy = fit_head(self.model, images, labels)
-            say(f"factory: {len(images)} clear frames, {accuracy:.1%} right on them")
+            context.say(f"factory: {len(images)} clear frames, {accuracy:.1%} right on them")
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, self.model.vector())
         return np.load(path)
