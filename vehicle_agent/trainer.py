@@ -42,11 +42,11 @@ class Trainer:
         with torch.no_grad():
             for first in range(0, len(frames.images), 256):
                 part = self.model.features(torch.from_numpy(frames.images[first : first + 256]))
-                labels = torch.from_numpy(frames.labels[first : first + 256])
+                labels = self.model.placed(torch.from_numpy(frames.labels[first : first + 256]))
                 losses.append(
                     functional.cross_entropy(self.model.head(part), labels, reduction="none")
                 )
-                features.append(part.numpy())
+                features.append(part.cpu().numpy())
         sums = SufficientStatistics.of(np.concatenate(features), frames.labels, len(self.counts))
         body = sums.packed(features_of(vector, self.model.layout))
         return Summed(body, len(frames.images), float(torch.cat(losses).mean()))
@@ -66,12 +66,13 @@ class Trainer:
 def train(config: Config, model: AdaptedModel, todo: Assignment) -> LocalTraining:
     """One vehicle's training. (Many at once: `stacked_model.py` of virtual fleets.)"""
     model.load(todo.start)
-    generator, prior = torch.Generator().manual_seed(todo.seed), torch.from_numpy(todo.prior)
+    generator = torch.Generator().manual_seed(todo.seed)
+    prior = model.placed(torch.from_numpy(todo.prior))
     parameters = list(model.trainable.values())
     optimizer, losses = optimizer_for(config, parameters), []
     with model.patch_dropout(config.patch_keep_rate, [generator]):
         for images, targets in batches(config, model.task, todo.frames, generator):
-            loss = model.task.loss(model(images) + prior, targets)
+            loss = model.task.loss(model(images) + prior, model.placed(targets))
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)

@@ -155,13 +155,16 @@ def weights() -> Finding:
 
 
 def processor() -> Finding:
-    """Number of cores, and the arithmetic that `dtype: auto` chooses on them."""
+    """Number of cores, and the device and arithmetic that `auto` chooses for a model."""
     cores = f"{os.cpu_count()} cores"
     if importlib.util.find_spec("torch") is None:
         return Finding("processor", cores, "ok")
-    from fleetfl.models.adapted import chosen_dtype  # torch: a second, and not on every machine
+    # torch: a second, and not on every machine
+    from fleetfl.models.devices import chosen_device, chosen_dtype
 
-    return Finding("processor", f"{cores}, {chosen_dtype('auto')}".replace("torch.", ""), "ok")
+    device = chosen_device("auto")
+    dtype = str(chosen_dtype("auto", device)).removeprefix("torch.")
+    return Finding("processor", f"{cores}; models are computed on {device.type} in {dtype}", "ok")
 
 
 def shared_memory() -> Finding:

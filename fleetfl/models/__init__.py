@@ -36,6 +36,10 @@ class ModelConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the backbone; `auto` takes bfloat16 where the processor has it and float32 elsewhere."""
 
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device that computes the model: a GPU (`cuda`, also AMD's), Apple's (`mps`) or the processor (`cpu`);
+    `auto` takes the first of them that is there."""
+
     @field_validator("classes")
     @classmethod
     def _fit_the_task(cls, classes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

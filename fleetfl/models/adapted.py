@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fleetfl.models import ModelConfig, ModelError
 from fleetfl.models.backbones import Backbone
+from fleetfl.models.devices import chosen_device, chosen_dtype
 from fleetfl.models.kept_patches import KeptPatches
 from fleetfl.models.low_rank import LowRankLinear
 from fleetfl.models.stacked import Linear
@@ -62,12 +63,14 @@ class AdaptedModel(nn.Module):
         self.head = Linear(backbone.num_features, len(self.task.outputs))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.mean = torch.tensor(backbone.mean)[:, None, None] * 255
-        self.std = torch.tensor(backbone.std)[:, None, None] * 255
-        self.dtype = chosen_dtype(config.precision)
-        self.trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
-        tensors = {name: p.detach().numpy() for name, p in self.trainable.items()}
+        tensors = {n: p.detach().numpy() for n, p in self.named_parameters() if p.requires_grad}
         self.layout = Layout.of(tensors, meaning)
+        self.device = chosen_device(config.device)
+        self.dtype = chosen_dtype(config.precision, self.device)
+        self.to(self.device)
+        self.mean = (torch.tensor(backbone.mean)[:, None, None] * 255).to(self.device)
+        self.std = (torch.tensor(backbone.std)[:, None, None] * 255).to(self.device)
+        self.trainable = {n: p for n, p in self.named_parameters() if p.requires_grad}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, H, W, 3] -> logits, float32 [B, C]."""
@@ -82,14 +85,24 @@ class AdaptedModel(nn.Module):
 
         Needs no weights: other threads may call it while new ones are loaded.
         """
-        pixels = images.permute(0, 3, 1, 2).float()
+        pixels = self.placed(images).permute(0, 3, 1, 2).float()
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             pixels = functional.interpolate(pixels, size, mode=RESIZED, antialias=True)
         return pixels
 
+    def placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same values on the model's device; from pinned memory, without waiting, if that is a GPU."""
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
     def _features(self, pixels: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
+        is_plain = self.dtype == torch.float32
+        cast = (
+            contextlib.nullcontext() if is_plain else torch.autocast(self.device.type, self.dtype)
+        )
+        with cast:
             return self.backbone((pixels - self.mean) / self.std).float()
 
     @contextlib.contextmanager
@@ -126,7 +139,7 @@ class AdaptedModel(nn.Module):
 
     def vector(self) -> np.ndarray:
         """The trainable values, float32 [P]."""
-        return self.layout.flatten({n: p.detach().numpy() for n, p in self.trainable.items()})
+        return self.layout.flatten({n: p.detach().cpu().numpy() for n, p in self.trainable.items()})
 
     def load(self, vector: np.ndarray) -> None:
         """Put a vector, float32 [P], in place. Raises ValueError for another length."""
@@ -163,18 +176,4 @@ class AdaptedModel(nn.Module):
     @torch.no_grad()
     def answers(self, pixels: torch.Tensor) -> np.ndarray:
         """Predictions, float32 [B, K], for what `scaled` gave, float32 [B, 3, S, S]."""
-        return self.task.predictions(self.head(self._features(pixels))).numpy()
-
-
-def chosen_dtype(precision: str) -> torch.dtype:
-    """Type of the backbone's arithmetic; `auto` is bfloat16 where the processor multiplies it natively.
-
-    It is twice as fast there and slow elsewhere, also where the libraries were told to use AVX2 only.
-    """
-    if precision == "auto":
-        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        if torch.backends.cpu.get_cpu_capability() == "AVX2":
-            able = {}
-        native = able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16")
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+        return self.task.predictions(self.head(self._features(pixels))).cpu().numpy()

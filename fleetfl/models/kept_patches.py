@@ -21,7 +21,7 @@ class KeptPatches(nn.Module):
         batch, count, width = patches.shape
         part = batch // len(self.generators)
         drawn = [torch.rand(part, count, generator=generator) for generator in self.generators]
-        order = torch.cat(drawn).argsort(dim=1)
+        order = torch.cat(drawn).to(tokens.device).argsort(dim=1)
         kept = order[:, : max(1, round(self.share * count))]
         patches = patches.gather(1, kept[:, :, None].expand(-1, -1, width))
         return torch.cat([prefix, patches], dim=1)

@@ -34,7 +34,9 @@ class LowRankLinear(nn.Module):
         if low_a.dim() == 2:
             low_a, low_b = low_a[None], low_b[None]
         # As functional.linear would by itself.
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        kind = x.device.type
+        is_cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if is_cast else x.dtype
         product: Any = _Product.apply(x.to(dtype), low_a.to(dtype), low_b.to(dtype), self)
         return product
 

@@ -42,7 +42,7 @@ def train_central(
         flip = rng.random(len(images)) < 0.5
         images[flip] = images[flip][:, :, ::-1]
         targets = model.task.mirrored(torch.from_numpy(labels), torch.from_numpy(flip))
-        loss = model.task.loss(model(torch.from_numpy(images)), targets)
+        loss = model.task.loss(model(torch.from_numpy(images)), model.placed(targets))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

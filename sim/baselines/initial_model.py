@@ -25,7 +25,7 @@ def fit_head(
                 for i in range(0, len(images), 256)
             ]
         )
-    targets = torch.from_numpy(labels)
+    targets = model.placed(torch.from_numpy(labels))
     head = model.head
     optimizer = torch.optim.LBFGS(
         head.parameters(), max_iter=200, history_size=20, line_search_fn="strong_wolfe"
@@ -41,7 +41,7 @@ def fit_head(
     with _WithoutMkl():
         optimizer.step(closure)  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
-        predictions = model.task.predictions(head(features)).numpy()
+        predictions = model.task.predictions(head(features)).cpu().numpy()
     return float(model.task.scores(predictions, labels).mean())
 
 

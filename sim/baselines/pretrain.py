@@ -19,8 +19,8 @@ from timm.layers.patch_dropout import PatchDropout
 from torch import nn
 from torch.nn import functional
 
-from fleetfl.models.adapted import chosen_dtype
 from fleetfl.models.backbones.fleet_vit import WEIGHTS, architecture
+from fleetfl.models.devices import chosen_dtype
 from sim.world import CLASSES, render
 
 PHOTO_CLASSES = 10
@@ -62,7 +62,8 @@ class TwoHeads(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [B, 64, 64, 3] -> logits over photo classes, then world classes, float32 [B, 20]."""
         pixels = images.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=chosen_dtype("auto") != torch.float32):
+        dtype = chosen_dtype("auto", images.device)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
             tokens = self.trunk(pixels)
         return self.head(tokens.float())
 

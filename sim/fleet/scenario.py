@@ -153,7 +153,7 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
         tree["seed"] = seed
     if isinstance(tree.get("model"), dict):
         # Not what suits the processor: the same on all of them.
-        tree["model"] = {"precision": "float32", **tree["model"]}
+        tree["model"] = {"precision": "float32", "device": "cpu", **tree["model"]}
     sim = validate(tree, "sim", VirtualConfig, source)
     nowhere = {"state": "/nonexistent"}
     camera = {"kind": "sim.sensors.drone_camera"}

@@ -15,12 +15,12 @@ import json, sys
 from sim.fleet import instructions
 agreed = instructions.agree()
 import numpy, torch
-from fleetfl.models.adapted import chosen_dtype
+from fleetfl.models.devices import chosen_dtype
 features = numpy._core._multiarray_umath.__cpu_features__
 print(json.dumps({
     "agreed": agreed, **instructions.in_use(),
     "numpy": [n for n in numpy._core._multiarray_umath.__cpu_dispatch__ if features[n]],
-    "auto": str(chosen_dtype("auto")),
+    "auto": str(chosen_dtype("auto", torch.device("cpu"))),
     "mkl": __import__("os").environ.get("MKL_CBWR"),
 }))
 """

@@ -243,6 +243,7 @@ SETTINGS = {
     ("", "task"): None,  # its outputs are what `classes` says; regression's: test_regression.py
     # The arithmetic's rounding, which differs between processors anyway.
     ("", "precision"): [("precision", "bfloat16", set())],
+    ("", "device"): [("device", "cpu", set())],
     ("lora", "kind"): None,  # there is one
     ("lora", "rank"): [("adapter.rank", 4, {"tensors", "adapter"})],
     ("lora", "alpha"): [("adapter.alpha", 8.0, {"adapter"})],

@@ -61,6 +61,7 @@ def _train_stack(
     optimizer = optimizer_for(config, list(values.values()))
     generators = [torch.Generator().manual_seed(assignment.seed) for assignment in todo]
     priors = torch.from_numpy(np.stack([assignment.prior for assignment in todo]))[:, None]
+    priors = model.placed(priors)
     passes = [
         batches(config, model.task, a.frames, g) for a, g in zip(todo, generators, strict=True)
     ]
@@ -68,7 +69,7 @@ def _train_stack(
     with model.patch_dropout(config.patch_keep_rate, generators):
         for step in zip(*passes, strict=True):
             images = torch.cat([images for images, _ in step])
-            targets = torch.stack([targets for _, targets in step])
+            targets = model.placed(torch.stack([targets for _, targets in step]))
             outputs = model.stacked_logits(values, images).view(*targets.shape[:2], -1) + priors
             loss = model.task.losses(outputs, targets).mean(dim=1)
             optimizer.zero_grad()
@@ -76,9 +77,9 @@ def _train_stack(
             loss.sum().backward()
             _clip(values.values(), config.clip_norm)
             optimizer.step()
-            losses.append(loss.detach().numpy())
+            losses.append(loss.detach().cpu().numpy())
     ends = [
-        {name: stack.detach().numpy()[v] for name, stack in values.items()}
+        {name: stack.detach().cpu().numpy()[v] for name, stack in values.items()}
         for v in range(len(todo))
     ]
     return [
@@ -96,7 +97,9 @@ def _stacked(model: AdaptedModel, vectors: Sequence[np.ndarray]) -> dict[str, to
     """The trainable tensors of all these vectors, [V, ...] each."""
     parts = [model.layout.unflatten(vector) for vector in vectors]
     return {
-        name: torch.from_numpy(np.stack([part[name] for part in parts])).requires_grad_()
+        name: model.placed(
+            torch.from_numpy(np.stack([part[name] for part in parts]))
+        ).requires_grad_()
         for name in model.trainable
     }
 
