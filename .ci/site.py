@@ -117,8 +117,10 @@ def decisions() -> str:
 def http_reference() -> str:
     """The endpoint's routes, fields and statuses, from its OpenAPI description."""
     from actors.serving.app import build_app
+    from fleetfl.tasks.classification import Classification
 
-    served: Any = SimpleNamespace(requests=None, seconds=None)
+    model = SimpleNamespace(task=Classification(("car", "truck")))
+    served: Any = SimpleNamespace(requests=None, seconds=None, model=model)
     api = build_app(served).openapi()
     lines = [
         "# HTTP reference",

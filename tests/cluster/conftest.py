@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from fleetfl.events.event_log import EventLog, EventReader
+from fleetfl.tasks.classification import Classification
 from sim import world
 from sim.datasets import Weather
 from sim.datasets.drone_world import Config as DroneWorld
@@ -112,7 +113,7 @@ def announcing(server: RunningServer) -> str:
 @contextlib.contextmanager
 def asking(url: str, folder: Path) -> Iterator[Client]:
     """A client that asks 20 times a second, and writes down what fails."""
-    client = Client(url, HELD_OUT, world.CLASSES, EventLog(folder / "client.jsonl"))
+    client = Client(url, HELD_OUT, Classification(world.CLASSES), EventLog(folder / "client.jsonl"))
     client.start(20.0)
     try:
         yield client
