@@ -219,7 +219,9 @@ class _Run:
         settings: CentralizedConfig,
     ) -> float:
         steps = settings.image_steps
-        self.progress.step(f"ceiling: central training on the pooled data, {steps:,} image steps")
+        self.progress.step(
+            f"centralized baseline: training on the pooled data, {steps:,} image steps"
+        )
         sensors = [TypeAdapter(AnySensor).validate_python(table) for table in self.sensors]
         vector = train_central(
             model,
@@ -232,7 +234,7 @@ class _Run:
         )
         model.load(vector)
         accuracy, _ = held_out.accuracy(model.task, model.predictions(held_out.images))
-        self.progress.say(f"ceiling: [bold]{accuracy:.1%}[/]")
+        self.progress.say(f"centralized baseline: [bold]{accuracy:.1%}[/]")
         return accuracy
 
     @contextlib.contextmanager

@@ -131,7 +131,7 @@ def _gain(scores: dict[str, Any]) -> str:
     if not gain:
         return ""
     return f"{gain} points" + (
-        "" if way is None else f", {100 * way:.0f} % of the way to the ceiling"
+        "" if way is None else f", {100 * way:.0f} % of the way to the centralized baseline"
     )
 
 
