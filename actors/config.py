@@ -1,5 +1,6 @@
 """Settings of the server: what the fleet shares, and the part `server`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,15 @@ class RayConfig(Section):
     evaluator run here, replicas of the endpoint on any node. None starts one for this server alone."""
     object_store_bytes: int = Field(default=256 * 2**20, ge=80 * 2**20)
     """Bytes of shared memory for a cluster that the server starts itself."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """A cluster that is joined has its memory already."""
+        return (
+            {"object_store_bytes": "the cluster at `ray.address` has its own"}
+            if self.address
+            else {}
+        )
 
 
 AROUND = {

@@ -94,7 +94,7 @@ def simulate(
     parts.
     """
     tree, source = _settings(config, overrides)
-    return _beside_any_loop(lambda: _run(tree, source, progress))
+    return _beside_any_loop(lambda: _run(tree, source, progress, overrides))
 
 
 def _settings(
@@ -108,13 +108,13 @@ def _settings(
     return with_overrides(tree, overrides), "settings"
 
 
-def _run(tree: dict[str, Any], source: str, progress: bool) -> Summary:
+def _run(tree: dict[str, Any], source: str, progress: bool, overrides: tuple[str, ...]) -> Summary:
     if table(tree, "sim", source).get("clock") == "virtual":
         from sim.fleet.command import run_settings
     else:
         from sim.live.run import run_settings
     with Progress(Console(quiet=not progress)) as shown:
-        return Summary.of(run_settings(tree, source, progress=shown))
+        return Summary.of(run_settings(tree, source, progress=shown, overrides=overrides))
 
 
 def _beside_any_loop(call: Callable[[], T]) -> T:

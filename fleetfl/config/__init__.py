@@ -12,7 +12,7 @@ the shared settings and its own part, with a schema from its own package, and do
 
 import difflib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
@@ -20,10 +20,14 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationErro
 from pydantic_core.core_schema import CoreSchema
 
 from fleetfl.config.settings_file import MAX_DEPTH, ConfigError, parsed, text_of
+from fleetfl.config.usage import Usage, idle_settings
 
 log = logging.getLogger(__name__)
 
 PARTS = ("server", "vehicle", "sim", "bench", "compare", "chaos")
+
+CHOICES = frozenset({"sim.devices"})
+"""Tables of choices, by path: one that is laid over another replaces it, so that no choice is left over."""
 
 SECRETS = ("pass", "secret", "token", "credential", "header", "auth", "username")
 """Parts of setting names by which a secret is recognized: no message repeats its value."""
@@ -48,6 +52,11 @@ class Section(BaseModel):
         # Rust's `$` and Python's differ about a newline at the end; \Z is the end in Python's alone.
         regex_engine="python-re",
     )
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Settings of this table that have no effect beside the values of the others, and why."""
+        return {}
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +99,13 @@ def load(path: Path, part: str, schema: type[S], overrides: Sequence[str] = ()) 
     An override is a path in the file and YAML: `server.aggregator.goal=4`.
     Raises ConfigError naming the field and what was expected.
     """
-    return validate(read_with(path, overrides), part, schema, str(path))
+    tree = read_with(path, overrides)
+    settings = validate(tree, part, schema, str(path))
+    reads = (part, *(name for name in tree if name not in PARTS))
+    others = {each: f"of another part than {part}" for each in PARTS if each != part}
+    usage = Usage(f"fleetfl {part}", reads, others, belongs_to_others=tuple(others))
+    usage.require(tree, str(path), overrides)
+    return settings
 
 
 def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -> S:
@@ -98,7 +113,7 @@ def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -
     own = table(tree, part, source)
     shared = {key: value for key, value in tree.items() if key not in PARTS}
     try:
-        return schema.model_validate({**shared, **own})
+        settings = schema.model_validate({**shared, **own})
     except ValidationError as invalid:
         lines = []
         for where, told in problems(invalid, schema):
@@ -112,6 +127,13 @@ def validate(tree: Mapping[str, Any], part: str, schema: type[S], source: str) -
         raise
     except Exception as odd:  # what a component's own checks, or its import, may raise
         raise ConfigError(f"{source}: {part}: {type(odd).__name__}") from odd
+    idle = [
+        f"{part + '.' if path.split('.')[0] in own else ''}{path} ({why})"
+        for path, why in idle_settings(settings)
+    ]
+    if idle:
+        raise ConfigError(f"{source}: without effect, leave them out: {'; '.join(idle)}")
+    return settings
 
 
 def table(tree: Mapping[str, Any], name: str, source: str) -> dict[str, Any]:
@@ -185,7 +207,9 @@ def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         value: Any = parsed(text, f"--set {key}")
         for name in reversed(names):
             value = {name: value}
-        tree = merge(tree, value)
+        # A path that leads into a table of choices changes one of them, and the others stay.
+        whole = {each for each in CHOICES if each.count(".") >= len(names) - 1}
+        tree = merge(tree, value, whole=whole)
     return tree
 
 
@@ -225,14 +249,25 @@ def _require_end(path: Path, above: tuple[Path, ...], by: str) -> None:
         raise ConfigError(f"{by}{path} extends itself, by way of {len(above)} files")
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`: tables merge, other values replace."""
+def merge(
+    below: Mapping[str, Any],
+    above: Mapping[str, Any],
+    *,
+    whole: Collection[str] = CHOICES,
+    at: str = "",
+) -> dict[str, Any]:
+    """`above` laid over `below`: tables merge, other values replace, as do tables at the paths in `whole`.
+
+    `at` is the path of these two tables, with a dot behind it.
+    """
     # A new `kind` replaces its whole table: the old component's settings mean nothing to it.
     if "kind" in above and above["kind"] != below.get("kind"):
         return dict(above)
     merged = dict(below)
     for key, value in above.items():
         old = below.get(key)
-        both = isinstance(value, dict) and isinstance(old, dict)
-        merged[key] = merge(old, value) if both else value  # pyright: ignore[reportArgumentType]
+        if isinstance(value, dict) and isinstance(old, dict) and f"{at}{key}" not in whole:
+            merged[key] = merge(old, value, whole=whole, at=f"{at}{key}.")
+        else:
+            merged[key] = value
     return merged

@@ -15,6 +15,7 @@ from rich.table import Table
 from fleetfl.codecs import AnyCodec, CodecConfig
 from fleetfl.config import Section, parsed, read_with, validate
 from fleetfl.config import table as table_of
+from fleetfl.config.usage import Usage
 from fleetfl.plugins import available
 from fleetfl.protocol import topics, wire
 from fleetfl.protocol.messages import Update
@@ -38,6 +39,17 @@ BESIDE_DEFAULTS = (
     {"kind": "eden", "bits": 4},
     {"kind": "top_signs", "keep": 0.1},
     {"kind": "top_signs", "keep": 0.01},
+)
+
+
+USAGE = Usage(
+    "fleetfl bench codec",
+    (
+        *("fleet", "seed", "num_partitions", "model", "vehicle.trainer"),
+        *(f"sim.{name}" for name in ("seed", "num_vehicles", "dataset", "weathers")),
+    ),
+    # The file is that of a fleet whose updates are measured, so it may say how that fleet is run.
+    belongs_to_others=("server", "vehicle", "sim", "transport", "bench", "compare", "chaos"),
 )
 
 
@@ -77,6 +89,7 @@ def record(
     Raises ConfigError, ModelError or SensorError.
     """
     tree = read_with(path, overrides)
+    USAGE.require(tree, str(path), overrides)
     tree.setdefault("transport", {"kind": "mqtt"})
     config = validate(tree, "sim", SimConfig, str(path))
     checked(config.dataset, config.model.built_task.targets, str(path))

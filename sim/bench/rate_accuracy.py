@@ -19,6 +19,7 @@ from rich.table import Table
 from actors.config import ServerConfig
 from fleetfl.config import Section, read_with, validate
 from fleetfl.config import table as table_of
+from fleetfl.config.usage import Usage
 from fleetfl.coordination.coordinator import Coordinator
 from fleetfl.protocol.signing import Signer
 from fleetfl.releases.generations import successor
@@ -28,14 +29,33 @@ from sim.baselines.initial_model import fit_head
 from sim.bench.config import BenchConfig, CandidateConfig
 from sim.bench.lockstep import LockstepFleet, Traffic
 from sim.datasets import checked, dealt
-from sim.live.config import SimConfig
 from sim.processes.sweep import key_of, measured
 from sim.report.intervals import mean_ci95
+from sim.settings import CrewConfig
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 from vehicle_agent.trainer import Trainer
 
 S = TypeVar("S", bound=Section)
+
+USAGE = Usage(
+    "fleetfl bench rate-accuracy",
+    (
+        *("fleet", "seed", "model", "bench", "vehicle.trainer"),
+        *(f"sim.{name}" for name in ("runs", "seed", "num_vehicles", "dataset", "weathers")),
+        *(f"server.{name}" for name in ("aggregator", "optimizer", "clip", "max_staleness")),
+    ),
+    {
+        "num_partitions": "no broker is there",
+        "server": "updates are judged one after the other, without a server around it",
+        "server.release": "each of bench.codecs has its own",
+        "sim": "no fleet of processes runs",
+        "sim.dataset.num_fleet": "only `fleetfl sim compare` deals frames out",
+        "transport": "no broker is there",
+        "vehicle": "each of bench.codecs has a codec and an error feedback of its own",
+    },
+    belongs_to_others=("compare", "chaos"),
+)
 
 Job = tuple[CandidateConfig, int]
 """One run: a candidate and a seed."""
@@ -68,9 +88,10 @@ def run(
     points below the baseline on the same seeds). Raises ConfigError, ModelError or SensorError.
     """
     tree = read_with(path, overrides)
+    USAGE.require(tree, str(path), overrides)
     tree.setdefault("transport", {"kind": "mqtt"})
     config = validate(tree, "bench", BenchConfig, str(path))
-    sim = validate(tree, "sim", SimConfig, str(path))
+    sim = validate(tree, "sim", CrewConfig, str(path))
     folder = (sim.runs / config.fleet).absolute()
     checked(sim.dataset, sim.model.built_task.targets, str(path))
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +120,7 @@ def _key(tree: dict[str, Any], config: BenchConfig, candidate: CandidateConfig, 
     return key_of(settings, bench, mine, seed)
 
 
-def _initial_vector(tree: dict[str, Any], sim: SimConfig, folder: Path) -> Path:
+def _initial_vector(tree: dict[str, Any], sim: CrewConfig, folder: Path) -> Path:
     """File with the initial parameters, float32 [P] as .npy; trained if this model and data have none yet."""
     text = json.dumps([tree.get("seed"), tree["model"], tree["sim"]["dataset"]], default=str)
     # The former word, so that folders of earlier runs keep their initial models.
@@ -116,7 +137,7 @@ def _measure(trial: Trial) -> dict[str, Any]:
     tree, source = trial.tree, trial.source
     candidate = CandidateConfig.model_validate_json(trial.candidate_json)
     bench = validate(tree, "bench", BenchConfig, source)
-    sim = validate(tree, "sim", SimConfig, source)
+    sim = validate(tree, "sim", CrewConfig, source)
     weathers = sim.weather_of_each()
     with scratch() as folder:
         tables = dealt(sim.dataset, weathers, folder / "shards", seed=trial.seed, source=source)

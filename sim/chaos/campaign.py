@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fleetfl.config import read_with, table, validate
+from fleetfl.config.usage import Usage
 from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.registry.adapter_file import write_adapter
 from sim.chaos.cluster import ray_cluster
@@ -22,6 +23,24 @@ from sim.chaos.summary import has_failed
 
 RUNS_PER_CLUSTER = 25
 """Runs before a Ray cluster is replaced: a cluster's memory grows with every job."""
+
+USAGE = Usage(
+    "fleetfl chaos run",
+    ("fleet", "seed", "model", "transport", "server", "vehicle.agent", "vehicle.codec", "chaos"),
+    {
+        "num_partitions": "one gateway takes all updates",
+        **dict.fromkeys(("transport.host", "transport.port"), "each run has a broker of its own"),
+        **dict.fromkeys(
+            [
+                f"server.{name}"
+                for name in ("state", "initial", "held_out", "http", "monitor", "ray")
+            ],
+            "each run sets its own",
+        ),
+        "vehicle": "the vehicles of a run train on noise and keep the default outbox",
+    },
+    belongs_to_others=("sim", "bench", "compare"),
+)
 
 Result = dict[str, Any]
 
@@ -43,6 +62,7 @@ class Campaign:
         self.path, self.workers = path, workers
         self.seeds = range(seed, seed + runs)
         self.tree = read_with(path, overrides)
+        USAGE.require(self.tree, str(path), overrides)
         self.tree.setdefault("transport", {"kind": "mqtt"})
         self.config = validate(self.tree, "chaos", ChaosConfig, str(path))
         self.folder = (self.config.runs / self.config.fleet).absolute()

@@ -8,9 +8,9 @@ import torch
 
 from sim import world
 from sim.datasets import DatasetConfig
-from sim.live.config import SimConfig
 from sim.partitions._label_skew import dirichlet_rows
 from sim.processes.sweep import key_of
+from sim.settings import SceneConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Features:
         return [dealt[v % conditions][v // conditions] for v in range(num_vehicles)]
 
 
-def features_of(sim: SimConfig, folder: Path) -> Features:
+def features_of(sim: SceneConfig, folder: Path) -> Features:
     """From the file in `folder`, made if it is not there: some minutes."""
     settings = (sim.model.model_dump(mode="json"), sim.dataset.model_dump(mode="json"), sim.seed)
     key = key_of(settings, [w.model_dump() for w in sim.weathers])
@@ -69,7 +69,7 @@ def features_of(sim: SimConfig, folder: Path) -> Features:
     return Features(key, *parts)
 
 
-def _computed(sim: SimConfig, dataset: DatasetConfig) -> dict[str, np.ndarray]:
+def _computed(sim: SceneConfig, dataset: DatasetConfig) -> dict[str, np.ndarray]:
     model = sim.model.build(seed=sim.seed)
     arrays: dict[str, np.ndarray] = {}
     frames = {

@@ -11,12 +11,29 @@ from typing import Any
 import numpy as np
 
 from fleetfl.config import read_with, validate
+from fleetfl.config.usage import Usage
 from sim.compare.config import CandidateConfig, CompareConfig, Scenario
 from sim.compare.curve import Curve
 from sim.compare.results import Result
 from sim.datasets import checked
-from sim.live.config import SimConfig
 from sim.processes.sweep import Line, key_of, measured
+from sim.settings import SceneConfig
+
+USAGE = Usage(
+    "fleetfl sim compare",
+    ("fleet", "seed", "model", "compare", "sim.runs", "sim.seed", "sim.dataset", "sim.weathers"),
+    {
+        "model.adapter": "the fleets of a comparison train a head of `rank` of their own",
+        "num_partitions": "no message is sent",
+        "server": "each of compare.candidates has an aggregator and an optimizer of its own",
+        "sim": "each of compare.scenarios says what its fleet is like",
+        "sim.dataset.alpha": "each of compare.scenarios has its own",
+        "sim.dataset.partition": "each of compare.scenarios has its own `alpha`",
+        "transport": "no message is sent",
+        "vehicle": "each of compare.scenarios says how its vehicles train",
+    },
+    belongs_to_others=("bench", "chaos"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +74,10 @@ def run(
 ) -> Iterator[Standing]:
     """After every cell; the last one has all results. Raises ConfigError."""
     tree = read_with(path, overrides)
+    USAGE.require(tree, str(path), overrides)
     tree.setdefault("transport", {"kind": "memory"})
     config = validate(tree, "compare", CompareConfig, str(path))
-    sim = validate(tree, "sim", SimConfig, str(path))
+    sim = validate(tree, "sim", SceneConfig, str(path))
     for candidate in config.candidates:
         for choice in candidate.choices():
             candidate.candidate(choice)  # what is wrong shows now, not after hours
@@ -108,7 +126,7 @@ def _measured(log: Path, cells: list[Trial], workers: int | None) -> Iterator[di
 
 
 def _measure(trial: Trial) -> Line:
-    sim = validate(trial.tree, "sim", SimConfig, trial.source)
+    sim = validate(trial.tree, "sim", SceneConfig, trial.source)
     candidate = trial.candidate.candidate(trial.choice)
     curve = trial.scenario.fleet.curve(sim, candidate, trial.folder, seed=trial.seed)
     about = {"scenario": trial.scenario.name, "candidate": trial.candidate.name}

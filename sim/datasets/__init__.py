@@ -1,5 +1,6 @@
 """Data sets of simulated fleets: frames for the initial model, for each vehicle's sensor, and held out."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,12 @@ class Weather(Section):
 
 class DatasetConfig(PluginConfig):
     """Settings of one data set; settings and seed determine every frame."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """A partition takes the place of Dirichlet shares."""
+        has_partition = getattr(self, "partition", None) is not None
+        return {"alpha": "`partition` says who meets which classes"} if has_partition else {}
 
     def check(self, classes: tuple[str, ...]) -> None:
         """Raises ValueError or SensorError if a model with these classes cannot learn from the data set."""

@@ -25,12 +25,15 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
     As a live run's, with `clock`, `virtual_s`, `joules` and `wall_s` besides. Raises ConfigError, ModelError
     and SensorError.
     """
-    return run_settings(read_with(path, overrides), str(path), progress=progress)
+    tree = read_with(path, overrides)
+    return run_settings(tree, str(path), progress=progress, overrides=overrides)
 
 
-def run_settings(tree: dict[str, Any], source: str, *, progress: Progress) -> dict[str, Any]:
+def run_settings(
+    tree: dict[str, Any], source: str, *, progress: Progress, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """As `run`, with the settings as they were read from `source`."""
-    scenario = scenario_of(tree, source)
+    scenario = scenario_of(tree, source, overrides=overrides)
     sim, folder = scenario.sim, (scenario.sim.runs / scenario.sim.fleet).absolute()
     began, started_at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
     progress.step(f"{sim.num_vehicles:,} vehicles on virtual time")

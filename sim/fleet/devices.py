@@ -12,8 +12,6 @@ class Device(Section):
     """Whole 64 px images that it trains on in a second, with the shipped ViT."""
     watts: float = Field(gt=0)
     """Drawn in training, above idling."""
-    memory_mb: int = Field(ge=64)
-    """Of the whole device."""
 
 
 # Watts: the middle of the makers' power modes (AGX Orin 15 to 60 W, AGX Xavier 10 to 30 W), about what a
@@ -22,8 +20,8 @@ class Device(Section):
 # images/s of it (README). A Pi 5's four cores are put at a half of that core, the others by their makers'
 # float16 peaks against it with a tenth of the peak kept at batches of 32.
 DEVICES = {
-    "jetson_orin": Device(images_per_s=1200, watts=30, memory_mb=32_768),
-    "jetson_xavier": Device(images_per_s=500, watts=20, memory_mb=16_384),
-    "raspberry_pi_5": Device(images_per_s=60, watts=7, memory_mb=8_192),
-    "phone_soc": Device(images_per_s=200, watts=4, memory_mb=8_192),
+    "jetson_orin": Device(images_per_s=1200, watts=30),
+    "jetson_xavier": Device(images_per_s=500, watts=20),
+    "raspberry_pi_5": Device(images_per_s=60, watts=7),
+    "phone_soc": Device(images_per_s=200, watts=4),
 }

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from actors.config import ServerConfig
-from fleetfl.config import Section, read_with, table, validate
+from fleetfl.config import ConfigError, Section, read_with, table, validate
+from fleetfl.config.usage import Usage
+from fleetfl.coordination.settings import CoordinatorSettings
 from fleetfl.fleet_config import FleetConfig
 from sim.datasets import AnyDataset, Weather, checked
 from sim.datasets.drone_world import Config as DroneWorld
@@ -25,7 +27,23 @@ from sim.fleet.participation import AnyParticipation
 from sim.fleet.participation.continuous import Config as Continuous
 from sim.fleet.weather import AnyWeather
 from sim.fleet.weather.dealt import Config as Dealt
+from sim.settings import within_fleet
 from vehicle_agent.config import VehicleConfig
+
+READS = (
+    *("fleet", "seed", "model", "model.classes", "num_partitions", "sim"),
+    *(f"server.{name}" for name in (*CoordinatorSettings.model_fields, "initial", "held_out")),
+    *(f"vehicle.{name}" for name in ("trainer", "codec", "error_feedback", "agent", "outbox")),
+)
+PASSES_OVER = {
+    "server": "a virtual server keeps nothing on disk and listens nowhere",
+    "transport": "virtual vehicles reach their server by `sim.links`",
+    "vehicle": "every virtual vehicle has a name, frames and a state of its own",
+    "vehicle.outbox.max_record": "an outbox in memory keeps no record",
+    "sim.dataset.num_fleet": "only `fleetfl sim compare` deals frames out",
+    "sim.transport": "virtual vehicles reach their server by `sim.links`",
+}
+"""Settings that a virtual fleet does not use, by path, and the reason."""
 
 
 class StopConfig(Section):
@@ -60,7 +78,9 @@ class VirtualConfig(FleetConfig):
     """Executor of the trainings: one by one in this process, or in stacks on all cores."""
     dataset: AnyDataset = DroneWorld()
     """The data set: frames that the fleet sees. Weather comes from `weathers` and `weather`."""
-    weathers: tuple[Weather, ...] = (Weather(condition="fog"), Weather(condition="night"))
+    weathers: tuple[Weather, ...] = Field(
+        default=(Weather(condition="fog"), Weather(condition="night")), min_length=1
+    )
     """Conditions that the fleet meets."""
     weather: AnyWeather = Dealt()
     """Which of them a vehicle flies through, and when."""
@@ -87,8 +107,9 @@ class VirtualConfig(FleetConfig):
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> "VirtualConfig":
-        unknown = [name for name in self.devices if name not in self.device_classes]
-        if unknown or not sum(self.devices.values()) > 0:
+        shares = self.devices.values()
+        is_known = all(name in self.device_classes for name in self.devices)
+        if not is_known or min(shares, default=0) < 0 or not sum(shares) > 0:
             known = ", ".join(self.device_classes)
             raise ValueError(f"devices: got {self.devices}, expected positive shares of {known}")
         return self
@@ -142,11 +163,19 @@ def read_scenario(
     path: Path, overrides: Sequence[str] = (), *, seed: int | None = None
 ) -> Scenario:
     """From a file. With `seed` the same factory's fleet is dealt anew. Raises ConfigError."""
-    return scenario_of(read_with(path, overrides), str(path), seed=seed)
+    tree = read_with(path, overrides)
+    return scenario_of(tree, str(path), seed=seed, overrides=overrides)
 
 
-def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -> Scenario:
-    """From a tree of settings, as read from `source`. Raises ConfigError."""
+def scenario_of(
+    tree: dict[str, Any],
+    source: str,
+    *,
+    seed: int | None = None,
+    overrides: Sequence[str] = (),
+) -> Scenario:
+    """From a tree of settings, as read from `source` with the overrides laid over it. Raises ConfigError."""
+    given = tree
     tree = {"transport": {"kind": "memory"}, **tree}
     initial_seed = tree.get("seed", 0)
     if seed is not None:
@@ -155,6 +184,7 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
         # Not what suits the processor: the same on all of them.
         tree["model"] = {"precision": "float32", "device": "cpu", **tree["model"]}
     sim = validate(tree, "sim", VirtualConfig, source)
+    usage_of(sim).require(given, source, overrides)
     nowhere = {"state": "/nonexistent"}
     camera = {"kind": "sim.sensors.drone_camera"}
     server = {**tree, "server": {**table(tree, "server", source), **nowhere}}
@@ -162,9 +192,40 @@ def scenario_of(tree: dict[str, Any], source: str, *, seed: int | None = None) -
     vehicle = {**tree, "vehicle": {**table(tree, "vehicle", source), **own}}
     if isinstance(sim.learning, Vision):
         checked(sim.dataset, sim.model.built_task.targets, source)
-    return Scenario(
+    scenario = Scenario(
         sim,
-        validate(server, "server", ServerConfig, source),
+        within_fleet(validate(server, "server", ServerConfig, source), sim.num_vehicles),
         validate(vehicle, "vehicle", VehicleConfig, source),
         initial_seed,
     )
+    _require_possible(scenario, source)
+    return scenario
+
+
+def usage_of(sim: VirtualConfig) -> Usage:
+    """The settings that a virtual fleet of these kinds of learning and participation reads."""
+    return Usage(
+        "fleetfl sim run (clock: virtual)",
+        READS,
+        {**PASSES_OVER, **sim.learning.passes_over, **sim.participation.passes_over},
+        belongs_to_others=("bench", "compare", "chaos"),
+    )
+
+
+def _require_possible(scenario: Scenario, source: str) -> None:
+    """Raises ConfigError for a fleet that would wait for ever."""
+    sim, server = scenario.sim, scenario.server
+    goal, head = getattr(server.aggregator, "goal", 1), server.closed_form
+    if head is not None and not scenario.vehicle.agent.sums_of_frames:
+        raise ConfigError(
+            f"{source}: server.closed_form: no vehicle sends sums, expected vehicle.agent.sums_of_frames "
+            "of 1 or more"
+        )
+    try:
+        sim.participation.require_enough(goal, sim.num_vehicles, "server.aggregator.goal")
+        if head is not None:
+            sim.participation.require_enough(
+                head.vehicles, sim.num_vehicles, "server.closed_form.vehicles"
+            )
+    except ValueError as impossible:
+        raise ConfigError(f"{source}: sim.participation: {impossible}") from None

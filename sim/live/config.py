@@ -1,13 +1,11 @@
 """Settings of a simulated fleet: what the fleet shares, and the part `sim`."""
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from fleetfl.config import Section
-from fleetfl.fleet_config import FleetConfig
-from sim.datasets import AnyDataset, Weather
+from sim.settings import CrewConfig
 
 
 class StopConfig(Section):
@@ -34,19 +32,13 @@ class CentralizedConfig(Section):
     """Highest rate of AdamW, which follows a one-cycle schedule."""
 
 
-class SimConfig(FleetConfig):
+class SimConfig(CrewConfig):
+    """A fleet of real processes on this machine."""
+
     former_names: ClassVar = {"ceiling": "centralized_baseline"}
 
-    runs: Path = Path("runs")
-    """Results go to RUNS/FLEET."""
-    num_vehicles: int = Field(default=8, ge=1, le=512)
-    """Each is a process of its own."""
     broker: Literal["nats", "mosquitto", "external"] = "nats"
     """Started by us on a free loopback port, or the one that `transport` names."""
-    dataset: AnyDataset
-    """The data set: frames that the fleet sees."""
-    weathers: tuple[Weather, ...] = Field(min_length=1)
-    """Dealt to the vehicles in turn."""
     stop: StopConfig
     """When the run ends."""
     client_rate_per_s: float = Field(default=10.0, gt=0, le=10_000)
@@ -55,7 +47,3 @@ class SimConfig(FleetConfig):
     """A vehicle that died starts again after this."""
     centralized_baseline: CentralizedConfig | None = None
     """Central training to compare the fleet with; none if not given."""
-
-    def weather_of_each(self) -> list[Weather]:
-        """One a vehicle."""
-        return [self.weathers[i % len(self.weathers)] for i in range(self.num_vehicles)]

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from actors.config import ServerConfig
 from actors.startup import require_broker, require_ports
 from fleetfl.codecs import decoder
 from fleetfl.config import ConfigError, read_with, table, validate
+from fleetfl.config.usage import Usage
 from fleetfl.evaluation.held_out import HeldOut
 from fleetfl.events.event_log import Config as EventsConfig
 from fleetfl.events.event_log import EventLog, EventReader, parts
@@ -38,6 +40,7 @@ from sim.report import write_report
 from sim.report.measurement import Measurement
 from sim.report.progress import Progress
 from sim.report.summary import summarize
+from sim.settings import within_fleet
 from vehicle_agent.config import VehicleConfig
 from vehicle_agent.sensors import AnySensor
 
@@ -73,15 +76,42 @@ def run(path: Path, overrides: Sequence[str] = (), *, progress: Progress) -> dic
     Raises ConfigError, and the errors of the parts: BrokerError, ServerError, FleetError,
     ModelError, SensorError.
     """
-    return run_settings(read_with(path, overrides), str(path), progress=progress)
+    tree = read_with(path, overrides)
+    return run_settings(tree, str(path), progress=progress, overrides=overrides)
 
 
-def run_settings(tree: dict[str, Any], source: str, *, progress: Progress) -> dict[str, Any]:
-    """As `run`, with the settings as they were read from `source`."""
-    tree = {"transport": {"kind": "mqtt"}, **tree}
+def run_settings(
+    tree: dict[str, Any], source: str, *, progress: Progress, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """As `run`, with the settings as they were read from `source`, the overrides laid over them already."""
+    given, tree = tree, {"transport": {"kind": "mqtt"}, **tree}
     config = validate(tree, "sim", SimConfig, source)
+    usage_of(config).require(given, source, overrides)
     checked(config.dataset, config.model.built_task.targets, source)
     return _Run(source, tree, config, progress).go()
+
+
+MADE = "a run makes its own"
+USAGE = Usage(
+    "fleetfl sim run",
+    ("fleet", "seed", "model", "transport", "num_partitions", "server", "vehicle", "sim"),
+    {
+        **dict.fromkeys([f"server.{n}" for n in ("state", "resume", "initial", "held_out")], MADE),
+        **dict.fromkeys([f"vehicle.{n}" for n in ("name", "state", "sensor", "server_key")], MADE),
+        "sim.dataset.num_fleet": "only `fleetfl sim compare` deals frames out",
+    },
+    belongs_to_others=("bench", "compare", "chaos"),
+)
+OF_OUR_BROKER = dict.fromkeys(
+    ("transport.host", "transport.port"), "the run starts a broker; see sim.broker: external"
+)
+
+
+def usage_of(config: SimConfig) -> Usage:
+    """The settings that a run reads, with a broker of its own or another one."""
+    if config.broker == "external":
+        return USAGE
+    return replace(USAGE, passes_over={**USAGE.passes_over, **OF_OUR_BROKER})
 
 
 class _Run:
@@ -265,12 +295,7 @@ class _Run:
             raise ConfigError(
                 f"{self.source}: server.http: got null, expected the endpoint's settings"
             )
-        head = config.closed_form
-        if head is None:
-            return config
-        # A fleet set smaller than the file's has no more sums to send.
-        mine = head.model_copy(update={"vehicles": min(head.vehicles, self.config.num_vehicles)})
-        return config.model_copy(update={"closed_form": mine})
+        return within_fleet(config, self.config.num_vehicles)
 
     def _check(self) -> None:
         """Say what is wrong before anything is started, written or deleted.

@@ -52,7 +52,6 @@ def config(request, tmp_path):
             "runs": str(tmp_path),
             "dataset": dataset(tmp_path),
             "weathers": [{"condition": "fog"}, {"condition": "rain"}],
-            "stop": {"seconds": 1},
         },
         "compare": {
             "trials": 2,

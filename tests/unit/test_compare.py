@@ -18,8 +18,8 @@ from sim.compare.quick import QuickFleet, Vehicles
 from sim.compare.report import page
 from sim.compare.results import Result, tables
 from sim.compare.run import Trial, chosen_values
-from sim.live.config import SimConfig
 from sim.processes.sweep import TrialError, measured
+from sim.settings import SceneConfig
 
 pytestmark = pytest.mark.unit
 FEDBUFF = {
@@ -205,7 +205,7 @@ def test_every_shipped_comparison_can_be_run(name):
     for candidate in whole.candidates:
         for choice in candidate.choices():
             assert candidate.candidate(choice).closed_form == candidate.closed_form
-    validate(tree, "sim", SimConfig, name)
+    validate(tree, "sim", SceneConfig, name)
 
 
 def fleet(candidate, *, seed=1, vanish=0.0, rounds=False, start=0.0):

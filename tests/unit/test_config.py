@@ -9,6 +9,7 @@ from actors.config import ServerConfig
 from fleetfl.config import ConfigError, load, read_with, validate
 from sim.fleet.scenario import VirtualConfig
 from sim.live.config import SimConfig
+from sim.settings import CrewConfig, SceneConfig
 from vehicle_agent.config import VehicleConfig
 
 pytestmark = pytest.mark.unit
@@ -40,7 +41,13 @@ def test_every_shipped_file_is_valid(path):
     validate(tree, "vehicle", VehicleConfig, "file")
     if "sim" in tree:
         is_virtual = tree["sim"].get("clock") == "virtual"
-        validate(tree, "sim", VirtualConfig if is_virtual else SimConfig, "file")
+        schema = VirtualConfig if is_virtual else SimConfig
+        schema = {"compare": SceneConfig, "bench": CrewConfig}.get(_command(tree), schema)
+        validate(tree, "sim", schema, "file")
+
+
+def _command(tree):
+    return next((part for part in ("compare", "bench") if part in tree), "sim")
 
 
 def test_a_process_reads_its_own_part_only(file):

@@ -108,5 +108,14 @@ def test_frames_of_a_training_that_nobody_asks_for_do_not_count_for_the_next(con
 
 
 def test_what_trains_no_model_cannot_train_together(tmp_path: Path) -> None:
+    tree = {
+        "fleet": "f",
+        "model": {"classes": ["a", "b"]},
+        "sim": {
+            "clock": "virtual",
+            "learning": {"kind": "synthetic"},
+            "executor": {"kind": "stacked"},
+        },
+    }
     with pytest.raises(ConfigError, match=r"synthetic.*serial"):
-        ran(tmp_path, learning={"kind": "synthetic"}, executor={"kind": "stacked"})
+        simulate(scenario_of(tree, "test"), folder=tmp_path)

@@ -11,7 +11,7 @@ from fleetfl.plugins import PluginConfig, chosen_from
 from fleetfl.server_optimizers import AnyServerOptimizer
 from fleetfl.server_optimizers.sgd import Config as SGD
 from sim.compare.curve import Curve
-from sim.live.config import SimConfig
+from sim.settings import SceneConfig
 
 
 class Candidate(Section):
@@ -31,10 +31,10 @@ class Candidate(Section):
 class FleetKind(PluginConfig):
     """Settings of one fleet; what a run gives follows from them, the entrant and the seed."""
 
-    def prepare(self, sim: SimConfig, folder: Path) -> None:
+    def prepare(self, sim: SceneConfig, folder: Path) -> None:
         """Make in `folder` what all runs share and takes long."""
 
-    def curve(self, sim: SimConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
+    def curve(self, sim: SceneConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
         raise NotImplementedError
 
 

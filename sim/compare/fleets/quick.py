@@ -15,8 +15,8 @@ from sim.compare.features import Features, features_of
 from sim.compare.fleets import Candidate, FleetKind
 from sim.compare.head import Head
 from sim.compare.quick import QuickFleet, Vehicles
-from sim.live.config import SimConfig
 from sim.processes.sweep import key_of
+from sim.settings import SceneConfig
 
 
 class Config(FleetKind):
@@ -50,11 +50,11 @@ class Config(FleetKind):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Learning rate of AdamW on the vehicle."""
 
-    def prepare(self, sim: SimConfig, folder: Path) -> None:
+    def prepare(self, sim: SceneConfig, folder: Path) -> None:
         features = features_of(sim, folder)
         self._start(self._head(sim, features), features, folder, seed=sim.seed)
 
-    def curve(self, sim: SimConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
+    def curve(self, sim: SceneConfig, candidate: Candidate, folder: Path, *, seed: int) -> Curve:
         features = features_of(sim, folder)
         fleet, held_out = features.fleet, features.held_out
         head = self._head(sim, features)
@@ -121,7 +121,7 @@ class Config(FleetKind):
             bytes_up=4 * size * (run.accepted + run.declined) + sums_bytes,
         )
 
-    def _head(self, sim: SimConfig, features: Features) -> Head:
+    def _head(self, sim: SceneConfig, features: Features) -> Head:
         return Head(
             num_features=features.fleet.features.shape[1],
             num_classes=len(sim.model.classes),

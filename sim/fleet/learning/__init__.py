@@ -1,9 +1,9 @@
 """What a virtual fleet learns: a vector, each vehicle's frames and trainer, and how good a version is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 from pydantic import SerializeAsAny
@@ -97,6 +97,11 @@ def given_initial(path: Path, layout: Layout) -> np.ndarray:
 
 
 class LearningConfig(PluginConfig):
+    """Settings of one kind of learning."""
+
+    passes_over: ClassVar[Mapping[str, str]] = {}
+    """Settings of a virtual fleet, by path, that this kind does not use, and the reason."""
+
     def build(self, context: LearningContext) -> Learning:
         """Make the learning of one fleet. May take a while, which it tells of by `context.say`."""
         raise NotImplementedError

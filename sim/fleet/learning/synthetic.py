@@ -4,7 +4,7 @@ A training takes microseconds, so that what is measured is the fleet. Accuracy i
 distance to the common point, of which 1 is where it starts): from a half to near 1.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,8 +14,21 @@ from sim.fleet.learning import Learner, LearningConfig, LearningContext, Score, 
 from vehicle_agent.sensors import Frames
 from vehicle_agent.training import LocalTraining
 
+SUMS = ("vehicle.agent.sums_of_frames", "vehicle.agent.sums_wait_s")
+"""Settings of the features that a head in closed form is solved from."""
+
 
 class Config(LearningConfig):
+    passes_over: ClassVar = {
+        **dict.fromkeys(("model", "server.closed_form", *SUMS), "synthetic learning has no model"),
+        **dict.fromkeys(
+            ("sim.dataset", "sim.weathers", "sim.weather", "server.held_out"),
+            "synthetic learning looks at no frames",
+        ),
+        "vehicle.trainer": "synthetic learning has `rate` and `images` of its own",
+    }
+    """Settings of a virtual fleet, by path, that this kind does not use, and the reason."""
+
     kind: Literal["synthetic"] = "synthetic"
     size: int = Field(default=256, ge=1)
     """Values of the vector."""

@@ -1,6 +1,7 @@
 """A vehicle's way to the broker: how long bytes take, and when nothing passes. They know no broker."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
@@ -36,6 +37,18 @@ class LinkConfig(PluginConfig):
     """Longest delay of a packet that comes late."""
     watts: float = Field(ge=0)
     """Power that the radio draws while it sends or receives."""
+
+    @property
+    def idle(self) -> Mapping[str, str]:
+        """Delays of packets that are never late, and outages that never begin or last no time."""
+        found = {}
+        if not self.repeated_share and not self.late_share:
+            found["late_s"] = "no packet is late: set `late_share` or `repeated_share`"
+        if self.out_from_hour == math.inf:
+            found["out_hours"] = "no outage begins: set `out_from_hour`"
+        elif not self.out_hours:
+            found["out_from_hour"] = "the outage lasts no time: set `out_hours`"
+        return found
 
 
 AnyLink = Annotated[SerializeAsAny[LinkConfig], chosen_from("sim.fleet.links")]

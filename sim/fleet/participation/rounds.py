@@ -7,16 +7,19 @@ Google's fleets run it, with 30 % over-selection (arXiv:1902.01046).
 import asyncio
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sim.fleet.participation import ParticipationConfig, Spawn
+from sim.fleet.participation import ONE_TRAINING, ParticipationConfig, Spawn
 from sim.fleet.participation._pool import Pool
 from sim.fleet.vehicle import Ending, VirtualVehicle
 
 
 class Config(ParticipationConfig):
+    passes_over: ClassVar = ONE_TRAINING
+    """Settings of a virtual fleet, by path, that this kind does not use, and the reason."""
+
     kind: Literal["rounds"] = "rounds"
     cohort: int = Field(default=26, ge=1)
     """Vehicles at work in a round, those that over-selection adds among them."""
@@ -24,6 +27,13 @@ class Config(ParticipationConfig):
     """Exponent of the weights they are drawn by; 0 draws all alike."""
     lease_s: float = Field(default=600.0, gt=0)
     """The place of a vehicle that was lost is given to another so long after it began."""
+
+    def require_enough(self, wanted: int, num_vehicles: int, setting: str) -> None:
+        most = min(self.cohort, num_vehicles)
+        if most < wanted:
+            raise ValueError(
+                f"{most} vehicles at work in a round, expected {setting} or more: {wanted}"
+            )
 
     def build(self, vehicles: list[VirtualVehicle], spawn: Spawn, *, seed: int) -> "Rounds":
         return Rounds(self, vehicles, spawn, seed=seed)

@@ -6,16 +6,19 @@ vehicle of rank r has the weight r^-zipf.
 
 import asyncio
 import functools
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from sim.fleet.participation import ParticipationConfig, Spawn
+from sim.fleet.participation import ONE_TRAINING, ParticipationConfig, Spawn
 from sim.fleet.participation._pool import Pool
 from sim.fleet.vehicle import Ending, VirtualVehicle
 
 
 class Config(ParticipationConfig):
+    passes_over: ClassVar = ONE_TRAINING
+    """Settings of a virtual fleet, by path, that this kind does not use, and the reason."""
+
     kind: Literal["sampled"] = "sampled"
     concurrency: int = Field(default=20, ge=1)
     """Vehicles at work at a time."""
