@@ -66,6 +66,7 @@ class ReleaseFollower:
         """The last word so far, if that was a release from before what is held."""
         if held is not None:
             self.follower.held = held
+        if self.follower.held is not None:
             self.came.set()
 
     @property

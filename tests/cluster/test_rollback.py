@@ -23,6 +23,7 @@ from fleetfl.protocol import wire
 from fleetfl.protocol.messages import Rollback, Update
 from fleetfl.protocol.signing import OneKey
 from fleetfl.registry.adapter_file import read_adapter
+from fleetfl.releases.versions import Follower
 from fleetfl.storage.journal import Journal, path_in
 from fleetfl.transport.mqtt import Config as Mqtt
 from sim import world
@@ -64,6 +65,7 @@ def following(server, layout):
             adoption = ReleaseFollower(
                 FLEET,
                 layout,
+                follower=Follower(layout),
                 transport=link,
                 server_key=OneKey(FLEET, server.state / "server.pub"),
                 fetch_s=20,
