@@ -122,7 +122,7 @@ class Agent:
         self.adoption = ReleaseFollower(
             identity.fleet,
             layout,
-            held=None if follower else outbox.held(layout),
+            held=outbox.held(layout),
             follower=follower or Follower(layout, floor=outbox.floor()),
             transport=transport,
             server_key=server_key,

@@ -65,8 +65,8 @@ class ReleaseFollower:
         self.older: Release | None = None
         """The last word so far, if that was a release from before what is held."""
         if held is not None:
-            self.follower.held = held
-        if self.follower.held is not None:
+            # A follower that holds one already holds a later one than the disk does.
+            self.follower.held = self.follower.held or held
             self.came.set()
 
     @property

@@ -91,7 +91,6 @@ def test_small_bench_with_real_training_repeats_itself_and_goes_on_where_it_was(
             "num_vehicles": 3,
             "dataset": {"kind": "drone_world", "num_initial": 60, "num_held_out": 20},
             "weathers": [{"condition": "fog"}],
-            "stop": {"releases": 1},
         },
         "bench": {
             "updates": 5,
